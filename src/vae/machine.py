@@ -1,0 +1,65 @@
+"""What the numbers are computed on: device, number format, threads, determinism.
+
+`auto` is resolved here, once, to plain values that are kept with a training: the same values
+give the same weights bit for bit on a CPU; other threads or another precision round otherwise.
+"""
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+PrecisionName = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A resolved choice: `device` cpu | cuda, `precision` fp32 | bf16, `threads` of the CPU."""
+
+    device: str
+    precision: str
+    threads: int
+
+    def autocast(self) -> torch.autocast:
+        """Context in which convolutions and products run in the chosen precision."""
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def resolve(device: DeviceName, precision: PrecisionName, threads: int | None) -> Machine:
+    """Choose what is `auto` or None by what this machine has, and set torch up for it.
+
+    `cuda` without a CUDA device raises ValueError. Threads: None means every core that this
+    process may use.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is cuda, but torch finds no CUDA device; set it to auto or cpu")
+    if precision == "auto":
+        precision = "bf16" if has_bf16(device) else "fp32"
+    count = threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(count)
+    # Not use_deterministic_algorithms: it does the same and imports the compiler, three seconds.
+    torch.set_deterministic_debug_mode("error" if device == "cpu" else "default")
+    return Machine(device, precision, count)
+
+
+def has_bf16(device: str) -> bool:
+    """Whether the device multiplies bfloat16 in hardware (elsewhere it is slower than fp32)."""
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of torch means that memory ran out, on a GPU or a CPU."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("can't allocate memory" in text or "not enough memory" in text)
+    )
