@@ -1,0 +1,97 @@
+"""The terminal: one-line errors with exit code 2, progress, tables.
+
+A bar is drawn on a terminal; elsewhere (a log file, `dvc repro` in a pipe) progress is a plain
+line now and then. `command` wraps the main function of every command.
+"""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, TypeVar
+
+from pipeline import ROOT
+from vae.errors import UserError
+
+SECONDS_BETWEEN_LINES = 10.0
+
+Item = TypeVar("Item")
+
+
+class Terminated(SystemExit):
+    """SIGTERM as an exception, so that files are closed and the tracker's row is marked."""
+
+
+def command(main: Callable[[], None]) -> NoReturn:
+    """Run a command: UserError becomes one line and exit code 2, Ctrl-C exit code 130."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        _check_environment()
+        main()
+    except UserError as error:
+        say(f"error: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say("interrupted")
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated(128 + number)
+
+
+def _check_environment() -> None:
+    own = ROOT / ".venv"
+    if own.exists() and Path(sys.prefix).resolve() != own.resolve():
+        warn(f"running under {sys.prefix}, not under the project's .venv")
+
+
+def say(text: str) -> None:
+    """One line for the person, on standard error, above any bar."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        tqdm.write(text, file=sys.stderr)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    say(f"warning: {text}")
+
+
+def progress(items: Iterable[Item], total: int | None, label: str) -> Iterator[Item]:
+    """Pass items on and show how far they are."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, total=total, desc=label, file=sys.stderr, leave=False)
+        return
+    last = time.monotonic()
+    for count, item in enumerate(items, 1):
+        yield item
+        if time.monotonic() - last > SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            say(f"{label}: {count} of {total}" if total else f"{label}: {count}")
+
+
+@contextmanager
+def bar(total: int, label: str, initial: int = 0) -> Iterator[Callable[[], object]]:
+    """A bar on a terminal, nothing elsewhere; yields the function that moves it by one."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=label, initial=initial, file=sys.stderr, leave=False) as shown:
+        yield shown.update
+
+
+def table(rows: Sequence[tuple[str, str]]) -> str:
+    """Two aligned columns."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)

@@ -1,0 +1,60 @@
+"""Where everything lies, from the project's folder on, and the two files that describe it."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline import ROOT
+from vae.errors import UserError
+from vae.storage import read_json
+
+ARTIFACTS = ROOT / "artifacts"
+REPORTS = ROOT / "reports"
+
+SOURCE = ARTIFACTS / "source.json"
+CACHE = ARTIFACTS / "cache"
+LOGS = ARTIFACTS / "logs"
+RESUME = ARTIFACTS / "resume"
+
+DATA = ARTIFACTS / "data"
+SPEC = DATA / "spec.json"
+
+MODEL = ARTIFACTS / "model"
+RUN = MODEL / "run.json"
+HISTORY = MODEL / "history.csv"
+BEST = MODEL / "best.safetensors"
+LAST = MODEL / "last.safetensors"
+
+FIGURES = REPORTS / "figures"
+GALLERY = REPORTS / "gallery"
+
+
+def report(stage: str) -> Path:
+    """The metrics file of a stage, in Git."""
+    return REPORTS / f"{stage}.json"
+
+
+def log_of(key: str) -> Path:
+    """Times, speed and machine of a row; no stage tracks it."""
+    return LOGS / f"{key}.jsonl"
+
+
+def read_spec() -> dict[str, Any]:
+    """What the prepared data are; UserError if there are none."""
+    return _described(SPEC, "the data are not prepared", "run `dvc repro prepare`")
+
+
+def read_run() -> dict[str, Any]:
+    """What the shipped model is; UserError if there is none."""
+    return _described(RUN, "no trained model", "run `dvc repro train`")
+
+
+def _described(path: Path, what: str, remedy: str) -> dict[str, Any]:
+    if not path.exists():
+        raise UserError(what, where=str(path.parent.relative_to(ROOT)), remedy=remedy)
+    description: dict[str, Any] = read_json(path)
+    return description
+
+
+def sheet_epochs(folder: Path, suffix: str = ".png") -> list[int]:
+    """Epochs with a reconstruction sheet (or its arrays) in a folder, ascending."""
+    return sorted(int(path.stem[-5:]) for path in folder.glob(f"reconstructions-*{suffix}"))

@@ -1,0 +1,1 @@
+"""Data: raw files -> uint8 arrays (N, C, H, W) -> batches."""

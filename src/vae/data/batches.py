@@ -1,0 +1,117 @@
+"""Batches of images by global index: resident on the device or streamed from the disk.
+
+Both ways give the same batches bit for bit. The order of an epoch is a function of (seed, epoch),
+random changes of an image of (seed, step); a batch is drawn and changed as a whole. An epoch in
+random order leaves out the last `count mod batch_size` images of that order (others each
+epoch), so every step has the same shape and weight.
+
+Images are uint8 (N, C, H, W) until `as_real`, the one line that makes them float.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vae.seeds import numpy_generator, torch_generator
+from vae.storage import read_array
+
+Place = Literal["auto", "device", "disk"]
+RESIDENT_SHARE = 0.5
+
+
+def as_real(images: Tensor) -> Tensor:
+    """uint8 (B, C, H, W) to float32 k / 255 in [0, 1], channels last in memory."""
+    return images.float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes: mirror half of the images; crop out of a black border that wide (pixels)."""
+
+    flip: bool = False
+    crop_padding: int = 0
+
+    def __call__(self, images: Tensor, seed: int, step: int) -> Tensor:
+        """Change a uint8 batch (B, C, H, W); the draw is (seed, "augment", step)."""
+        if not self.flip and not self.crop_padding:
+            return images
+        generator = torch_generator(seed, "augment", step)
+        if self.flip:
+            chosen = torch.rand(len(images), generator=generator) < 0.5
+            mirrored = chosen.to(images.device)[:, None, None, None]
+            images = torch.where(mirrored, images.flip(-1), images)
+        return _random_crop(images, self.crop_padding, generator)
+
+
+def _random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+    if not padding:
+        return images
+    count, _, height, width = images.shape
+    padded = torch.nn.functional.pad(images, (padding,) * 4)
+    corner = torch.randint(2 * padding + 1, (2, count, 1), generator=generator)
+    rows = (corner[0] + torch.arange(height)).to(images.device)
+    columns = (corner[1] + torch.arange(width)).to(images.device)
+    which = torch.arange(count, device=images.device)[:, None, None]
+    cropped = padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]]
+    return cropped.permute(0, 3, 1, 2)
+
+
+class Images:
+    """The images of one split, on the device as one tensor or memory-mapped on the disk."""
+
+    def __init__(self, images: np.ndarray, device: str, place: Place = "auto") -> None:
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise ValueError(f"images are uint8 (N, C, H, W), not {images.dtype} {images.shape}")
+        resident = place == "device" or (place == "auto" and _fits(images.nbytes, device))
+        self.device = device
+        self.resident = torch.from_numpy(np.array(images)).to(device) if resident else None
+        self.mapped = images
+        self.shape = images.shape[1:]
+
+    @classmethod
+    def open(cls, path: Path, device: str, place: Place = "auto") -> "Images":
+        """The images of an array file; nothing is loaded that stays on the disk."""
+        return cls(read_array(path, mapped=True), device, place)
+
+    def __len__(self) -> int:
+        return len(self.mapped)
+
+    def take(self, index: np.ndarray) -> Tensor:
+        """uint8 images (B, C, H, W) on the device, by index (B,)."""
+        if self.resident is not None:
+            return self.resident[torch.from_numpy(index).to(self.device)]
+        order = np.argsort(index, kind="stable")  # read the file front to back
+        images = np.empty((len(index), *self.shape), np.uint8)
+        images[order] = self.mapped[index[order]]
+        return torch.from_numpy(images).to(self.device)
+
+    def steps(self, batch_size: int) -> int:
+        """Batches of an epoch in random order."""
+        return max(1, len(self) // batch_size)
+
+    def shuffled(self, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:
+        """One epoch of uint8 batches in the order of (seed, "order", epoch)."""
+        order = numpy_generator(seed, "order", epoch).permutation(len(self))
+        for step in range(self.steps(batch_size)):
+            yield self.take(order[step * batch_size : (step + 1) * batch_size])
+
+    def in_order(self, batch_size: int, limit: int | None = None) -> Iterator[Tensor]:
+        """All images (or the first `limit`) as uint8 batches, the last one shorter."""
+        count = min(len(self), limit or len(self))
+        for start in range(0, count, batch_size):
+            yield self.take(np.arange(start, min(start + batch_size, count)))
+
+
+def _fits(size: int, device: str) -> bool:
+    """Whether an array takes at most half of what the device has free."""
+    if device == "cuda":
+        free, _ = torch.cuda.mem_get_info()
+    else:
+        with open("/proc/meminfo") as file:
+            free = next(int(line.split()[1]) * 1024 for line in file if "MemAvailable" in line)
+    return size <= RESIDENT_SHARE * free

@@ -1,0 +1,183 @@
+"""params.yaml is strict: what is wrong is named with its path; what is right survives a trip."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from pipeline import params
+from pipeline.params import load, override, parse, render, to_flat, to_tree
+from pipeline.preset import preset
+from pipeline.schema import Params
+from vae.errors import UserError
+
+BASE = to_tree(preset("digits"))
+LEAVES = sorted(to_flat(BASE))
+
+
+def refuse(*overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        parse(override(BASE, overrides), where="params.yaml")
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("train.optimiser.lrr=1", ["train.optimiser.lrr", "did you mean `lr`"]),
+        ("train.epoch=1", ["train.epoch", "did you mean `epochs`"]),
+        ("train.optimiser.lr='1e-3'", ["train.optimiser.lr", "without quotes"]),
+        ("train.epochs='3'", ["train.epochs", "without quotes"]),
+        ("train.epochs=1.5", ["train.epochs", "integer"]),
+        ("train.epochs=true", ["train.epochs", "integer"]),
+        ("model.latent.dim=0", ["model.latent.dim", "greater"]),
+        ("model.latent.dim=-3", ["model.latent.dim", "greater"]),
+        ("train.batch_size=0", ["train.batch_size"]),
+        ("model.network.widths=[32, -1]", ["model.network.widths.1"]),
+        ("model.network.widths=[]", ["model.network.widths", "at least 1"]),
+        ("data.name=mnist", ["digits, fashion_mnist, cifar10, celeba, folder"]),
+        ("model.network.name=vit", ["model.network.name", "conv, residual"]),
+        ("model.likelihood.name=cauchy", ["gaussian, bernoulli"]),
+        ("model.likelihood.sigma=small", ["model.likelihood.sigma"]),
+        ("model.likelihood.sigma=-1", ["model.likelihood.sigma", "greater than 0"]),
+        ("model.log_var_range=[3, -3]", ["log_var_range", "rise"]),
+        ("objective.beta=.nan", ["objective.beta", "finite"]),
+        ("objective.beta=.inf", ["objective.beta", "finite"]),
+        ("objective.beta_schedule={name: linear}", ["objective.beta_schedule.start", "missing"]),
+        ("train.lr_schedule={}", ["train.lr_schedule", "name"]),
+        ("train.augment.flip=yes", ["train.augment.flip", "boolean"]),
+        ("model=3", ["model"]),
+    ],
+)
+def test_a_wrong_value_is_one_line_with_its_path(change: str, words: list[str]) -> None:
+    message = refuse(change)
+    for word in words:
+        assert word in message, message
+
+
+def test_a_missing_key_is_named() -> None:
+    tree = override(BASE, [])
+    del tree["train"]["epochs"]
+    with pytest.raises(UserError, match=r"`train\.epochs` is missing"):
+        parse(tree)
+
+
+def test_the_keys_of_another_choice_are_idle_and_refused() -> None:
+    assert "blocks" in refuse("model.network.blocks=2")
+
+
+@pytest.mark.parametrize("text", ["1e-5", "1e-05", "0.00001"])
+def test_unquoted_numbers_are_numbers_in_any_form(text: str) -> None:
+    chosen = parse(override(BASE, [f"train.optimiser.lr={text}"]))
+    assert chosen.train.optimiser.lr == 1e-5
+
+
+@pytest.mark.parametrize("change", ["noequals", "train.optimiser.lr.x=1", "nothing.here.x=1"])
+def test_a_wrong_override_is_refused(change: str) -> None:
+    with pytest.raises(UserError, match="-S"):
+        override(BASE, [change])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("- a\n- b\n", "not a mapping"),
+        ("train: [1, 2\n", "not readable as YAML"),
+        ("data: {name: digits}\ndata: {name: digits}\n", "not readable as YAML"),
+    ],
+)
+def test_a_broken_file_is_refused(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "params.yaml").write_text(content)
+    with pytest.raises(UserError, match=words):
+        load(tmp_path / "params.yaml")
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"pipeline\.preset"):
+        load(tmp_path / "params.yaml")
+
+
+def test_the_file_survives_a_trip_and_every_key_has_a_comment(tmp_path: Path) -> None:
+    text = render(preset("digits"))
+    (tmp_path / "params.yaml").write_text(text)
+    assert load(tmp_path / "params.yaml") == preset("digits")
+    keys = [line for line in text.splitlines() if line.startswith("  ")]
+    assert len(keys) > 40
+    assert all("  # " in line for line in keys)
+
+
+@given(st.sampled_from(LEAVES), st.text(min_size=1, max_size=12))
+def test_any_unknown_key_anywhere_is_refused(leaf: str, name: str) -> None:
+    tree = override(BASE, [])
+    *parents, last = leaf.split(".")
+    node = tree
+    for key in parents:
+        node = node[key]
+    if name in node:
+        return
+    node[name] = node[last]
+    with pytest.raises(UserError):
+        parse(tree)
+
+
+@given(st.sampled_from(LEAVES), st.sampled_from([{"a": 1}, [[]], "", "nonsense", -7.5]))
+def test_a_value_of_a_foreign_type_is_refused_or_kept(leaf: str, value: Any) -> None:
+    """Nothing is silently turned into something else."""
+    tree = override(BASE, [])
+    *parents, last = leaf.split(".")
+    node = tree
+    for key in parents:
+        node = node[key]
+    node[last] = value
+    try:
+        kept = to_flat(to_tree(parse(tree)))[leaf]
+    except UserError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+    else:
+        assert kept == value
+
+
+@given(st.floats(min_value=1e-12, max_value=1e6), st.integers(1, 10**6), st.booleans())
+def test_rendered_values_are_read_back_exactly(lr: float, epochs: int, flip: bool) -> None:
+    tree = override(BASE, [])
+    tree["train"]["optimiser"]["lr"] = lr
+    tree["train"]["epochs"] = epochs
+    tree["train"]["augment"]["flip"] = flip
+    chosen = parse(tree)
+    assert parse(params.yaml_of(render(chosen))) == chosen
+
+
+@given(st.text(max_size=20))
+def test_rendered_text_is_read_back_exactly(name: str) -> None:
+    tree = override(BASE, [])
+    tree["tracking"]["experiment"] = name
+    chosen = parse(tree)
+    if name.isprintable():
+        assert parse(params.yaml_of(render(chosen))) == chosen
+
+
+def test_sections_are_frozen_and_have_no_defaults() -> None:
+    chosen = preset("digits")
+    with pytest.raises(ValueError, match="frozen"):
+        chosen.train.epochs = 3  # type: ignore[misc]
+
+    def fields(section: type[BaseModel]) -> None:
+        for name, field in section.model_fields.items():
+            assert field.is_required(), f"{section.__name__}.{name} has a default in code"
+            assert field.description, f"{section.__name__}.{name} has no comment"
+            for inner in params._classes(field.annotation):
+                fields(inner)
+
+    fields(Params)
+
+
+def test_digests_see_their_sections_only() -> None:
+    chosen = preset("digits")
+    other = parse(override(BASE, ["gallery.samples=3"]))
+    assert params.digest(chosen, "model", "train") == params.digest(other, "model", "train")
+    assert params.digest(chosen, "gallery") != params.digest(other, "gallery")

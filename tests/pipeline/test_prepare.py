@@ -1,0 +1,156 @@
+"""The stage prepare: its files, their purity, and what it refuses."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import files
+from pipeline.prepare import prepare, summary
+from pipeline.schema import CelebaData, Data, DigitsData, FolderData
+from pipeline.source import source
+from vae.errors import UserError
+from vae.storage import read_json, sha256_of_file
+
+DIGITS = DigitsData(name="digits", root="data/raw", valid_share=0.1, test_share=0.15, seed=0)
+
+
+def outputs() -> Mapping[str, str]:
+    """SHA-256 of everything that DVC tracks of this stage."""
+    paths = [files.report("data"), *files.DATA.rglob("*"), *(files.FIGURES / "data").rglob("*")]
+    return {path.name: sha256_of_file(path) for path in paths}
+
+
+def run(data: Data) -> Mapping[str, Any]:
+    source(data)
+    prepare(data)
+    return read_json(files.SPEC)
+
+
+def folder_data(root: Path, **changes: object) -> FolderData:
+    settings: dict[str, object] = {
+        "name": "folder",
+        "root": str(root),
+        "path": "own",
+        "channels": 3,
+        "centre_crop": True,
+        "size": 8,
+        "valid_share": 0.2,
+        "test_share": 0.2,
+        "seed": 0,
+        "max_broken": 1,
+    }
+    return FolderData.model_validate(settings | changes)
+
+
+def make_folder(root: Path) -> None:
+    """Two classes of ten images of several sizes, one of them broken."""
+    generator = np.random.default_rng(0)
+    for number in range(20):
+        path = root / "own" / ("cats", "dogs")[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (9 + number, 12, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    (root / "own" / "cats" / "00.png").write_bytes(b"broken")
+
+
+def test_digits_have_all_files_and_17_levels(project: Path) -> None:
+    spec, report = run(DIGITS), read_json(files.report("data"))
+    assert spec["shape"] == [1, 8, 8]
+    assert spec["levels"] == report["levels"] == 17
+    assert sum(spec["counts"].values()) == 1797
+    assert spec["counts"]["test"] == round(0.15 * 1797)
+    train = np.load(files.DATA / "train.npy")
+    assert train.dtype == np.uint8
+    assert train.shape == (spec["counts"]["train"], 1, 8, 8)
+    labels = np.load(files.DATA / "train_labels.npy")
+    assert labels.dtype == np.int64
+    counts = np.bincount(labels, minlength=10).tolist()
+    assert list(report["classes"]["train"].values()) == counts
+    values = np.load(files.DATA / "spectrum.npy")
+    assert values.shape == (64,)
+    assert values.sum() == pytest.approx((train / 255).var(0).sum())
+    assert report["spectrum"]["eigenvalues_above"]["0.1"] == (values > 0.1).sum()
+    for name in ("images.png", "spectrum.png"):
+        with Image.open(files.FIGURES / "data" / name) as picture:
+            assert min(picture.size) > 200
+
+
+def test_equal_params_give_equal_bytes_and_no_paths(project: Path) -> None:
+    run(DIGITS)
+    first = outputs()
+    assert str(project) not in files.SPEC.read_text() + files.report("data").read_text()
+    prepare(DIGITS)
+    assert outputs() == first
+    run(DIGITS.model_copy(update={"seed": 1}))
+    assert outputs()["train.npy"] != first["train.npy"]
+
+
+def test_a_folder_is_cropped_resized_split_and_its_broken_image_named(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_folder(tmp_path)
+    spec = run(folder_data(tmp_path))
+    assert spec["shape"] == [3, 8, 8]
+    assert spec["classes"] == ["cats", "dogs"]
+    assert spec["broken"] == {"cats/00.png": "UnidentifiedImageError"}
+    assert sum(spec["counts"].values()) == 19
+    assert "cats/00.png" in capsys.readouterr().err
+    with pytest.raises(UserError, match="1 unreadable images"):
+        run(folder_data(tmp_path, max_broken=0))
+
+
+def test_what_an_earlier_data_set_left_is_removed(project: Path, tmp_path: Path) -> None:
+    run(DIGITS)
+    assert (files.DATA / "train_labels.npy").exists()
+    for number in range(5):
+        path = tmp_path / "own" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (50 * number, 0, 0)).save(path)
+    spec = run(folder_data(tmp_path))
+    assert not (files.DATA / "train_labels.npy").exists()
+    assert spec["classes"] == []
+    assert read_json(files.report("data"))["classes"] == {}
+
+
+def test_celeba_keeps_the_official_splits(project: Path, tmp_path: Path) -> None:
+    base = tmp_path / "celeba"
+    (base / "img_align_celeba").mkdir(parents=True)
+    lines = []
+    for number in range(9):
+        Image.new("RGB", (178, 218), (number * 20, 0, 0)).save(
+            base / "img_align_celeba" / f"{number:06}.jpg"
+        )
+        lines.append(f"{number:06}.jpg {number % 3}")
+    (base / "list_eval_partition.txt").write_text("\n".join(lines))
+    data = CelebaData(name="celeba", root=str(tmp_path), crop="offset_128", size=16, max_broken=0)
+    spec = run(data)
+    assert spec["counts"] == {"train": 3, "valid": 3, "test": 3}
+    assert "non-commercial" in spec["licence"]
+    assert spec["preprocessing"]["crop"] == "offset_128"
+    for place, split in enumerate(("train", "valid", "test")):
+        red = np.load(files.DATA / f"{split}.npy")[:, 0].mean((1, 2))
+        np.testing.assert_allclose(red, [20 * n for n in range(place, 9, 3)], atol=3)
+
+
+def test_it_wants_the_fingerprint_of_just_these_data(project: Path, tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    data = folder_data(tmp_path)
+    with pytest.raises(UserError, match="no fingerprint"):
+        prepare(data)
+    source(data)
+    (tmp_path / "own" / "dogs" / "01.png").unlink()
+    with pytest.raises(UserError, match="dvc repro"):
+        prepare(data)
+    assert not files.SPEC.exists()
+
+
+def test_a_cut_spectrum_counts_only_what_it_can_know() -> None:
+    report = summary(np.array([3.0, 0.7, 0.2]), total_variance=5.0, size=10)
+    assert report["eigenvalues_above"] == {"1": 1, "0.5": 2, "0.25": 2}
+    whole = summary(np.array([3.0, 0.7, 0.2]), total_variance=3.9, size=3)
+    assert whole["eigenvalues_above"]["0.01"] == 3
+    assert whole["explained"] == pytest.approx(1)
