@@ -1,0 +1,1 @@
+"""What a trained model is worth: bounds on the likelihood, reconstruction errors, latents."""

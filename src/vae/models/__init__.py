@@ -1,0 +1,1 @@
+"""Encoder, posterior, decoder, likelihood, and the autoencoder that composes them."""

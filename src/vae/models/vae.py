@@ -1,0 +1,79 @@
+"""The variational autoencoder: encoder, posterior, decoder and likelihood, composed.
+
+For one image, in nats:
+
+    distortion  D(x) = -E_q(z|x)[log p(x | z)]
+    rate        R(x) = KL(q(z | x) || p(z)),   p(z) = N(0, I)
+    ELBO(x)     = -(D(x) + R(x)) <= log p(x)
+
+(Kingma & Welling 2014). `terms` gives D, estimated with one z an image, and R, exact, one value
+an image and nothing summed over images: who calls reduces, once.
+"""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from vae.models.likelihoods import Likelihood
+from vae.models.networks import Decoder, Encoder
+from vae.models.posterior import Posterior
+
+
+@dataclass(frozen=True)
+class Terms:
+    """distortion (B,), rate (B, *latent) in nats; what they came from beside them."""
+
+    distortion: Tensor
+    rate: Tensor
+    decoded: Tensor
+    posterior: Posterior
+
+    def rate_per_image(self) -> Tensor:
+        """(B,), nats."""
+        return self.rate.flatten(1).sum(1)
+
+
+class VAE(nn.Module):
+    """p(x | z) p(z) and q(z | x) for images (C, H, W) and a latent of any shape."""
+
+    likelihood: Likelihood
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        decoder: Decoder,
+        likelihood: Likelihood,
+        *,
+        image: tuple[int, int, int],
+        latent: tuple[int, ...],
+        log_var_range: tuple[float, float],
+    ) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
+        self.image, self.latent, self.log_var_range = image, latent, log_var_range
+
+    @property
+    def dimensions(self) -> int:
+        """d: sub-pixels of an image."""
+        return math.prod(self.image)
+
+    def encode(self, x: Tensor) -> Posterior:
+        """q(z | x) for images (B, C, H, W) in [0, 1]."""
+        mu, log_var = self.encoder(x).float().unbind(1)
+        return Posterior(mu, log_var.clamp(*self.log_var_range))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Parameters of p(x | z) for z (B, *latent), float32."""
+        return self.decoder(z).float()
+
+    def terms(self, x: Tensor, noise: Tensor) -> Terms:
+        """D and R of images (B, C, H, W) with noise (B, *latent)."""
+        posterior = self.encode(x)
+        decoded = self.decode(posterior.rsample(noise))
+        distortion = -self.likelihood.log_prob(decoded, x)
+        return Terms(distortion, posterior.kl(), decoded, posterior)
+
+    def mean_image(self, z: Tensor) -> Tensor:
+        """E[x | z], (B, C, H, W), cut to [0, 1] for showing."""
+        return self.likelihood.mean(self.decode(z)).clamp(0, 1)

@@ -1,0 +1,98 @@
+"""Sums that do not depend on the batch size; PSNR and SSIM against independent formulas."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from vae.data.batches import Images
+from vae.evaluation.bounds import gather, score, ssim, standard_error, summarise
+from vae.machine import Machine
+from vae.models.likelihoods import Bernoulli, Gaussian
+from vae.models.networks import build
+from vae.models.vae import VAE
+from vae.seeds import initialisation, numpy_generator, torch_generator
+
+CPU = Machine("cpu", "fp32", 1)
+
+
+def model(likelihood: Gaussian | Bernoulli) -> VAE:
+    with initialisation(0):
+        encoder, decoder = build(
+            "residual",
+            image=(1, 12, 12),
+            latent=(4,),
+            decoded_channels=1,
+            widths=[8, 8],
+            head="linear",
+            blocks=1,
+        )
+    return VAE(
+        encoder, decoder, likelihood, image=(1, 12, 12), latent=(4,), log_var_range=(-8.0, 8.0)
+    )
+
+
+def images(count: int = 37) -> Images:
+    pixels = numpy_generator(0, "images").integers(0, 256, (count, 1, 12, 12), dtype=np.uint8)
+    return Images(pixels, "cpu")
+
+
+def test_reconstruction_errors_do_not_depend_on_the_batch_size() -> None:
+    vae = model(Gaussian(0.3))
+    all_at_once, split = (
+        gather(score(vae, images(), CPU, seed=0, batch_size=size)) for size in (37, 8)
+    )
+    np.testing.assert_allclose(all_at_once.mse, split.mse, rtol=1e-4)
+    np.testing.assert_allclose(all_at_once.ssim, split.ssim, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(all_at_once.rate, split.rate, rtol=1e-4, atol=1e-6)
+
+
+def test_the_elbo_is_minus_distortion_minus_rate_and_bits_come_from_the_mass() -> None:
+    vae = model(Gaussian(0.3))
+    scores = gather(score(vae, images(), CPU, seed=0, batch_size=16))
+    summary = summarise(scores, vae.dimensions)
+    assert summary["elbo"] == pytest.approx(-(summary["distortion"] + summary["rate"]))
+    assert scores.mass is not None
+    nats = (scores.mass + scores.rate.sum(1)).mean()
+    assert summary["bits_per_dim"] == pytest.approx(nats / (144 * np.log(2)))
+    psnr = np.mean([10 * np.log10(1 / mse) for mse in scores.mse])
+    assert summary["psnr"] == pytest.approx(psnr)
+
+
+def test_bernoulli_reports_no_bits() -> None:
+    vae = model(Bernoulli())
+    summary = summarise(gather(score(vae, images(), CPU, seed=0, batch_size=16)), 144)
+    assert summary["bits_per_dim"] is None
+    assert summary["bits_per_dim_se"] is None
+    assert summary["elbo"] is not None
+
+
+def test_standard_error_is_that_of_the_mean() -> None:
+    draws = numpy_generator(1, "draws").normal(3, 2, (2000, 50))
+    errors = [standard_error(row) for row in draws]
+    assert np.mean(errors) == pytest.approx(draws.mean(1).std(), rel=0.05)
+    assert standard_error(np.ones(1)) == 0
+
+
+def test_ssim_is_the_published_formula() -> None:
+    """Against scipy's Gaussian filter, truncated to the same 11x11 window, interior places."""
+    generator = torch_generator(0, "ssim")
+    x = torch.rand(1, 1, 24, 24, generator=generator, dtype=torch.float64)
+    y = (x + 0.2 * torch.rand(1, 1, 24, 24, generator=generator, dtype=torch.float64)).clamp(0, 1)
+
+    def blur(image: np.ndarray) -> np.ndarray:
+        return gaussian_filter(image, 1.5, truncate=5 / 1.5)[5:-5, 5:-5]
+
+    a, b = x[0, 0].numpy(), y[0, 0].numpy()
+    mean_a, mean_b = blur(a), blur(b)
+    var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
+    cov = blur(a * b) - mean_a * mean_b
+    numerator = (2 * mean_a * mean_b + 1e-4) * (2 * cov + 9e-4)
+    expected = numerator / ((mean_a**2 + mean_b**2 + 1e-4) * (var_a + var_b + 9e-4))
+    assert ssim(x, y).item() == pytest.approx(expected.mean(), abs=1e-9)
+
+
+def test_ssim_of_equal_images_is_one_at_any_size() -> None:
+    for size in (8, 11, 32):
+        x = torch.rand(3, 3, size, size, generator=torch_generator(size, "ssim"))
+        torch.testing.assert_close(ssim(x, x), torch.ones(3))
