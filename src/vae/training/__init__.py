@@ -1,0 +1,1 @@
+"""How a model gets there: schedules, optimiser, loop, checkpoints."""

@@ -1,0 +1,61 @@
+"""The update: Adam or AdamW, gradient-norm clipping, and a running mean of the weights.
+
+clip    a gradient whose norm g exceeds c is scaled by c / g; its direction stays (Pascanu et al.
+        2013). Adam divides by the gradient's own size, so it undoes most of a scaling that hits
+        every step alike; what clipping changes is the weight of single steps.
+EMA     avg <- avg + (1 - d_t) (weights - avg),  d_t = min(d, (1 + t) / (10 + t))
+        The rising decay forgets the random start. Running statistics of normalisations are
+        averaged alike; integer counters are copied.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def clip(parameters: Sequence[nn.Parameter], limit: float | None) -> Tensor:
+    """Shorten the gradient to norm `limit` (None: leave it); the norm before, a scalar."""
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if limit is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    return norm
+
+
+class Average(Generic[Model]):
+    """A model that is the running mean of another one; without a decay, that other one itself."""
+
+    def __init__(self, model: Model, average: Model, decay: float | None) -> None:
+        self.model = average if decay is not None else model
+        self.source, self.decay = model, decay
+        if decay is not None:
+            self.model.load_state_dict(model.state_dict())
+            self.model.requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move the mean towards the weights after update number `step` (from 1)."""
+        if self.decay is None:
+            return
+        decay = min(self.decay, (1 + step) / (10 + step))
+        own, new = self.model.state_dict(), self.source.state_dict()
+        moving = [name for name in own if own[name].is_floating_point()]
+        torch._foreach_lerp_(
+            [own[name] for name in moving], [new[name] for name in moving], 1 - decay
+        )
+        for name in own.keys() - set(moving):
+            own[name].copy_(new[name])
+
+
+def _adam(parameters: Iterable[nn.Parameter], **options: object) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, fused=True, **options)  # type: ignore[arg-type]
+
+
+def _adamw(parameters: Iterable[nn.Parameter], **options: object) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, fused=True, **options)  # type: ignore[arg-type]
+
+
+OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": _adam, "adamw": _adamw}

@@ -1,0 +1,77 @@
+"""A training small enough for a test: 96 images of 8x8, a few hundred weights."""
+
+from functools import partial
+
+import numpy as np
+import torch
+
+from vae.data.batches import Augmentation, Images, Place
+from vae.machine import Machine
+from vae.models.likelihoods import Gaussian
+from vae.models.networks import build
+from vae.models.vae import VAE
+from vae.seeds import initialisation, numpy_generator
+from vae.training.loop import EpochReport, Plan, State, fit
+from vae.training.optimiser import OPTIMISERS, Average
+from vae.training.schedules import cosine, linear_beta
+
+CPU = Machine("cpu", "fp32", 1)
+IMAGE = (1, 8, 8)
+
+
+def vae() -> VAE:
+    with initialisation(0):
+        encoder, decoder = build(
+            "conv",
+            image=IMAGE,
+            latent=(3,),
+            decoded_channels=1,
+            widths=[4, 8],
+            head="linear",
+            activation="silu",
+            normalisation="batch",
+        )
+    likelihood = Gaussian("optimal")
+    model = VAE(
+        encoder, decoder, likelihood, image=IMAGE, latent=(3,), log_var_range=(-10.0, 10.0)
+    )
+    return model.to(memory_format=torch.channels_last)  # as in real trainings
+
+
+def state(lr: float = 1e-2) -> State:
+    model = vae()
+    options = {"lr": lr, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
+    optimiser = OPTIMISERS["adam"](model.parameters(), **options)
+    return State(model, Average(model, vae(), 0.9), optimiser)
+
+
+def plan(epochs: int = 4, lr: float = 1e-2, beta: float = 1.0) -> Plan:
+    return Plan(
+        seed=0,
+        epochs=epochs,
+        batch_size=16,
+        lr=lr,
+        rate_schedule=partial(cosine, end_share=0.1),
+        beta=beta,
+        beta_schedule=partial(linear_beta, beta=beta, start=0.0, epochs=2.0),
+        clip_norm=50.0,
+        augmentation=Augmentation(flip=True, crop_padding=1),
+    )
+
+
+def images(count: int, stream: str, place: Place = "device") -> Images:
+    """Smooth blobs, so that there is something to learn."""
+    generator = numpy_generator(0, stream)
+    y, x = np.mgrid[:8, :8]
+    centres = generator.uniform(2, 6, (count, 2, 1, 1))
+    blobs = np.exp(-((y - centres[:, 0]) ** 2 + (x - centres[:, 1]) ** 2) / 4)
+    return Images((255 * blobs).astype(np.uint8)[:, None], "cpu", place)
+
+
+def run(state: State, plan: Plan, epochs: int | None = None, place: Place = "device") -> State:
+    """Train until the state has `epochs` (None: the plan's)."""
+    train, valid = images(100, "train", place), images(24, "valid", place)
+    for report in fit(state, plan, train, valid, CPU):
+        if isinstance(report, EpochReport) and state.epoch == epochs:
+            break
+    return state

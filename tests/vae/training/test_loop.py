@@ -1,0 +1,100 @@
+"""The loop learns, repeats itself bit for bit, measures what it says, and stops at NaN."""
+
+import pytest
+import torch
+
+from tests.vae.training import small
+from vae.training.loop import Diverged, State, StepReport, best_epoch, fit
+from vae.training.validation import calibrate
+
+
+def weights(state: State) -> dict[str, torch.Tensor]:
+    return state.average.model.state_dict()
+
+
+def assert_equal(first: State, second: State) -> None:
+    assert first.history == second.history
+    for name, value in weights(first).items():
+        assert torch.equal(value, weights(second)[name]), name
+
+
+def test_training_lowers_the_objective() -> None:
+    state = small.run(small.state(), small.plan(epochs=12))
+    first, last = state.history[0], state.history[-1]
+    assert last["valid_final_objective"] < first["valid_final_objective"] - 20
+    assert last["valid_active_units"] >= 1
+
+
+def test_the_same_plan_gives_the_same_bits_whatever_was_drawn_before() -> None:
+    first = small.run(small.state(), small.plan())
+    torch.randn(1000)
+    second = small.run(small.state(), small.plan())
+    assert_equal(first, second)
+
+
+def test_resident_and_streamed_training_are_equal() -> None:
+    assert_equal(
+        small.run(small.state(), small.plan(), place="device"),
+        small.run(small.state(), small.plan(), place="disk"),
+    )
+
+
+def test_the_row_says_what_was_measured() -> None:
+    state = small.run(small.state(), small.plan())
+    for number, row in enumerate(state.history, 1):
+        assert row["epoch"] == number
+        assert row["step"] == 6 * number
+        # beta of the last step of the epoch, for training; at the epoch's end, for validation
+        assert row["beta"] == pytest.approx(min(1.0, (number - 1 + 5 / 6) / 2))
+        beta = min(1.0, number / 2)
+        expected = row["valid_distortion"] + beta * row["valid_rate"]
+        assert row["valid_objective"] == pytest.approx(expected)
+        final = row["valid_distortion"] + row["valid_rate"]
+        assert row["valid_final_objective"] == pytest.approx(final)
+        assert 0 <= row["train_clipped_share"] <= 1
+        assert row["train_grad_norm"] > 0
+    assert None not in state.history[0].values()
+
+
+def test_the_best_epoch_is_judged_at_the_final_beta() -> None:
+    """Under warm-up the objective at the current beta is lowest in the first epochs."""
+    history = [
+        {"epoch": 1, "valid_objective": 1.0, "valid_final_objective": 9.0},
+        {"epoch": 2, "valid_objective": 2.0, "valid_final_objective": 5.0},
+        {"epoch": 3, "valid_objective": 5.0, "valid_final_objective": 5.0},
+    ]
+    assert best_epoch(history) == 2
+    assert best_epoch([]) == 0
+
+
+def test_steps_are_reported() -> None:
+    plan = small.plan(epochs=1)
+    reports = list(
+        fit(small.state(), plan, small.images(100, "train"), small.images(24, "valid"), small.CPU)
+    )
+    steps = [report.step for report in reports if isinstance(report, StepReport)]
+    assert steps == [1, 2, 3, 4, 5, 6]
+    assert len(reports) == 7
+
+
+def test_a_loss_that_is_no_number_stops_with_step_rate_and_norm() -> None:
+    state = small.state()
+    with torch.no_grad():
+        state.model.decoder.stem.weight[0, 0] = torch.nan
+    with pytest.raises(Diverged, match=r"step 1 .*learning rate .*gradient norm nan") as caught:
+        small.run(state, small.plan())
+    assert "train.optimiser.lr" in str(caught.value)
+    assert state.history == []
+
+
+def test_calibration_is_the_root_mean_square_error_of_the_split() -> None:
+    from vae.data.batches import as_real
+    from vae.seeds import normal
+
+    model, split = small.run(small.state(), small.plan()).average.model, small.images(40, "other")
+    calibrate(model, split, small.CPU, seed=3, batch_size=40)
+    x = as_real(next(split.in_order(40)))
+    with torch.no_grad():
+        terms = model.terms(x, normal((40, 3), 3, "calibrate", 0))
+    rmse = (x - terms.decoded).square().mean().sqrt().item()
+    assert model.likelihood.scale() == pytest.approx(rmse, rel=1e-5)
