@@ -1,0 +1,1 @@
+"""Sheets of images, charts of numbers, and the offline page that shows both."""

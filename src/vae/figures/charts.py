@@ -1,0 +1,240 @@
+"""Charts: numbers as curves and bars, once as PNG and once as an offline HTML page.
+
+A `Chart` is a title and panels; a `Panel` has axes with units and series of one kind of quantity.
+`write_png` draws it with matplotlib, `write_html` and `div` with plotly, in the same colours and
+order. The HTML reads the script of plotly from a file beside it (`plotly_script()` is the text of
+that file) and nothing from a network.
+
+None, NaN and infinity leave a gap, and so does a value that is not positive on a log axis; a
+panel without any value says so. Equal input gives equal bytes under one version of the libraries.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+# Okabe and Ito's colours, told apart with every common colour blindness; no yellow: it is too
+# light for a line on white paper.
+GREY = "#77797c"
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", GREY)
+SCRIPT = "plotly.min.js"  # the usual name of the shared script's file
+WIDEST = 3  # panels side by side
+FEW = 16  # points up to which each gets a marker
+
+
+@dataclass(frozen=True)
+class Series:
+    """One named line or row of bars: `y` over `x`, equally long (else ValueError).
+
+    `colour` is a place in the palette; without it, the series' place in its panel. `dash` makes
+    it a thinner, dashed line in front.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float | None]
+    dash: bool = False
+    kind: Literal["line", "bar"] = "line"
+    colour: int | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            raise ValueError(f"series {self.name!r}: {len(self.x)} x, {len(self.y)} y")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes. Labels name the quantity's unit; a single series needs no legend."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: Sequence[Series]
+    log_x: bool = False
+    log_y: bool = False
+
+    def points(self, series: Series) -> list[tuple[float, float]]:
+        """The series' x and y as floats; both are NaN where its axes cannot show the point."""
+        pairs = zip(series.x, series.y, strict=True)
+        return [
+            (float(x), float(y))
+            if y is not None and _shown(x, self.log_x) and _shown(y, self.log_y)
+            else (math.nan, math.nan)
+            for x, y in pairs
+        ]
+
+    def shown(self) -> list[tuple[float, float]]:
+        """Every point of every series that the axes can show."""
+        points = (point for series in self.series for point in self.points(series))
+        return [point for point in points if not math.isnan(point[0])]
+
+    def painted(self) -> list[tuple[Series, str]]:
+        """Each series with its colour; the palette repeats after its last."""
+        places = [i if line.colour is None else line.colour for i, line in enumerate(self.series)]
+        return [
+            (line, PALETTE[i % len(PALETTE)]) for line, i in zip(self.series, places, strict=True)
+        ]
+
+    @property
+    def counts(self) -> bool:
+        """Whether x counts something, such as epochs: its ticks are whole numbers."""
+        return not self.log_x and all(x.is_integer() for x, _ in self.shown())
+
+    @property
+    def legend_above(self) -> bool:
+        """Whether the names fit beside the title, where no curve runs."""
+        return sum(len(line.name) + 4 for line in self.series) + len(self.title) <= 32
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Panels under one title, in rows of up to three. ValueError without a panel."""
+
+    title: str
+    panels: Sequence[Panel]
+
+    def __post_init__(self) -> None:
+        if not self.panels:
+            raise ValueError(f"chart {self.title!r} has no panel")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the panels; four stand two by two."""
+        count = len(self.panels)
+        columns = 2 if count == 4 else min(count, WIDEST)
+        return -(-count // columns), columns
+
+    def write_png(self, path: Path) -> None:
+        """Draw with matplotlib, off screen, without touching its global state."""
+        from vae.figures.chart_png import write_png
+
+        write_png(self, Path(path))
+
+    def write_html(self, path: Path, script: str) -> None:
+        """Write a page that opens from the disk; `script` is plotly's file relative to it."""
+        from vae.figures.chart_html import write_html
+
+        write_html(self, Path(path), script)
+
+    def div(self, element_id: str) -> str:
+        """An HTML fragment that draws the chart where plotly's script is loaded already."""
+        from vae.figures.chart_html import div
+
+        return div(self, element_id)
+
+
+def plotly_script() -> str:
+    """The text of plotly's script, some megabytes: one file serves all pages of a folder."""
+    from plotly.offline import get_plotlyjs
+
+    text: str = get_plotlyjs()
+    return text
+
+
+def _shown(value: float, log: bool) -> bool:
+    return math.isfinite(value) and (value > 0 or not log)
+
+
+def marked(points: Sequence[tuple[float, float]]) -> bool:
+    """Whether a line needs markers: it has few points, or one between two gaps."""
+    gaps = [True, *(math.isnan(x) for x, _ in points), True]
+    alone = any(not gap and gaps[i] and gaps[i + 2] for i, gap in enumerate(gaps[1:-1]))
+    return len(points) <= FEW or alone
+
+
+def log_ticks(values: Sequence[float]) -> list[float]:
+    """Round numbers for a log axis: powers of ten, with 2 and 5 between them if they are few."""
+    low, high = min(values) / 1.1, max(values) * 1.1
+    for steps, stride in (((1.0, 2.0, 5.0), 1), ((1.0,), 1), ((1.0,), 2), ((1.0,), 4)):
+        ticks = [tick for tick in _decades(low, high, steps, stride) if low <= tick <= high]
+        if len(ticks) <= 8:
+            break
+    return ticks or [float(f"{values[0]:.2g}")]
+
+
+def _decades(low: float, high: float, steps: Sequence[float], stride: int) -> Iterator[float]:
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for power in range(first - first % stride, last + 1, stride):
+        yield from (float(f"{step:g}e{power}") for step in steps)
+
+
+# The charts of a run
+
+# Title, unit, column of the history without its split's name, log axis.
+_OF_SPLITS = (
+    ("Objective", "nats per image", "objective", False),
+    ("Distortion", "nats per image", "distortion", False),
+    ("Rate", "nats per image", "rate", False),
+    ("Bits/dim", "bits per dimension", "bits_per_dim", False),
+    ("Active units", "latent dimensions", "active_units", False),
+    ("Gradient norm", "mean L2 norm of a step", "grad_norm", True),
+    ("Clipped steps", "share of the epoch's steps", "clipped_share", False),
+)
+_OF_RUN = (("Beta", "weight of the rate", "beta"), ("Learning rate", "step size", "lr"))
+
+
+def training_curves(history: Sequence[Mapping[str, float | None]]) -> Chart:
+    """The curves of a run from the rows of its history, one row an epoch.
+
+    Objective, distortion and rate are in nats per image, train (dashed) and valid in one panel.
+    A quantity that has no value in any epoch, or no column, has no panel. An empty history, or
+    one without "epoch" or any of the quantities, raises ValueError.
+    """
+    if not history or any(row.get("epoch") is None for row in history):
+        raise ValueError("curves need a history whose every row has an epoch")
+    panels = [_split_panel(history, *about) for about in _OF_SPLITS]
+    for title, unit, column in _OF_RUN:
+        series = _curve(history, column, column, colour=PALETTE.index(GREY))
+        panels.append(Panel(title, "epoch", unit, [series]))
+    return Chart("Training", [panel for panel in panels if panel.shown()])
+
+
+def _split_panel(
+    history: Sequence[Mapping[str, float | None]], title: str, unit: str, name: str, log_y: bool
+) -> Panel:
+    both = [
+        _curve(history, f"train_{name}", "train", dash=True, colour=0),
+        _curve(history, f"valid_{name}", "valid", colour=1),
+    ]
+    series = [line for line in both if any(y is not None for y in line.y)]
+    # Without a legend the title says which split the only line is.
+    alone = f", {series[0].name}" if len(series) == 1 else ""
+    return Panel(title + alone, "epoch", unit, series, log_y=log_y)
+
+
+def _curve(
+    history: Sequence[Mapping[str, float | None]],
+    column: str,
+    name: str,
+    *,
+    dash: bool = False,
+    colour: int,
+) -> Series:
+    epochs = [float(row["epoch"] or 0) for row in history]
+    return Series(name, epochs, [row.get(column) for row in history], dash, colour=colour)
+
+
+def rate_spectrum(rates: Sequence[float] | np.ndarray) -> Chart:
+    """KL of each latent dimension in nats, largest first, and the share of the rate they hold.
+
+    `rates` has the latent's shape and is read flat; empty or not finite raises ValueError.
+    """
+    values = np.sort(np.asarray(rates, float).ravel())[::-1]
+    if not values.size or not np.isfinite(values).all():
+        raise ValueError("a rate spectrum needs finite rates, at least one")
+    ranks = list(range(1, values.size + 1))
+    share = 100 * values.cumsum() / (values.sum() or 1.0)
+    rank = "latent dimension, by rank"
+    bars = Series("KL", ranks, values.tolist(), kind="bar")
+    line = Series("share", ranks, share.tolist())
+    return Chart(
+        f"Rate per latent dimension: {values.sum():.2f} nats per image in {values.size}",
+        [
+            Panel("KL of each dimension", rank, "nats per image", [bars]),
+            Panel("Cumulative share of the rate", rank, "percent", [line]),
+        ],
+    )

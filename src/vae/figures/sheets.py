@@ -1,0 +1,225 @@
+"""Sheets: many small images on one picture that says what is on it.
+
+Images come as uint8 (N, C, H, W) with C = 1 (grey) or 3 (RGB) and fill the rows from the left.
+Each is enlarged by an integer factor with nearest neighbour: every pixel of the image becomes a
+square of that many pixels, so what stands on the sheet are the image's own values, uninterpolated.
+A title, row labels and column labels stand around the tiles, never on them.
+
+The picture of a grey sheet has mode "L", of a colour sheet "RGB". Equal input gives equal bytes
+under one version of Pillow. Not guaranteed: letters outside DejaVu Sans show as boxes.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from vae.storage import atomic
+
+GAP = 2  # pixels between tiles
+GROUP_GAP = 10  # pixels between an original's reconstruction and the next original
+MARGIN = 14
+SMALLEST_WIDTH = 380  # so that a title of a narrow sheet still reads as lines
+LABEL_WIDTH = 150
+TITLE_SIZE, LABEL_SIZE = 16, 13
+PAPER, INK, SOFT_INK = "#ffffff", "#16191d", "#4a525c"
+
+
+def sheet(
+    images: np.ndarray,
+    *,
+    title: str,
+    columns: int,
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+    scale: int | None = None,
+) -> Image.Image:
+    """A grid of images in reading order; the last row may be short.
+
+    `images` is uint8 (N, C, H, W), N >= 1. Labels are as many as the rows or columns, or none.
+    `scale` is the factor of enlargement; without it a tile gets 64 to 96 pixels where it can.
+    Raises ValueError for another shape or dtype, columns or scale below 1, or a label too many.
+    """
+    _check(images, columns, scale)
+    rows = -(-len(images) // columns)
+    cells = [divmod(index, columns) for index in range(len(images))]
+    grid = _Grid(title, rows, columns, row_labels, column_labels, group=rows)
+    return _draw(grid, images, cells, scale)
+
+
+def paired(
+    originals: np.ndarray, reconstructions: np.ndarray, *, title: str, columns: int
+) -> Image.Image:
+    """Every original with its reconstruction right below it, `columns` pairs a line.
+
+    Both are uint8 (N, C, H, W) of one shape; ValueError otherwise.
+    """
+    _check(originals, columns, None)
+    if originals.shape != reconstructions.shape or reconstructions.dtype != np.uint8:
+        raise ValueError(
+            f"originals {originals.shape} and reconstructions {reconstructions.shape} "
+            f"{reconstructions.dtype} do not pair"
+        )
+    columns = min(columns, len(originals))
+    lines = -(-len(originals) // columns)
+    cells = [(index // columns * 2, index % columns) for index in range(len(originals))]
+    below = [(row + 1, column) for row, column in cells]
+    grid = _Grid(title, 2 * lines, columns, ("original", "decoded") * lines, (), group=2)
+    return _draw(grid, np.concatenate([originals, reconstructions]), cells + below, None)
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Write a picture as PNG, whole or not at all; equal pictures are equal bytes."""
+    with atomic(Path(path)) as temporary:
+        image.save(temporary, format="PNG", optimize=True)
+
+
+def enlargement(height: int, width: int) -> int:
+    """The factor that makes a tile's longer side 64 pixels or a little more, at most 96."""
+    side = max(height, width)
+    return max(1, min(-(-64 // side), 96 // side))
+
+
+def _check(images: np.ndarray, columns: int, scale: int | None) -> None:
+    if images.dtype != np.uint8:
+        raise ValueError(f"images are {images.dtype}, a sheet takes uint8")
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
+        raise ValueError(f"images are {images.shape}, a sheet takes (N, 1 or 3, H, W)")
+    if columns < 1 or (scale is not None and scale < 1):
+        raise ValueError(f"columns {columns} and scale {scale} must be at least 1")
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """What a sheet says, and how many rows stand close together as one `group`."""
+
+    title: str
+    rows: int
+    columns: int
+    row_labels: Sequence[str]
+    column_labels: Sequence[str]
+    group: int
+
+    def __post_init__(self) -> None:
+        for labels, count, name in (
+            (self.row_labels, self.rows, "row"),
+            (self.column_labels, self.columns, "column"),
+        ):
+            if labels and len(labels) != count:
+                raise ValueError(f"{len(labels)} {name} labels for {count} {name}s")
+
+
+def _draw(
+    grid: _Grid, images: np.ndarray, cells: Sequence[tuple[int, int]], scale: int | None
+) -> Image.Image:
+    _, channels, height, width = images.shape
+    factor = scale or enlargement(height, width)
+    layout = _Layout.of(grid, height * factor, width * factor)
+    picture = Image.new("RGB", layout.size, PAPER)
+    _write_words(ImageDraw.Draw(picture), layout)
+    for image, (row, column) in zip(images, cells, strict=True):
+        picture.paste(_tile(image, factor).convert("RGB"), layout.corner(row, column))
+    return picture.convert("L") if channels == 1 else picture
+
+
+def _tile(image: np.ndarray, factor: int) -> Image.Image:
+    enlarged = image.repeat(factor, axis=1).repeat(factor, axis=2)
+    return Image.fromarray(enlarged[0] if len(enlarged) == 1 else enlarged.transpose(1, 2, 0))
+
+
+# Where things stand
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Positions in pixels, and the words broken into lines that fit there."""
+
+    size: tuple[int, int]
+    lefts: tuple[int, ...]
+    tops: tuple[int, ...]
+    tile: tuple[int, int]
+    pitch: int
+    title: str
+    row_labels: tuple[str, ...]
+    column_labels: tuple[str, ...]
+
+    @classmethod
+    def of(cls, grid: _Grid, height: int, width: int) -> "_Layout":
+        words = [word for label in grid.column_labels for word in label.split()]
+        pitch = max([width, *(_width(word, LABEL_SIZE) + 6 for word in words)])
+        rows = tuple(_wrap(label, LABEL_WIDTH, LABEL_SIZE) for label in grid.row_labels)
+        columns = tuple(_wrap(label, pitch, LABEL_SIZE) for label in grid.column_labels)
+        left = MARGIN + (max(map(_label_width, rows)) + 10 if rows else 0)
+        right = left + grid.columns * (pitch + GAP) - GAP + MARGIN
+        total = max(right, SMALLEST_WIDTH)
+        title = _wrap(grid.title, total - 2 * MARGIN, TITLE_SIZE)
+        top = MARGIN + _height([title], TITLE_SIZE) + 8
+        top += _height(columns, LABEL_SIZE) + 4 if columns else 0
+        # A row is as high as its tile or its label, and the lower one stands in its middle.
+        slack = max(0, _height(rows, LABEL_SIZE) - height)
+        step = height + slack + GAP
+        top += slack // 2
+        apart = GROUP_GAP - GAP
+        tops = tuple(top + row * step + row // grid.group * apart for row in range(grid.rows))
+        lefts = tuple(left + column * (pitch + GAP) for column in range(grid.columns))
+        bottom = tops[-1] + height + slack + MARGIN
+        return cls((total, bottom), lefts, tops, (width, height), pitch, title, rows, columns)
+
+    def corner(self, row: int, column: int) -> tuple[int, int]:
+        """Left and top of a tile, centred where a label makes its column wider."""
+        return self.lefts[column] + (self.pitch - self.tile[0]) // 2, self.tops[row]
+
+
+def _write_words(draw: ImageDraw.ImageDraw, layout: _Layout) -> None:
+    draw.multiline_text((MARGIN, MARGIN), layout.title, INK, _font(TITLE_SIZE), spacing=4)
+    for label, top in zip(layout.row_labels, layout.tops, strict=False):
+        place = (layout.lefts[0] - 10, top + layout.tile[1] / 2)
+        _write(draw, place, label, "rm", "right")
+    for label, left in zip(layout.column_labels, layout.lefts, strict=False):
+        _write(draw, (left + layout.pitch / 2, layout.tops[0] - 6), label, "md", "center")
+
+
+def _write(
+    draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, anchor: str, align: str
+) -> None:
+    draw.multiline_text(place, text, SOFT_INK, _font(LABEL_SIZE), anchor, 3, align)
+
+
+# Letters
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    # The typeface of the charts: it travels with matplotlib and has the Greek letters.
+    import matplotlib
+
+    face = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    # The basic layout engine gives the same pixels with and without libraqm.
+    return ImageFont.truetype(face, size, layout_engine=ImageFont.Layout.BASIC)
+
+
+def _width(text: str, size: int) -> int:
+    return int(_font(size).getlength(text)) + 1
+
+
+def _label_width(label: str) -> int:
+    return max((_width(line, LABEL_SIZE) for line in label.split("\n")), default=0)
+
+
+def _height(labels: Iterable[str], size: int) -> int:
+    lines = max((label.count("\n") + 1 for label in labels), default=0)
+    return lines * (size + 4)
+
+
+def _wrap(text: str, width: int, size: int) -> str:
+    """Break a text at its spaces so that its lines fit; a word that is too long stays whole."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and _width(f"{lines[-1]} {word}", size) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return "\n".join(lines)

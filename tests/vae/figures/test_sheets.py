@@ -1,0 +1,156 @@
+"""Laws of the sheets: the images' own pixels, in reading order, never hidden by words."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vae.figures import sheets
+
+Corner = tuple[int, int]
+
+
+def random_images(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def find(picture: Image.Image, image: np.ndarray, factor: int) -> list[Corner]:
+    """Every (row, column) of pixels where the enlarged image stands on the picture."""
+    page = np.asarray(picture.convert("RGB"))
+    tile = np.repeat(np.repeat(image.transpose(1, 2, 0), factor, 0), factor, 1)
+    tile = np.broadcast_to(tile, (*tile.shape[:2], 3))
+    height, width = tile.shape[:2]
+    starts = np.argwhere((page == tile[0, 0]).all(-1))
+    return [
+        (int(y), int(x))
+        for y, x in starts
+        if y + height <= page.shape[0]
+        and x + width <= page.shape[1]
+        and (page[y : y + height, x : x + width] == tile).all()
+    ]
+
+
+def corners(picture: Image.Image, images: np.ndarray, factor: int) -> list[Corner]:
+    found = [find(picture, image, factor) for image in images]
+    assert [len(places) for places in found] == [1] * len(images), "each image once, exactly"
+    return [places[0] for places in found]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("size", "factor"), [((8, 8), 8), ((28, 28), 3), ((5, 9), 8)])
+def test_every_image_stands_enlarged_in_reading_order(
+    channels: int, size: tuple[int, int], factor: int
+) -> None:
+    images = random_images(7, channels, *size)
+    picture = sheets.sheet(images, title="seven", columns=3)
+    places = corners(picture, images, factor)
+    assert places == sorted(places)
+    assert len({y for y, _ in places}) == 3
+    assert len({x for _, x in places}) == 3
+    assert picture.mode == ("L" if channels == 1 else "RGB")
+
+
+@pytest.mark.parametrize(
+    ("side", "factor"), [(1, 64), (8, 8), (16, 4), (28, 3), (32, 2), (64, 1), (50, 1), (300, 1)]
+)
+def test_a_tile_gets_64_to_96_pixels_where_it_can(side: int, factor: int) -> None:
+    assert sheets.enlargement(side, side) == factor
+    assert sheets.enlargement(1, side) == factor
+
+
+def test_a_scale_overrides_the_enlargement() -> None:
+    images = random_images(2, 1, 4, 4)
+    corners(sheets.sheet(images, title="", columns=2, scale=5), images, 5)
+
+
+def test_labels_and_long_titles_leave_the_tiles_whole() -> None:
+    images = random_images(4, 3, 8, 8)
+    picture = sheets.sheet(
+        images,
+        title="a title that is far too long for such a narrow sheet " * 4,
+        columns=2,
+        row_labels=["β = 0.5", "a long label of a row that has to be broken into many lines"],
+        column_labels=["incomprehensibilities", "b"],
+    )
+    corners(picture, images, 8)
+    plain = sheets.sheet(images, title="short", columns=2)
+    assert picture.height > plain.height
+    assert picture.width > plain.width or picture.width == sheets.SMALLEST_WIDTH
+
+
+def test_words_are_on_the_paper() -> None:
+    images = np.full((1, 1, 8, 8), 255, np.uint8)  # white on white: all that is dark is a word
+    bare = np.asarray(sheets.sheet(images, title="", columns=1))
+    titled = np.asarray(sheets.sheet(images, title="Digits", columns=1))
+    labelled = np.asarray(sheets.sheet(images, title="", columns=1, row_labels=["one"]))
+    assert bare.min() == 255
+    assert titled.min() < 100
+    assert labelled.min() < 120
+
+
+def test_a_reconstruction_stands_right_below_its_original() -> None:
+    originals, decoded = random_images(10, 1, 8, 8).reshape(2, 5, 1, 8, 8)
+    picture = sheets.paired(originals, decoded, title="pairs", columns=3)
+    above, below = corners(picture, originals, 8), corners(picture, decoded, 8)
+    assert [x for _, x in above] == [x for _, x in below]
+    assert {low - high for (high, _), (low, _) in zip(above, below, strict=True)} == {
+        64 + sheets.GAP
+    }
+    next_line = above[3][0] - below[0][0]
+    assert next_line == 64 + sheets.GROUP_GAP
+
+
+def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
+    images = random_images(4, 3, 8, 8)
+    for name in ("a.png", "b.png"):
+        sheets.save(sheets.sheet(images, title="same", columns=2), tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+def test_a_saved_sheet_reads_back_pixel_for_pixel(tmp_path: Path) -> None:
+    picture = sheets.sheet(random_images(2, 1, 8, 8), title="same", columns=2)
+    sheets.save(picture, tmp_path / "folder" / "sheet.png")
+    with Image.open(tmp_path / "folder" / "sheet.png") as again:
+        assert again.format == "PNG"
+        assert (np.asarray(again) == np.asarray(picture)).all()
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        random_images(2, 1, 8, 8).astype(np.float32),
+        random_images(2, 8, 8),
+        random_images(2, 2, 8, 8),
+        random_images(2, 8, 8, 3),
+        random_images(0, 1, 8, 8),
+        random_images(1, 1, 0, 8),
+    ],
+    ids=["float", "three axes", "two channels", "channels last", "no image", "no row"],
+)
+def test_wrong_images_raise(images: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="images are"):
+        sheets.sheet(images, title="", columns=2)
+    with pytest.raises(ValueError, match="images are"):
+        sheets.paired(images, images, title="", columns=2)
+
+
+def test_wrong_columns_scales_and_labels_raise() -> None:
+    images = random_images(4, 1, 8, 8)
+    with pytest.raises(ValueError, match="columns 0"):
+        sheets.sheet(images, title="", columns=0)
+    with pytest.raises(ValueError, match="scale 0"):
+        sheets.sheet(images, title="", columns=2, scale=0)
+    with pytest.raises(ValueError, match="1 row labels for 2 rows"):
+        sheets.sheet(images, title="", columns=2, row_labels=["a"])
+    with pytest.raises(ValueError, match="3 column labels for 2 columns"):
+        sheets.sheet(images, title="", columns=2, column_labels=["a", "b", "c"])
+
+
+def test_unequal_pairs_raise() -> None:
+    images = random_images(4, 1, 8, 8)
+    with pytest.raises(ValueError, match="do not pair"):
+        sheets.paired(images, images[:3], title="", columns=2)
+    with pytest.raises(ValueError, match="do not pair"):
+        sheets.paired(images, images.astype(float), title="", columns=2)
