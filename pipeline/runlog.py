@@ -1,0 +1,68 @@
+"""What differs between two equal runs: times, speed, machine, commit. One JSON object a line.
+
+No stage tracks these files, so that outputs stay pure; a tracker's row that is made again
+without them says `unknown`. Lines are appended; a line cut by a kill is skipped on reading.
+"""
+
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline import ROOT
+
+UNKNOWN = "unknown"
+
+
+def append(path: Path, event: str, **facts: Any) -> None:
+    """Add a line: the event, the time (unix seconds), and facts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = json.dumps({"event": event, "time": round(time.time(), 3), **facts})
+    with open(path, "a") as file:
+        file.write(line + "\n")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All whole lines, oldest first; none where there is no file."""
+    lines: list[dict[str, Any]] = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines
+
+
+def start(path: Path, stage: str, machine: Mapping[str, Any]) -> None:
+    """Note that a stage begins, on what machine and from what commit."""
+    append(path, "start", stage=stage, machine=dict(machine), **surroundings())
+
+
+def surroundings() -> dict[str, Any]:
+    """Host, processor, versions, commit and whether the working tree differs from it."""
+    return {
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "commit": _git("rev-parse", "HEAD") or UNKNOWN,
+        "dirty": _is_dirty(),
+    }
+
+
+def _is_dirty() -> str:
+    status = _git("status", "--porcelain", "--untracked-files=no")
+    return UNKNOWN if status is None else str(bool(status)).lower()
+
+
+def _git(*arguments: str) -> str | None:
+    """What git prints, or None where there is no git, no repository or no commit."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
