@@ -1,0 +1,107 @@
+"""From params to objects of `src/vae`: the only place where the two meet."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline import ROOT
+from pipeline.schema import Model, Objective, Train
+from vae.data.batches import Augmentation
+from vae.errors import UserError
+from vae.machine import Machine
+from vae.models.likelihoods import LIKELIHOODS
+from vae.models.networks import build
+from vae.models.vae import VAE
+from vae.seeds import initialisation
+from vae.storage import read_tensors
+from vae.training.checkpoints import load_weights
+from vae.training.loop import Plan, State
+from vae.training.optimiser import OPTIMISERS, Average
+from vae.training.schedules import BETA_SCHEDULES, RATE_SCHEDULES
+
+
+def options(section: Any) -> dict[str, Any]:
+    """A named section's own settings, without the name."""
+    return section.model_dump(exclude={"name", "kind"})
+
+
+def build_vae(model: Model, image: tuple[int, int, int], seed: int) -> VAE:
+    """A new model for images (C, H, W) with the weights of (seed, "weights")."""
+    latent = (model.latent.dim,)
+    with initialisation(seed):
+        likelihood = LIKELIHOODS[model.likelihood.name](**options(model.likelihood))
+        try:
+            encoder, decoder = build(
+                model.network.name,
+                image=image,
+                latent=latent,
+                decoded_channels=image[0] * likelihood.channels_per_channel,
+                **options(model.network),
+            )
+        except ValueError as error:
+            raise UserError(str(error), where="model.network.widths") from None
+    return VAE(
+        encoder,
+        decoder,
+        likelihood,
+        image=image,
+        latent=latent,
+        log_var_range=model.log_var_range,
+    )
+
+
+def build_plan(objective: Objective, train: Train) -> Plan:
+    """What the training does."""
+    rate = RATE_SCHEDULES[train.lr_schedule.name]
+    beta = BETA_SCHEDULES[objective.beta_schedule.name]
+    return Plan(
+        seed=train.seed,
+        epochs=train.epochs,
+        batch_size=train.batch_size,
+        lr=train.optimiser.lr,
+        rate_schedule=partial(rate, **options(train.lr_schedule)),
+        beta=objective.beta,
+        beta_schedule=partial(beta, beta=objective.beta, **options(objective.beta_schedule)),
+        clip_norm=train.clip_norm,
+        augmentation=Augmentation(**options(train.augment)),
+    )
+
+
+def build_state(
+    model: Model, train: Train, image: tuple[int, int, int], machine: Machine
+) -> State:
+    """Everything that training changes, before the first step."""
+    vae = _placed(build_vae(model, image, train.seed), machine)
+    if train.init_from is not None:
+        tensors, _ = read_tensors(ROOT / train.init_from)
+        load_weights(vae, tensors, where=train.init_from)
+    average = _placed(build_vae(model, image, train.seed), machine)
+    optimiser = OPTIMISERS[train.optimiser.name](vae.parameters(), **options(train.optimiser))
+    return State(vae, Average(vae, average, train.ema_decay), optimiser)
+
+
+def _placed(vae: VAE, machine: Machine) -> VAE:
+    return vae.to(machine.device).to(memory_format=torch.channels_last)
+
+
+def from_weights(path: Path, machine: Machine) -> tuple[VAE, dict[str, Any]]:
+    """A trained model from a weights file, which describes itself; and that description."""
+    tensors, about = read_tensors(path)
+    return from_tensors(tensors, about, machine, str(path)), about
+
+
+def from_tensors(
+    tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any], machine: Machine, where: str
+) -> VAE:
+    """A trained model from weights and the description stored with them."""
+    if "model" not in about:
+        raise UserError(
+            "not a weights file of this project: it does not name a model", where=where
+        )
+    model = Model.model_validate(about["model"])
+    vae = build_vae(model, tuple(about["image"]), seed=0)
+    load_weights(vae, tensors, where)
+    return _placed(vae, machine).eval()

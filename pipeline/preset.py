@@ -1,0 +1,92 @@
+"""Named experiments: `python -m pipeline.preset fashion_mnist` writes one into params.yaml.
+
+`presets/*.yaml` hold one file a data set. An entry says what it claims, where it comes from, and
+how it differs from the entry that it is `based_on` (`digits`, the whole one, unless said): its
+`params` are dotted keys or sections. A section with a name that another name replaces is
+replaced whole. `--list` shows all entries.
+"""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline import params
+from pipeline.console import command, table
+from pipeline.schema import Params
+from vae.errors import UserError
+from vae.storage import write_text
+
+FOLDER = Path(__file__).parent / "presets"
+BASE = "digits"
+FIELDS = {"claim", "source", "based_on", "params"}
+
+
+def entries() -> dict[str, dict[str, Any]]:
+    """All presets by name, as their files have them."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(FOLDER.glob("*.yaml")):
+        for name, entry in params.read(path).items():
+            unknown = entry.keys() - FIELDS
+            if unknown or name in found:
+                fault = f"unknown {sorted(unknown)}" if unknown else "named twice"
+                raise UserError(f"preset `{name}`: {fault}", where=str(path.name))
+            found[name] = entry
+    return found
+
+
+def preset(name: str) -> Params:
+    """The params of a preset; an unknown name lists the known ones."""
+    return params.parse(_tree(name, entries()), where=f"preset {name}")
+
+
+def _tree(name: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    if name not in known:
+        raise UserError(
+            f"unknown preset `{name}`", remedy=f"choose one of: {', '.join(sorted(known))}"
+        )
+    entry = known[name]
+    if name == BASE:
+        return dict(entry["params"])
+    tree = _tree(entry.get("based_on", BASE), known)
+    for path, value in entry["params"].items():
+        tree = _replaced(tree, path.split("."), value)
+    return tree
+
+
+def _replaced(tree: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    """A copy of the tree with the value at the path; a mapping is merged unless it is named."""
+    key, *rest = path
+    old = tree.get(key)
+    if rest:
+        new: Any = _replaced(old if isinstance(old, Mapping) else {}, rest, value)
+    elif isinstance(value, Mapping) and isinstance(old, Mapping) and not _is_named(value):
+        new = dict(old)
+        for name, part in value.items():
+            new = _replaced(new, [name], part)
+    else:
+        new = value
+    return {**tree, key: new}
+
+
+def _is_named(value: Mapping[str, Any]) -> bool:
+    return any(tag in value for tag in params.TAGS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.preset", description=__doc__)
+    parser.add_argument("name", nargs="?", help="the preset to write")
+    parser.add_argument("--list", action="store_true", help="show all presets with their claims")
+    parser.add_argument("--params", type=Path, default=params.PARAMS, help="default: params.yaml")
+    arguments = parser.parse_args()
+    if arguments.list:
+        print(table([(name, entry["claim"]) for name, entry in entries().items()]))
+    elif arguments.name is None:
+        parser.error("name a preset, or --list")
+    else:
+        write_text(arguments.params, params.render(preset(arguments.name)))
+        print(f"wrote {arguments.params.name}; `dvc repro` trains it")
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,163 @@
+"""What the files say, as rows for the tracker: one a trained model, with children and its data.
+
+Every number, parameter and picture comes from a file that a stage wrote, so the same functions
+serve the live run, the resume, and a store that lost everything. Times, speed, machine and
+commit come from the run's log; without it they are `unknown` or left out.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import files, runlog
+from pipeline.params import to_flat
+from pipeline.row import Row
+from pipeline.schema import Tracking
+from pipeline.tracking import connect
+from vae.storage import digest_of, read_csv, read_json
+
+
+def send(settings: Tracking, *make: Callable[[str], Row]) -> None:
+    """Project finished stages' files onto the tracker."""
+    tracker = connect(settings.uri, settings.enabled)
+    for row in make:
+        tracker.sync(row(settings.experiment))
+    tracker.close()
+
+
+def data_row(experiment: str) -> Row:
+    """The prepared data: its own row, in an experiment beside the models'."""
+    spec, report = read_json(files.SPEC), read_json(files.report("data"))
+    return Row(
+        key=spec["digest"][:16],
+        name=f"{spec['name']} {spec['digest'][:8]}",
+        stage="prepare",
+        experiment=f"{experiment}-data",
+        status="FINISHED",
+        params=to_flat(spec["preprocessing"]),
+        tags=_surroundings(spec["digest"][:16]) | {"data": spec["digest"]},
+        metrics=_numbers(report),
+        artifacts=[(files.SPEC, ""), (files.report("data"), ""), (files.FIGURES / "data", "")],
+    )
+
+
+def train_row(
+    run: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    status: str,
+    experiment: str,
+    pictures: Path,
+) -> Row:
+    """A training, live or finished; `pictures` is the folder of its sheets."""
+    key = run["key"]
+    epochs = {line["epoch"]: line for line in runlog.read(files.log_of(key)) if "epoch" in line}
+    finished = status == "FINISHED"
+    sheets = [
+        (kind, epoch, pictures / f"{kind}-{epoch:05d}.png")
+        for epoch in files.sheet_epochs(pictures)
+        for kind in ("samples", "reconstructions")
+    ]
+    return Row(
+        key=key,
+        name=f"{run['data_set']} {run['params']['model']['network']['name']} {key[:8]}",
+        stage="train",
+        experiment=experiment,
+        status=status,
+        params=to_flat(run["params"]),
+        tags=_surroundings(key) | {"data": run["data"], "code": run["code"]},
+        history=[_with_speed(row, epochs) for row in history],
+        metrics=_final_numbers(history) if finished else {},
+        images=sheets,
+        artifacts=_train_artifacts() if finished else [],
+        times={epoch: line["time"] for epoch, line in epochs.items()},
+    )
+
+
+def _final_numbers(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The report's numbers that no curve has: at step 0 they would be a point of that curve."""
+    numbers = _numbers(read_json(files.report("train")))
+    return {name: value for name, value in numbers.items() if name not in history[0]}
+
+
+def _train_artifacts() -> list[tuple[Path, str]]:
+    paths = [
+        files.RUN,
+        files.HISTORY,
+        files.MODEL / "params.yaml",
+        files.FIGURES / "train" / "curves.png",
+    ]
+    return [(path, "") for path in paths]
+
+
+def finished_train_row(experiment: str) -> Row:
+    """The training that artifacts/model holds, from its outputs alone."""
+    history: Sequence[Mapping[str, Any]] = read_csv(files.HISTORY)
+    return train_row(
+        read_json(files.RUN), history, "FINISHED", experiment, files.FIGURES / "train"
+    )
+
+
+def evaluate_row(experiment: str) -> Row:
+    """The evaluation that reports/evaluate.json holds, under its model's row."""
+    report = read_json(files.report("evaluate"))
+    return _child("evaluate", report, experiment, files.FIGURES / "evaluate", report["metrics"])
+
+
+def gallery_row(experiment: str) -> Row:
+    """The gallery that reports/gallery holds, under its model's row."""
+    about = read_json(files.GALLERY / "gallery.json")
+    return _child("gallery", about, experiment, files.GALLERY, {})
+
+
+def _child(
+    stage: str,
+    report: Mapping[str, Any],
+    experiment: str,
+    folder: Path,
+    metrics: Mapping[str, Any],
+) -> Row:
+    numbers = _numbers(metrics)
+    return Row(
+        key=report["key"],
+        name=f"{stage} {report['key'][:8]}",
+        stage=stage,
+        experiment=experiment,
+        status="FINISHED",
+        parent=report["model"],
+        params=to_flat(report["params"]),
+        tags=_surroundings(report["key"]),
+        metrics=numbers,
+        headline={f"test_{name}": value for name, value in numbers.items() if "." not in name},
+        artifacts=[(folder, "")],
+    )
+
+
+def child_key(stage: str, model: str, params: Mapping[str, Any], code: str) -> str:
+    """The name of what a later stage makes of a model."""
+    parts = {"stage": stage, "model": model, "params": dict(params), "code": code}
+    return digest_of(parts)[:16]
+
+
+def _with_speed(
+    row: Mapping[str, Any], epochs: Mapping[int, Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    speed = epochs.get(row["epoch"], {}).get("images_per_second")
+    return row if speed is None else {**row, "images_per_second": speed}
+
+
+def _numbers(report: Mapping[str, Any]) -> dict[str, float]:
+    """The plain numbers of a report, nested ones by dotted names."""
+    return {
+        name: float(value)
+        for name, value in to_flat(report).items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def _surroundings(key: str) -> dict[str, str]:
+    """Tags of where a row was made, from the last start in its log."""
+    starts = [line for line in runlog.read(files.log_of(key)) if line["event"] == "start"]
+    last = starts[-1] if starts else {}
+    fields = {"commit": "mlflow.source.git.commit", "dirty": "git.dirty", "host": "host"}
+    fields |= {"platform": "platform", "python": "python"}
+    return {tag: str(last.get(field, runlog.UNKNOWN)) for field, tag in fields.items()}

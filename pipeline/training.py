@@ -1,0 +1,332 @@
+"""The train stage: lock, resume, fit, keep, show, ship.
+
+A training is named by its key: the digest of the data's digest, the training params (model,
+objective, train) and the code that makes the numbers. Its state lies in `artifacts/resume/<key>`,
+which DVC neither knows nor deletes; one process at a time holds that folder's lock (`flock`,
+which the kernel drops when the process dies). Killed at any moment it goes on from the last whole
+epoch. Nothing reaches the tracker before its file is safe.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import ROOT, files, pictures, projection, runlog, tracking
+from pipeline.assembly import build_plan, build_state
+from pipeline.closure import code_digest
+from pipeline.console import Terminated, bar, say, warn
+from pipeline.params import render, to_tree
+from pipeline.row import Row
+from pipeline.schema import Params
+from vae import machine as machines
+from vae.data.batches import Images
+from vae.errors import UserError
+from vae.figures.charts import training_curves
+from vae.storage import (
+    digest_of,
+    sha256_of_file,
+    tensor_bytes,
+    write_bytes,
+    write_csv,
+    write_json,
+    write_text,
+)
+from vae.training import checkpoints
+from vae.training.loop import EpochReport, Plan, State, fit
+from vae.training.validation import calibrate
+
+SECTIONS = ("model", "objective", "train")
+
+
+@dataclass
+class Session:
+    """A training at work: what it is, its objects, and its folder."""
+
+    run: dict[str, Any]
+    plan: Plan
+    state: State
+    train: Images
+    valid: Images
+    machine: machines.Machine
+    folder: Path
+    params: Params
+    tracker: tracking.Tracker
+
+
+def train(params: Params) -> None:
+    """Train (or go on, or only ship what is finished) and write the stage's outputs."""
+    run = describe(params)
+    folder = files.RESUME / run["key"]
+    with ExitStack() as stack:
+        stack.enter_context(only_one(folder))
+        machine = resolve_machine(params)
+        runlog.start(files.log_of(run["key"]), "train", machine.as_dict())
+        session = open_session(params, run, folder, machine)
+        stack.enter_context(closing(session))
+        go_on(session)
+        run_epochs(session)
+        ship(session)
+    prune_runs(params.checkpoints.keep_runs, keep=run["key"])
+
+
+def describe(params: Params) -> dict[str, Any]:
+    """run.json: the key and everything that it is made of."""
+    spec = files.read_spec()
+    initial = params.train.init_from and sha256_of(ROOT / params.train.init_from)
+    identity = {
+        "data": spec["digest"],
+        "params": to_tree(params, *SECTIONS),
+        "code": code_digest("train.py"),
+        "init": initial,
+    }
+    about = {"data_set": spec["name"], "image": spec["shape"], "levels": spec["levels"]}
+    return {"key": digest_of(identity)[:16], **identity, **about}
+
+
+def sha256_of(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(
+            "no such weights file",
+            where=f"train.init_from: {path}",
+            remedy="name a safetensors file of another run, or null",
+        )
+    return sha256_of_file(path)
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; wait while another process trains this very model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            warn(
+                f"process {owner} trains this model already (left over from a killed run?); "
+                f"waiting for it; `kill {owner}` lets this one go on from its last epoch"
+            )
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def resolve_machine(params: Params) -> machines.Machine:
+    settings = params.train
+    try:
+        return machines.resolve(settings.device, settings.precision, settings.threads)
+    except ValueError as error:
+        raise UserError(str(error), where="train.device") from None
+
+
+def open_session(
+    params: Params, run: dict[str, Any], folder: Path, machine: machines.Machine
+) -> Session:
+    """Data, model and plan, before any step."""
+    place, device = params.train.data_on, machine.device
+    train_images = Images.open(files.DATA / "train.npy", device, place)
+    valid_images = Images.open(files.DATA / "valid.npy", device, place)
+    state = build_state(params.model, params.train, tuple(run["image"]), machine)
+    write_json(folder / "run.json", run)
+    return Session(
+        run=run,
+        plan=build_plan(params.objective, params.train),
+        state=state,
+        train=train_images,
+        valid=valid_images,
+        machine=machine,
+        folder=folder,
+        params=params,
+        tracker=tracking.connect(params.tracking.uri, params.tracking.enabled),
+    )
+
+
+@contextmanager
+def closing(session: Session) -> Iterator[None]:
+    """Mark the row by how the work ends: FAILED, KILLED, or as `ship` left it."""
+    try:
+        yield
+    except Exception as error:
+        mark(session, "FAILED")
+        if machines.out_of_memory(error):
+            raise UserError(
+                "out of memory",
+                where="train",
+                remedy="lower train.batch_size, model.network.widths, or set train.data_on: disk",
+            ) from error
+        raise
+    except (KeyboardInterrupt, Terminated):
+        mark(session, "KILLED")
+        raise
+    finally:
+        session.tracker.close()
+
+
+def mark(session: Session, status: str) -> None:
+    runlog.append(files.log_of(session.run["key"]), "end", status=status)
+    session.tracker.sync(row_of(session, status))
+
+
+def go_on(session: Session) -> None:
+    """Restore the newest whole checkpoint, if there is one, on the machine it was made for."""
+    file = checkpoints.newest(session.folder, warn)
+    if file is None:
+        return
+    about = checkpoints.restore(file, session.state)
+    now = session.machine.as_dict()
+    if about["machine"] != now:
+        began = about["machine"]
+        changed = ", ".join(f"{k} {began[k]}, now {now[k]}" for k in now if began[k] != now[k])
+        raise UserError(
+            f"this training began with {changed}; it would not end with the same weights",
+            where="train",
+            remedy="set train.device, train.precision and train.threads as they were, or delete "
+            f"artifacts/resume/{session.run['key']} to start again",
+        )
+    session.tracker.sync(row_of(session, "RUNNING"))
+    if session.state.epoch < session.plan.epochs:
+        say(f"going on after epoch {session.state.epoch} of {session.plan.epochs}")
+
+
+def run_epochs(session: Session) -> None:
+    """Train the epochs that are left; after each: checkpoint, pictures, line, tracker."""
+    steps = session.train.steps(session.plan.batch_size)
+    done, total = session.state.epoch * steps, session.plan.epochs * steps
+    if done == total:
+        return
+    with bar(total, "train", initial=done) as advance:
+        for report in fit(
+            session.state, session.plan, session.train, session.valid, session.machine
+        ):
+            if isinstance(report, EpochReport):
+                keep(session, report)
+                say(line(session, report))
+            else:
+                advance()
+
+
+def keep(session: Session, report: EpochReport) -> None:
+    """Make an epoch safe, then tell the tracker."""
+    about = about_weights(session) | {"machine": session.machine.as_dict()}
+    if is_sheet_epoch(session):
+        pictures.take(
+            session.state.average.model,
+            session.valid,
+            session.machine,
+            seed=session.plan.seed,
+            epoch=session.state.epoch,
+            name=session.run["data_set"],
+            folder=session.folder,
+        )
+    checkpoints.save(session.folder, session.state, about, session.params.checkpoints.keep_every)
+    runlog.append(
+        files.log_of(session.run["key"]),
+        "epoch",
+        epoch=session.state.epoch,
+        images_per_second=round(report.images_per_second, 1),
+    )
+    session.tracker.sync(row_of(session, "RUNNING"))
+
+
+def about_weights(session: Session) -> dict[str, Any]:
+    """What a weights file says of itself: enough to build its model anywhere."""
+    run = session.run
+    return {
+        "key": run["key"],
+        "model": run["params"]["model"],
+        "image": run["image"],
+        "data_set": run["data_set"],
+    }
+
+
+def is_sheet_epoch(session: Session) -> bool:
+    every, epoch = session.params.train.sheet_every, session.state.epoch
+    return epoch % every == 0 or epoch == session.plan.epochs
+
+
+def row_of(session: Session, status: str) -> Row:
+    return projection.train_row(
+        session.run,
+        session.state.history,
+        status,
+        session.params.tracking.experiment,
+        pictures=session.folder,
+    )
+
+
+def line(session: Session, report: EpochReport) -> str:
+    """An epoch in one line."""
+    row = report.row
+    bits = row["valid_bits_per_dim"]
+    return (
+        f"epoch {row['epoch']:>3}/{session.plan.epochs}  "
+        f"objective {row['train_objective']:.2f} / {row['valid_objective']:.2f}  "
+        f"distortion {row['valid_distortion']:.2f}  rate {row['valid_rate']:.2f} nats  "
+        + (f"{bits:.3f} bits/dim  " if bits is not None else "")
+        + f"active {row['valid_active_units']}  {report.images_per_second:,.0f} images/s"
+    )
+
+
+def ship(session: Session) -> None:
+    """Write artifacts/model, reports/train.json and the figures from the finished state.
+
+    The shipped weights' own sigma is calibrated on the whole training split.
+    """
+    shutil.rmtree(files.MODEL, ignore_errors=True)
+    shutil.rmtree(files.FIGURES / "train", ignore_errors=True)
+    model = session.state.average.model
+    about = about_weights(session)
+    ship_weights(session, about | {"epoch": session.state.epoch}, files.LAST)
+    best = checkpoints.best(session.folder, session.state)
+    tensors, _ = checkpoints.shipped(best)
+    model.load_state_dict(tensors)
+    ship_weights(session, about | {"epoch": best.epoch}, files.BEST)
+    write_json(files.RUN, session.run)
+    write_text(files.MODEL / "params.yaml", render(session.params, *SECTIONS))
+    write_csv(files.HISTORY, session.state.history)
+    write_json(files.report("train"), summary(session))
+    pictures.draw_all(session.folder, files.FIGURES / "train")
+    training_curves(session.state.history).write_png(files.FIGURES / "train" / "curves.png")
+    mark(session, "FINISHED")
+
+
+def ship_weights(session: Session, about: dict[str, Any], path: Path) -> None:
+    """Calibrate the running mean's likelihood and write the weights."""
+    model = session.state.average.model
+    batch_size = max(256, session.plan.batch_size)
+    calibrate(model, session.train, session.machine, seed=session.plan.seed, batch_size=batch_size)
+    write_bytes(path, tensor_bytes(model.state_dict(), about))
+
+
+def summary(session: Session) -> dict[str, Any]:
+    """reports/train.json: the best epoch's row and what the run amounts to."""
+    state, model = session.state, session.state.average.model
+    row = state.history[state.best - 1]
+    sigma = model.likelihood.scale()
+    return {
+        "key": session.run["key"],
+        "data_set": session.run["data_set"],
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "latent_shape": list(model.latent),
+        "beta": session.plan.beta,
+        "sigma": sigma,
+        "implied_sigma2_at_beta_1": None if sigma is None else session.plan.beta * sigma**2,
+        "epochs": state.epoch,
+        "best_epoch": state.best,
+        "best": {name: value for name, value in row.items() if name.startswith("valid_")},
+    }
+
+
+def prune_runs(count: int, keep: str) -> None:
+    """Delete the resume states of all but the `count` latest trainings."""
+    runs = sorted(files.RESUME.iterdir(), key=lambda folder: folder.stat().st_mtime)
+    for folder in [run for run in runs if run.name != keep][: max(0, len(runs) - count)]:
+        shutil.rmtree(folder)

@@ -1,0 +1,138 @@
+"""The real chain under real `dvc repro`: what re-runs when, purity, moves, pulls."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.checkout import Checkout, write_images
+
+pytestmark = pytest.mark.timeout(900)
+
+LATER = ["train", "evaluate", "gallery"]
+EVERYTHING = ["source", "prepare", *LATER]
+OUTPUTS = ("artifacts/data", "artifacts/model", "artifacts/source.json", "reports", "dvc.lock")
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A chain on a folder of images, run once."""
+    folder = tmp_path_factory.mktemp("chain")
+    write_images(folder / "images")
+    data = (
+        "data={name: folder, root: ../images, path: '.', channels: 1, centre_crop: true, size: 8,"
+        " valid_share: 0.2, test_share: 0.2, seed: 0, max_broken: 0}"
+    )
+    checkout = Checkout(folder / "project", data, "train.batch_size=16")
+    assert checkout.repro() == EVERYTHING
+    return checkout
+
+
+def test_a_second_run_takes_only_the_fingerprint(chain: Checkout) -> None:
+    before = chain.digests(*OUTPUTS)
+    assert chain.repro() == ["source"]
+    assert chain.digests(*OUTPUTS) == before
+
+
+def test_outputs_hold_no_path_of_this_machine(chain: Checkout) -> None:
+    for name in chain.digests("artifacts/data", "artifacts/model", "reports", "dvc.lock"):
+        content = (chain.folder / name).read_bytes()
+        assert str(chain.folder).encode() not in content, name
+
+
+def test_a_gallery_knob_changes_the_gallery_only(chain: Checkout) -> None:
+    chain.write_params("gallery.steps=3")
+    assert chain.repro() == ["source", "gallery"]
+    chain.write_params()
+
+
+def test_beta_changes_training_and_all_below(chain: Checkout) -> None:
+    chain.write_params("objective.beta=0.5")
+    assert chain.repro() == ["source", *LATER]
+    chain.write_params()
+
+
+def test_one_image_more_changes_everything(chain: Checkout) -> None:
+    extra = chain.folder.parent / "images" / "class0" / "extra.png"
+    shutil.copy(extra.with_name("000.png"), extra)
+    assert chain.repro() == EVERYTHING
+    extra.unlink()
+
+
+def test_two_runs_from_scratch_leave_the_same_files(chain: Checkout) -> None:
+    def from_scratch() -> dict[str, str]:
+        for name in ("artifacts", "reports", "mlruns/vae", "mlruns/vae-data", ".dvc/cache"):
+            shutil.rmtree(chain.folder / name, ignore_errors=True)
+        for name in ("dvc.lock", "mlflow.db"):
+            (chain.folder / name).unlink(missing_ok=True)
+        assert chain.repro() == EVERYTHING
+        return chain.digests(*OUTPUTS)
+
+    assert from_scratch() == from_scratch()
+
+
+def test_a_moved_checkout_re_runs_nothing_and_finds_its_artifacts(
+    chain: Checkout, tmp_path: Path
+) -> None:
+    """A copy elsewhere whose original is out of reach: rows and artifacts are found."""
+    chain.repro()
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(chain.folder, moved, symlinks=True)
+    shutil.copytree(chain.folder.parent / "images", tmp_path / "images")
+    hidden = chain.folder.rename(chain.folder.with_name("hidden"))
+    try:
+        there = Checkout.__new__(Checkout)
+        there.folder, there.overrides = moved, chain.overrides
+        assert there.repro() == ["source"]
+        output = there.run("python", "-c", ARTIFACTS_OF_ALL_ROWS)
+    finally:
+        hidden.rename(chain.folder)
+    assert "history.csv" in output
+    assert "index.html" in output
+
+
+ARTIFACTS_OF_ALL_ROWS = """
+from pipeline import params, projection, store
+from pipeline.summary import bring_up_to_date
+import shutil
+shutil.rmtree("artifacts/logs")  # the ledger is gone: the summary asks the store
+bring_up_to_date()
+from mlflow import MlflowClient
+client = MlflowClient("sqlite:///mlflow.db")
+for experiment in client.search_experiments():
+    for run in client.search_runs([experiment.experiment_id]):
+        print(run.info.status, [item.path for item in client.list_artifacts(run.info.run_id)])
+"""
+
+
+def test_a_clone_that_pulled_needs_no_raw_data_and_makes_its_rows_again(
+    chain: Checkout, tmp_path: Path
+) -> None:
+    chain.repro()
+    clone = Checkout(tmp_path / "clone", *chain.overrides[len(chain.overrides) - 2 :])
+    shutil.copy(chain.folder / "dvc.lock", clone.folder)
+    shutil.copytree(chain.folder / "reports", clone.folder / "reports")
+    shutil.rmtree(clone.folder / "reports" / "figures")
+    shutil.rmtree(clone.folder / "reports" / "gallery")
+    for checkout in (chain, clone):
+        checkout.run("dvc", "remote", "add", "--force", "--default", "store", str(tmp_path / "r"))
+    chain.run("dvc", "push")
+    clone.run("dvc", "pull")
+    output = clone.run("dvc", "repro")
+    assert output.count("Running stage") == 1
+    assert output.count("warning: ") == 1
+    assert "is kept" in output
+    assert clone.digests(*OUTPUTS) == chain.digests(*OUTPUTS)
+    clone.run("python", "-m", "pipeline.summary")
+    rows = clone.run("python", "-c", ROWS)
+    assert rows.split() == ["evaluate", "gallery", "prepare", "train", "unknown"]
+
+
+ROWS = """
+from mlflow import MlflowClient
+client = MlflowClient("sqlite:///mlflow.db")
+ids = [experiment.experiment_id for experiment in client.search_experiments()]
+runs = client.search_runs(ids)
+print(*sorted(run.data.tags["stage"] for run in runs))
+print(*{run.data.tags["git.dirty"] for run in runs})
+"""

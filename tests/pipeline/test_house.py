@@ -1,0 +1,207 @@
+"""The house holds together: dvc.yaml and imports, choices and registries, presets."""
+
+import ast
+import re
+import subprocess
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import ROOT, assembly, params, preset, schema
+from pipeline.closure import DOORS, closure
+from vae import machine
+from vae.data.batches import Images
+from vae.data.sources import SOURCES
+from vae.models.blocks import ACTIVATIONS, NORMALISATIONS
+from vae.models.likelihoods import LIKELIHOODS
+from vae.models.networks import HEADS, NETWORKS
+from vae.seeds import numpy_generator
+from vae.training.loop import EpochReport, fit
+from vae.training.optimiser import OPTIMISERS
+from vae.training.schedules import BETA_SCHEDULES, RATE_SCHEDULES
+
+STAGES: dict[str, dict[str, Any]] = params.read(ROOT / "dvc.yaml")["stages"]
+SCRIPTS = {
+    "source": "pipeline/source.py",
+    "prepare": "pipeline/prepare.py",
+    "train": "train.py",
+    "evaluate": "evaluate.py",
+    "gallery": "pipeline/gallery.py",
+}
+
+
+def modules_of(dependencies: list[str]) -> set[str]:
+    """The Python files among a stage's dependencies, folders opened."""
+    found: set[str] = set()
+    for name in dependencies:
+        path = ROOT / name
+        files = path.rglob("*.py") if path.is_dir() else [path]
+        found |= {str(file.relative_to(ROOT)) for file in files if file.suffix == ".py"}
+    return {name for name in found if not name.endswith("__init__.py")}
+
+
+def test_every_stage_has_its_script_here() -> None:
+    assert STAGES.keys() == SCRIPTS.keys()
+
+
+@pytest.mark.parametrize("stage", SCRIPTS)
+def test_a_stage_depends_on_exactly_what_its_script_imports(stage: str) -> None:
+    code = [dep for dep in STAGES[stage]["deps"] if not dep.startswith(("artifacts/", "reports/"))]
+    assert modules_of(code) == set(closure(SCRIPTS[stage]))
+
+
+@pytest.mark.parametrize("stage", SCRIPTS)
+def test_a_stage_uses_exactly_its_own_sections(stage: str) -> None:
+    """Read from the code: attributes of `params`, `settings` or `session.params`."""
+    free = {"tracking", "checkpoints"}  # they change no output
+    listed = {name.split(".")[0] for name in STAGES[stage]["params"]}
+    assert sections_used(ROOT / BODIES.get(stage, SCRIPTS[stage])) - free == listed
+
+
+BODIES = {"train": "pipeline/training.py", "evaluate": "pipeline/evaluation.py"}
+
+
+def sections_used(path: Path) -> set[str]:
+    used: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and node.attr in schema.Params.model_fields:
+            owner = ast.unparse(node.value)
+            if re.fullmatch(r"(session\.)?params|settings|params\.load\(.*\)", owner):
+                used.add(node.attr)
+    return used | sections_named(path)
+
+
+def sections_named(path: Path) -> set[str]:
+    """Sections that go into a key by name: to_tree(params, "evaluate")."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    trees = [call for call in calls if ast.unparse(call.func) == "to_tree"]
+    arguments = [argument for call in trees for argument in call.args]
+    return {item.value for item in arguments if isinstance(item, ast.Constant)}
+
+
+def test_packages_hold_docstrings_alone() -> None:
+    """They are left out of the closure, so they must make nothing."""
+    for path in (ROOT / "src").rglob("__init__.py"):
+        body = ast.parse(path.read_text()).body
+        assert len(body) == 1, path
+        assert isinstance(body[0], ast.Expr), path
+
+
+def test_doors_exist() -> None:
+    assert [name for name in DOORS if not (ROOT / name).is_file()] == []
+
+
+def choices(section: type[schema.Section], field: str) -> set[str]:
+    """Names of a tagged union, or values of a Literal."""
+    annotation = section.model_fields[field].annotation
+    tags = {params._tag_of(member) for member in params._classes(annotation)}
+    return {tag for tag in tags if tag} or set(typing.get_args(annotation))
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "registry"),
+    [
+        (schema.Params, "data", SOURCES),
+        (schema.Model, "network", NETWORKS),
+        (schema.Model, "likelihood", LIKELIHOODS),
+        (schema.ConvNetwork, "activation", ACTIVATIONS),
+        (schema.ConvNetwork, "normalisation", NORMALISATIONS),
+        (schema.ConvNetwork, "head", HEADS),
+        (schema.ResidualNetwork, "head", HEADS),
+        (schema.Objective, "beta_schedule", BETA_SCHEDULES),
+        (schema.Train, "lr_schedule", RATE_SCHEDULES),
+        (schema.Train, "optimiser", OPTIMISERS),
+    ],
+)
+def test_choices_are_the_registries_keys(
+    section: type[schema.Section], field: str, registry: dict[str, Any]
+) -> None:
+    assert choices(section, field) == set(registry)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "import pipeline.params, pipeline.preset",
+        "import pipeline.source",
+        "import pipeline.summary",
+        "import train, evaluate",
+    ],
+)
+def test_light_commands_start_without_heavy_packages(command: str) -> None:
+    heavy = "{'torch', 'torchvision', 'mlflow', 'sklearn', 'pandas', 'matplotlib', 'plotly'}"
+    code = f"{command}; import sys; print(sorted({heavy} & sys.modules.keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={"PYTHONPATH": f"{ROOT}/src:{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_committed_params_are_whole_and_commented() -> None:
+    chosen = params.load(ROOT / "params.yaml")
+    lines = [line for line in (ROOT / "params.yaml").read_text().splitlines() if line[:1] == " "]
+    assert all("  # " in line for line in lines)
+    assert chosen.train.epochs >= 1
+
+
+# Presets
+
+SHAPES = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+
+
+@pytest.mark.parametrize("name", preset.entries())
+def test_every_preset_is_valid_and_takes_a_real_step(name: str) -> None:
+    chosen = preset.preset(name)
+    entry = preset.entries()[name]
+    assert entry["claim"]
+    assert entry["source"]
+    size = getattr(chosen.data, "size", None)
+    shape = SHAPES.get(chosen.data.name, (3, size, size))
+    pixels = numpy_generator(0, "preset").integers(0, 256, (8, *shape), dtype=np.uint8)
+    small = params.parse(params.override(params.to_tree(chosen), ["train.batch_size=8"]))
+    place = machine.resolve("cpu", "auto", None)
+    state = assembly.build_state(small.model, small.train, shape, place)
+    images = Images(pixels, "cpu")
+    plan = assembly.build_plan(small.objective, small.train)
+    report = next(
+        item for item in fit(state, plan, images, images, place) if isinstance(item, EpochReport)
+    )
+    assert np.isfinite(report.row["train_objective"])
+    assert report.row["step"] == 1
+
+
+def test_the_whole_preset_is_the_committed_base() -> None:
+    assert preset.preset("digits") == params.parse(preset.entries()["digits"]["params"])
+
+
+def test_a_named_section_is_replaced_and_others_are_merged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "own.yaml").write_text(
+        (preset.FOLDER / "digits.yaml").read_text()
+        + "mine:\n  claim: c\n  source: s\n  params:\n    train.epochs: 7\n"
+        "    objective: {beta: 2.0}\n    train.lr_schedule: {name: constant}\n"
+    )
+    monkeypatch.setattr(preset, "FOLDER", tmp_path)
+    mine, base = preset.preset("mine"), preset.preset("digits")
+    assert mine.train.epochs == 7
+    assert mine.objective.beta == 2
+    assert mine.objective.beta_schedule == base.objective.beta_schedule
+    assert mine.train.lr_schedule.name == "constant"
+    assert mine.model == base.model
+
+
+def test_an_unknown_preset_lists_the_known() -> None:
+    from vae.errors import UserError
+
+    with pytest.raises(UserError, match=r"unknown preset `nope`.*digits"):
+        preset.preset("nope")

@@ -1,0 +1,209 @@
+"""Real SIGKILL at random moments and named points: same bits, one row, no gap, no doubled step."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.checkout import Checkout
+from tests.pipeline.deadly import POINTS
+from vae.storage import read_csv
+
+pytestmark = pytest.mark.timeout(900)
+
+EPOCHS = 12
+LONG = (f"train.epochs={EPOCHS}", "checkpoints.keep_every=100", "train.sheet_every=4")
+RESULT = ("artifacts/model", "reports/train.json", "reports/figures/train")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """Data ready, nothing trained."""
+    checkout = Checkout(tmp_path_factory.mktemp("prepared") / "project", *LONG)
+    checkout.repro("prepare")
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(prepared: Checkout, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    checkout = copy(prepared, tmp_path_factory.mktemp("whole") / "project")
+    assert "train" in checkout.repro("train")
+    return checkout.digests(*RESULT)
+
+
+def copy(checkout: Checkout, folder: Path) -> Checkout:
+    shutil.copytree(checkout.folder, folder, symlinks=True)
+    other = Checkout.__new__(Checkout)
+    other.folder, other.overrides = folder, checkout.overrides
+    return other
+
+
+def points_of(checkout: Checkout) -> dict[str, list[int]]:
+    """Steps of every metric of the one training row, as the store has them."""
+    output = checkout.run("python", "-c", POINTS_OF_THE_ROW)
+    rows = dict(line.split("=") for line in output.split() if "=" in line)
+    return {name: [int(step) for step in steps.split(",")] for name, steps in rows.items()}
+
+
+POINTS_OF_THE_ROW = """
+from mlflow import MlflowClient
+client = MlflowClient("sqlite:///mlflow.db")
+(run,) = client.search_runs([client.get_experiment_by_name("vae").experiment_id])
+assert run.info.status == "FINISHED", run.info.status
+for name in ("train_objective", "valid_rate", "lr"):
+    steps = [str(point.step) for point in client.get_metric_history(run.info.run_id, name)]
+    print(f"{name}={','.join(steps)}")
+images = [item.path for item in client.list_artifacts(run.info.run_id, "images")]
+print("images=" + ",".join(sorted(p.split("+")[2] for p in images if p.endswith(".png"))))
+"""
+
+
+def assert_as_if_nothing_had_happened(checkout: Checkout, expected: dict[str, str]) -> None:
+    assert checkout.digests(*RESULT) == expected
+    history = read_csv(checkout.folder / "artifacts" / "model" / "history.csv")
+    assert [row["epoch"] for row in history] == list(range(1, EPOCHS + 1))
+    points = points_of(checkout)
+    assert points.pop("images") == [12, 12, 4, 4, 8, 8]
+    assert all(steps == list(range(1, EPOCHS + 1)) for steps in points.values()), points
+    left = list((checkout.folder / "artifacts").rglob("*.part"))
+    assert len(left) <= 1, "at most the file that was being written may be left"
+
+
+def test_killed_at_every_named_point(
+    prepared: Checkout, uninterrupted: dict[str, str], tmp_path: Path
+) -> None:
+    """One training dies at all of them in turn, each two epochs later or so, and still ends."""
+    checkout = copy(prepared, tmp_path / "project")
+    for epoch, point in enumerate(POINTS, 2):
+        command = ("python", "-m", "tests.pipeline.deadly", point, str(epoch))
+        checkout.run(*command, code=-signal.SIGKILL)
+    assert "train" in checkout.repro("train")
+    assert_as_if_nothing_had_happened(checkout, uninterrupted)
+
+
+def kill_at_random_moments(checkout: Checkout, kills: int, seed: int, longest: float) -> int:
+    """Kill `train.py` under `dvc repro` after random delays; how many times it was still alive."""
+    generator, hits = random.Random(seed), 0
+    for _ in range(kills):
+        process = checkout.start("dvc", "repro", "train")
+        time.sleep(generator.uniform(0.5, longest))
+        hits += kill_training(checkout)
+        process.communicate(timeout=120)
+    return hits
+
+
+def kill_training(checkout: Checkout) -> int:
+    """SIGKILL to the process whose command is `train.py` in this checkout."""
+    found = subprocess.run(
+        ["pgrep", "-f", "train.py"], capture_output=True, text=True, check=False
+    )
+    killed = 0
+    for number in map(int, found.stdout.split()):
+        try:
+            here = os.readlink(f"/proc/{number}/cwd") == str(checkout.folder)
+            if here:
+                os.kill(number, signal.SIGKILL)
+                killed = 1
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    return killed
+
+
+def test_killed_at_three_random_moments(
+    prepared: Checkout, uninterrupted: dict[str, str], tmp_path: Path
+) -> None:
+    checkout = copy(prepared, tmp_path / "project")
+    assert kill_at_random_moments(checkout, 3, seed=0, longest=8.0) >= 1
+    checkout.repro("train")
+    assert_as_if_nothing_had_happened(checkout, uninterrupted)
+
+
+def test_an_orphan_and_its_successor_never_train_side_by_side(
+    prepared: Checkout, uninterrupted: dict[str, str], tmp_path: Path
+) -> None:
+    """SIGKILL to `dvc` leaves the training alive; the next `dvc repro` waits for it."""
+    checkout = copy(prepared, tmp_path / "project")
+    first = checkout.start("dvc", "repro", "train")
+    lock = wait_for_lock(checkout)
+    orphan = int(lock.read_text())
+    os.kill(orphan, signal.SIGSTOP)
+    first.kill()
+    second = checkout.start("dvc", "repro", "train")
+    time.sleep(8)
+    assert second.poll() is None
+    assert lock.read_text() == str(orphan), "the successor took the lock of a living process"
+    os.kill(orphan, signal.SIGCONT)
+    output, _ = second.communicate(timeout=300)
+    first.communicate(timeout=60)
+    assert second.returncode == 0, output
+    assert f"process {orphan} trains this model already" in output
+    assert_as_if_nothing_had_happened(checkout, uninterrupted)
+
+
+def wait_for_lock(checkout: Checkout) -> Path:
+    """The lock file of the training, once its owner has written its number."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for lock in (checkout.folder / "artifacts").glob("resume/*/lock"):
+            if lock.read_text():
+                return lock
+        time.sleep(0.02)
+    raise AssertionError("no training began")
+
+
+def test_other_threads_are_refused_in_one_line(prepared: Checkout, tmp_path: Path) -> None:
+    """The resolved number of threads is part of the state, not of the key where it is null."""
+    checkout = copy(prepared, tmp_path / "project")
+    checkout.write_params("train.threads=null")
+    checkout.run("python", "-m", "tests.pipeline.deadly", "epochs", "2", code=-signal.SIGKILL)
+    one_core = ("taskset", "-c", "0") if len(os.sched_getaffinity(0)) > 1 else None
+    if one_core is None:
+        pytest.skip("this machine has one core, so threads cannot differ")
+    output = checkout.run(*one_core, "python", "train.py", code=2)
+    (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert re.search(r"began with threads \d+, now 1; .* set train.device", error)
+
+
+def test_a_tampered_checkpoint_is_named_and_the_one_before_goes_on(
+    prepared: Checkout, uninterrupted: dict[str, str], tmp_path: Path
+) -> None:
+    checkout = copy(prepared, tmp_path / "project")
+    checkout.run("python", "-m", "tests.pipeline.deadly", "epochs", "5", code=-signal.SIGKILL)
+    (newest,) = (checkout.folder / "artifacts").glob("resume/*/epoch-00005-*")
+    newest.write_bytes(newest.read_bytes()[:-1] + b"x")
+    output = checkout.run("dvc", "repro", "train")
+    assert f"warning: {newest.name} is cut or changed" in output
+    assert "going on after epoch 4" in output
+    assert_as_if_nothing_had_happened(checkout, uninterrupted)
+
+
+def test_resume_state_of_other_params_is_never_picked_up(
+    prepared: Checkout, tmp_path: Path
+) -> None:
+    checkout = copy(prepared, tmp_path / "project")
+    checkout.run("python", "-m", "tests.pipeline.deadly", "epochs", "5", code=-signal.SIGKILL)
+    output = checkout.run("python", "train.py", "-S", "objective.beta=0.5")
+    assert "going on" not in output
+    assert "epoch   1/12" in output
+
+
+def test_sigterm_marks_the_row_killed(prepared: Checkout, tmp_path: Path) -> None:
+    checkout = copy(prepared, tmp_path / "project")
+    checkout.write_params("train.epochs=5000")
+    process = checkout.start("python", "train.py")
+    for _ in range(3):
+        assert process.stdout is not None
+        process.stdout.readline()
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    status = "from mlflow import MlflowClient as C; c = C('sqlite:///mlflow.db')\n"
+    status += "e = c.get_experiment_by_name('vae'); (r,) = c.search_runs([e.experiment_id])\n"
+    status += "print(r.info.status)"
+    assert checkout.run("python", "-c", status).strip() == "KILLED"

@@ -1,0 +1,35 @@
+"""Train the model of params.yaml: `python train.py`, or the stage `train` of `dvc repro`.
+
+A killed training goes on from its last whole epoch when the same command runs again.
+"""
+
+import argparse
+from pathlib import Path
+
+from pipeline import params
+from pipeline.console import command
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, default=params.PARAMS, help="default: params.yaml")
+    parser.add_argument(
+        "-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="override a param"
+    )
+    parser.add_argument(
+        "--describe", action="store_true", help="print the layers, shapes and parameter counts"
+    )
+    arguments = parser.parse_args()
+    settings = params.load(arguments.params, arguments.set)
+    if arguments.describe:
+        from pipeline.description import describe
+
+        print(describe(settings))
+        return
+    from pipeline.training import train
+
+    train(settings)
+
+
+if __name__ == "__main__":
+    command(main)
