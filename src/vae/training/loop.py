@@ -32,7 +32,7 @@ from vae.objectives import beta_elbo
 from vae.seeds import normal
 from vae.training.optimiser import Average, clip
 from vae.training.schedules import Progress
-from vae.training.validation import calibrate, validate
+from vae.training.validation import ACTIVE, calibrate, validate
 
 Row = dict[str, Any]
 CALIBRATION_IMAGES = 4096
@@ -183,6 +183,8 @@ class _Meter:
     def __init__(self, state: State, plan: Plan, steps_a_check: int) -> None:
         self.state, self.plan, self.steps_a_check = state, plan, steps_a_check
         self.total: Tensor | None = None
+        self.mu = torch.zeros(2, *state.model.latent, dtype=torch.float64)  # E[mu], E[mu^2]
+        self.mu = self.mu.to(next(state.model.parameters()).device)
         self.steps, self.beta, self.lr = 0, 0.0, 0.0
         self.has_mass = True
 
@@ -205,6 +207,8 @@ class _Meter:
         )
         now = torch.stack([value.double() for value in values])
         self.total = now if self.total is None else self.total + now
+        mu = terms.posterior.mu.double()
+        self.mu += torch.stack([mu.mean(0), mu.square().mean(0)])
         self.steps += 1
         if self.steps % self.steps_a_check == 0:
             self._check(now.tolist())
@@ -233,6 +237,8 @@ class _Meter:
         row: Row = {"epoch": self.state.epoch + 1, "step": self.state.step}
         row |= {"beta": self.beta, "lr": self.lr}
         row |= {f"train_{name}": value for name, value in mean.items()}
+        first, second = self.mu / self.steps
+        row["train_active_units"] = int((second - first.square() > ACTIVE).sum())
         return row | {"train_bits_per_dim": bits if self.has_mass else None}
 
 

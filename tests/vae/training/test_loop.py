@@ -23,6 +23,7 @@ def test_training_lowers_the_objective() -> None:
     first, last = state.history[0], state.history[-1]
     assert last["valid_final_objective"] < first["valid_final_objective"] - 20
     assert last["valid_active_units"] >= 1
+    assert last["train_active_units"] >= 1
 
 
 def test_the_same_plan_gives_the_same_bits_whatever_was_drawn_before() -> None:
@@ -53,6 +54,7 @@ def test_the_row_says_what_was_measured() -> None:
         assert row["valid_final_objective"] == pytest.approx(final)
         assert 0 <= row["train_clipped_share"] <= 1
         assert row["train_grad_norm"] > 0
+        assert 0 <= row["train_active_units"] <= 3
     assert None not in state.history[0].values()
 
 
