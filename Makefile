@@ -23,7 +23,7 @@ $(ENV)/.installed: requirements.txt
 	@touch $@
 
 repro: install  ## run the chain of params.yaml (dvc repro) and show what came out
-	@$(RUN) -m dvc repro --quiet
+	@$(RUN) -m dvc repro
 	@$(RUN) -m pipeline.summary
 
 test: install  ## run the test suite

@@ -3,19 +3,12 @@
 With --checkpoint it scores any other one, prints the numbers and changes no file.
 """
 
-import argparse
-from pathlib import Path
-
 from pipeline import params
 from pipeline.console import command
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=params.PARAMS, help="default: params.yaml")
-    parser.add_argument(
-        "-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="override a param"
-    )
+    parser = params.command_line(__doc__)
     parser.add_argument("--checkpoint", metavar="best|last|epoch:N|PATH")
     arguments = parser.parse_args()
     settings = params.load(arguments.params, arguments.set)

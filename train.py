@@ -3,19 +3,12 @@
 A killed training goes on from its last whole epoch when the same command runs again.
 """
 
-import argparse
-from pathlib import Path
-
 from pipeline import params
 from pipeline.console import command
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--params", type=Path, default=params.PARAMS, help="default: params.yaml")
-    parser.add_argument(
-        "-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="override a param"
-    )
+    parser = params.command_line(__doc__)
     parser.add_argument(
         "--describe", action="store_true", help="print the layers, shapes and parameter counts"
     )

@@ -16,6 +16,7 @@ from vae import machine as machines
 from vae.data.batches import Images
 from vae.errors import UserError
 from vae.evaluation import bounds, latents
+from vae.figures.chart_png import write_png
 from vae.figures.charts import rate_spectrum
 from vae.models.vae import VAE
 from vae.storage import read_tensors, write_csv, write_json
@@ -130,4 +131,4 @@ def write_rates(scores: bounds.Scores) -> None:
         for rank, index in enumerate(latents.leading(rates), 1)
     ]
     write_csv(FOLDER / "rates.csv", table)
-    rate_spectrum(rates).write_png(FOLDER / "rates.png")
+    write_png(rate_spectrum(rates), FOLDER / "rates.png")

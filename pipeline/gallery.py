@@ -4,11 +4,9 @@
 and all images from the test split, so the same params draw the same page.
 """
 
-import argparse
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from pipeline.pictures import as_bytes
 from pipeline.schema import Gallery, Params
 from vae.data.batches import Images, as_real
 from vae.evaluation.latents import leading
+from vae.figures.chart_png import write_png
 from vae.figures.charts import rate_spectrum, training_curves
 from vae.figures.gallery import Picture, Tab, write_page
 from vae.figures.sheets import paired, save, sheet
@@ -251,16 +250,12 @@ def curves() -> list[Any]:
     history: Sequence[dict[str, Any]] = read_csv(files.HISTORY)
     charts = {"curves": training_curves(history), "rates": rate_spectrum(read_rates())}
     for name, chart in charts.items():
-        chart.write_png(files.GALLERY / f"{name}.png")
+        write_png(chart, files.GALLERY / f"{name}.png")
     return list(charts.values())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.gallery", description=__doc__)
-    parser.add_argument("--params", type=Path, default=params.PARAMS, help="default: params.yaml")
-    parser.add_argument(
-        "-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="override a param"
-    )
+    parser = params.command_line(__doc__, "python -m pipeline.gallery")
     arguments = parser.parse_args()
     gallery(params.load(arguments.params, arguments.set))
 

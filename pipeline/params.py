@@ -4,6 +4,7 @@ What it may say stands in `schema`. Unknown keys, wrong types, quoted numbers an
 range are one-line errors that name the path, the choices and the nearest key. No torch here.
 """
 
+import argparse
 import difflib
 import io
 import re
@@ -22,6 +23,16 @@ from vae.storage import digest_of
 PARAMS = ROOT / "params.yaml"
 TAGS = ("name", "kind")
 PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")  # needs no quotes
+
+
+def command_line(description: str | None, prog: str | None = None) -> argparse.ArgumentParser:
+    """A parser with the options that every stage has: `--params FILE`, repeated `-S KEY=VALUE`."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    parser.add_argument("--params", type=Path, default=PARAMS, help="default: params.yaml")
+    parser.add_argument(
+        "-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="override a param"
+    )
+    return parser
 
 
 def load(path: Path = PARAMS, overrides: Sequence[str] = ()) -> Params:

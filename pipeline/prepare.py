@@ -5,7 +5,6 @@ eigenvalues of the training images' covariance, x in [0, 1]). reports/data.json:
 pixel statistics, levels and the spectrum in short. reports/figures/data: a sheet and a chart.
 """
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -148,7 +147,7 @@ def draw(
     data: Data, classes: tuple[str, ...], train: np.ndarray, report: Mapping[str, Any]
 ) -> None:
     """The sheet of training images and the chart of the spectrum."""
-    from vae.figures import sheets
+    from vae.figures import chart_png, sheets
 
     title = sources.named(data.name).title
     index, labels, what = shown(classes, len(train))
@@ -159,9 +158,8 @@ def draw(
         row_labels=labels,
     )
     sheets.save(picture, figures() / "images.png")
-    spectrum_chart(title, report["spectrum"]["total_variance"]).write_png(
-        figures() / "spectrum.png"
-    )
+    chart = spectrum_chart(title, report["spectrum"]["total_variance"])
+    chart_png.write_png(chart, figures() / "spectrum.png")
 
 
 def shown(classes: tuple[str, ...], count: int) -> tuple[np.ndarray, tuple[str, ...], str]:
@@ -233,11 +231,7 @@ def write_spec(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.prepare", description=__doc__)
-    parser.add_argument("--params", type=Path, default=params.PARAMS, help="default: params.yaml")
-    parser.add_argument(
-        "-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="override a param"
-    )
+    parser = params.command_line(__doc__, "python -m pipeline.prepare")
     arguments = parser.parse_args()
     settings = params.load(arguments.params, arguments.set)
     prepare(settings.data)

@@ -5,9 +5,6 @@ re-runs the chain and nothing else does. Where the raw data are gone but their f
 same request is there (a clone that pulled the outputs), it is kept, with one warning.
 """
 
-import argparse
-from pathlib import Path
-
 from pipeline import console, files, params, raw
 from pipeline.schema import Data
 from vae.data import sources
@@ -31,11 +28,7 @@ def source(data: Data) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.source", description=__doc__)
-    parser.add_argument("--params", type=Path, default=params.PARAMS, help="default: params.yaml")
-    parser.add_argument(
-        "-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="override a param"
-    )
+    parser = params.command_line(__doc__, "python -m pipeline.source")
     arguments = parser.parse_args()
     source(params.load(arguments.params, arguments.set).data)
 

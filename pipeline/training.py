@@ -26,6 +26,7 @@ from pipeline.schema import Params
 from vae import machine as machines
 from vae.data.batches import Images
 from vae.errors import UserError
+from vae.figures.chart_png import write_png
 from vae.figures.charts import training_curves
 from vae.storage import (
     digest_of,
@@ -294,7 +295,7 @@ def ship(session: Session) -> None:
     write_csv(files.HISTORY, session.state.history)
     write_json(files.report("train"), summary(session))
     pictures.draw_all(session.folder, files.FIGURES / "train")
-    training_curves(session.state.history).write_png(files.FIGURES / "train" / "curves.png")
+    write_png(training_curves(session.state.history), files.FIGURES / "train" / "curves.png")
     mark(session, "FINISHED")
 
 

@@ -54,6 +54,14 @@ def div(chart: Chart, element_id: str) -> str:
     return f'<div style="max-width:{PANEL_WIDTH * chart.shape[1] + 200}px">{fragment}</div>'
 
 
+def plotly_script() -> str:
+    """The text of plotly's script, some megabytes: one file serves all pages of a folder."""
+    from plotly.offline import get_plotlyjs
+
+    text: str = get_plotlyjs()
+    return text
+
+
 def _figure(chart: Chart) -> Any:
     from plotly.subplots import make_subplots
 

@@ -1,7 +1,7 @@
 """Charts: numbers as curves and bars, once as PNG and once as an offline HTML page.
 
 A `Chart` is a title and panels; a `Panel` has axes with units and series of one kind of quantity.
-`write_png` draws it with matplotlib, `write_html` and `div` with plotly, in the same colours and
+`chart_png` draws it with matplotlib, `chart_html` with plotly, in the same colours and
 order. The HTML reads the script of plotly from a file beside it (`plotly_script()` is the text of
 that file) and nothing from a network.
 
@@ -12,7 +12,6 @@ panel without any value says so. Equal input gives equal bytes under one version
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -107,32 +106,6 @@ class Chart:
         count = len(self.panels)
         columns = 2 if count == 4 else min(count, WIDEST)
         return -(-count // columns), columns
-
-    def write_png(self, path: Path) -> None:
-        """Draw with matplotlib, off screen, without touching its global state."""
-        from vae.figures.chart_png import write_png
-
-        write_png(self, Path(path))
-
-    def write_html(self, path: Path, script: str) -> None:
-        """Write a page that opens from the disk; `script` is plotly's file relative to it."""
-        from vae.figures.chart_html import write_html
-
-        write_html(self, Path(path), script)
-
-    def div(self, element_id: str) -> str:
-        """An HTML fragment that draws the chart where plotly's script is loaded already."""
-        from vae.figures.chart_html import div
-
-        return div(self, element_id)
-
-
-def plotly_script() -> str:
-    """The text of plotly's script, some megabytes: one file serves all pages of a folder."""
-    from plotly.offline import get_plotlyjs
-
-    text: str = get_plotlyjs()
-    return text
 
 
 def _shown(value: float, log: bool) -> bool:

@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from vae.figures.charts import SCRIPT, Chart, plotly_script
+from vae.figures.chart_html import div, plotly_script
+from vae.figures.charts import SCRIPT, Chart
 from vae.storage import write_text
 
 TEMPLATE = Path(__file__).with_name("gallery.html")
@@ -77,7 +78,7 @@ def _tab(folder: Path, tab: Tab) -> dict[str, Any]:
         {
             "title": chart.title,
             "columns": chart.shape[1],
-            "div": chart.div(f"{slug}-chart-{number}"),
+            "div": div(chart, f"{slug}-chart-{number}"),
         }
         for number, chart in enumerate(tab.charts, 1)
     ]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vae.figures import charts
+from vae.figures import chart_html, chart_png, charts
 from vae.figures.charts import Chart, Panel, Series
 
 HISTORY: list[dict[str, float | None]] = [
@@ -43,7 +43,7 @@ def one(*y: float | None, **settings: Any) -> Chart:
 
 def traces(chart: Chart) -> list[dict[str, Any]]:
     """What the page hands to plotly: the first JSON array after the element's id."""
-    text = chart.div("chart")
+    text = chart_html.div(chart, "chart")
     start = text.index("[", text.index("Plotly.newPlot("))
     found: list[dict[str, Any]] = json.JSONDecoder().raw_decode(text[start:])[0]
     return found
@@ -110,7 +110,7 @@ def test_the_spectrum_falls_and_keeps_the_whole_rate() -> None:
 
 
 def test_a_collapsed_spectrum_is_drawn(tmp_path: Path) -> None:
-    charts.rate_spectrum([0.0, 0.0]).write_png(tmp_path / "zero.png")
+    chart_png.write_png(charts.rate_spectrum([0.0, 0.0]), tmp_path / "zero.png")
     assert (tmp_path / "zero.png").stat().st_size > 0
 
 
@@ -124,8 +124,8 @@ def test_a_spectrum_without_finite_rates_raises(rates: list[float]) -> None:
 @pytest.mark.parametrize("kind", ["line", "bar"])
 def test_a_missing_value_leaves_a_gap(tmp_path: Path, hole: float | None, kind: str) -> None:
     whole, holed = one(1, 1, 1, 1, 1, kind=kind), one(1, 1, hole, 1, 1, kind=kind)
-    whole.write_png(tmp_path / "whole.png")
-    holed.write_png(tmp_path / "holed.png")
+    chart_png.write_png(whole, tmp_path / "whole.png")
+    chart_png.write_png(holed, tmp_path / "holed.png")
     assert 0 < ink(tmp_path / "holed.png") < 0.9 * ink(tmp_path / "whole.png")
     (trace,) = traces(holed)
     assert trace["y"] == [1, 1, None, 1, 1]
@@ -135,14 +135,14 @@ def test_a_missing_value_leaves_a_gap(tmp_path: Path, hole: float | None, kind: 
 @pytest.mark.parametrize("kind", ["line", "bar"])
 def test_what_is_not_positive_is_a_gap_on_a_log_axis(tmp_path: Path, axis: str, kind: str) -> None:
     chart = one(-1, 0.02, 300, kind=kind, **{axis: True})
-    chart.write_png(tmp_path / "log.png")
+    chart_png.write_png(chart, tmp_path / "log.png")
     assert ink(tmp_path / "log.png") > 0
     assert traces(chart)[0]["y"] == [None, 0.02, 300]
 
 
 def test_a_point_between_two_gaps_is_seen(tmp_path: Path) -> None:
     y = [None, 1.0] * charts.FEW
-    one(*y).write_png(tmp_path / "points.png")
+    chart_png.write_png(one(*y), tmp_path / "points.png")
     assert ink(tmp_path / "points.png") > 0
     assert traces(one(*y))[0]["mode"] == "lines+markers"
     assert traces(one(*[1.0] * 2 * charts.FEW))[0]["mode"] == "lines"
@@ -150,14 +150,14 @@ def test_a_point_between_two_gaps_is_seen(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("chart", [one(), one(None), one(-1, 0, log_y=True)])
 def test_a_panel_without_values_says_so(tmp_path: Path, chart: Chart) -> None:
-    chart.write_png(tmp_path / "empty.png")
-    assert "no values" in chart.div("chart")
+    chart_png.write_png(chart, tmp_path / "empty.png")
+    assert "no values" in chart_html.div(chart, "chart")
 
 
 def test_a_panel_without_series_says_so(tmp_path: Path) -> None:
     chart = Chart("chart", [Panel("panel", "x", "y", [])])
-    chart.write_png(tmp_path / "empty.png")
-    assert "no values" in chart.div("chart")
+    chart_png.write_png(chart, tmp_path / "empty.png")
+    assert "no values" in chart_html.div(chart, "chart")
 
 
 @pytest.mark.parametrize(
@@ -176,25 +176,27 @@ def test_log_ticks_are_few_round_and_inside(values: list[float], ticks: list[flo
 def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         chart = charts.training_curves(HISTORY)
-        chart.write_png(tmp_path / f"{name}.png")
-        chart.write_html(tmp_path / f"{name}.html", "plotly.min.js")
+        chart_png.write_png(chart, tmp_path / f"{name}.png")
+        chart_html.write_html(chart, tmp_path / f"{name}.html", "plotly.min.js")
     for kind in ("png", "html"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
 
 
 def test_the_page_loads_one_local_script_and_nothing_else(tmp_path: Path) -> None:
-    charts.training_curves(HISTORY).write_html(tmp_path / "curves.html", "../plotly.min.js")
+    chart_html.write_html(
+        charts.training_curves(HISTORY), tmp_path / "curves.html", "../plotly.min.js"
+    )
     page = (tmp_path / "curves.html").read_text()
     assert re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]*)""", page) == ["../plotly.min.js"]
     assert "://" not in page
-    assert "Plotly" in charts.plotly_script()
+    assert "Plotly" in chart_html.plotly_script()
 
 
 def test_words_are_text_and_never_markup(tmp_path: Path) -> None:
     evil = "</script><b>$x$ $"
     chart = Chart(evil, [Panel(evil, evil, evil, [Series(evil, [1], [1])] * 2)])
-    chart.write_png(tmp_path / "evil.png")
-    chart.write_html(tmp_path / "evil.html", "plotly.min.js")
+    chart_png.write_png(chart, tmp_path / "evil.png")
+    chart_html.write_html(chart, tmp_path / "evil.html", "plotly.min.js")
     page = (tmp_path / "evil.html").read_text()
     assert page.count("</script>") == page.count("<script") == 2
     assert "<b>$" not in page
@@ -204,7 +206,7 @@ def test_drawing_leaves_matplotlib_as_it_was(tmp_path: Path) -> None:
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
-    one(1, 2).write_png(tmp_path / "chart.png")
+    chart_png.write_png(one(1, 2), tmp_path / "chart.png")
     assert dict(mpl.rcParams) == before
 
 

@@ -1,0 +1,37 @@
+"""What is `auto` becomes plain values; what is not there is refused."""
+
+import os
+
+import pytest
+import torch
+
+from vae.machine import Machine, has_bf16, out_of_memory, resolve
+
+
+def test_auto_is_resolved_to_what_the_machine_has() -> None:
+    machine = resolve("cpu", "auto", None)
+    assert machine.precision == ("bf16" if has_bf16("cpu") else "fp32")
+    assert machine.threads == len(os.sched_getaffinity(0))
+    assert torch.get_num_threads() == machine.threads
+    assert torch.are_deterministic_algorithms_enabled()
+    assert resolve("cpu", "fp32", 1) == Machine("cpu", "fp32", 1)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match="no CUDA device"):
+        resolve("cuda", "auto", None)
+
+
+def test_precision_is_that_of_convolutions() -> None:
+    x, layer = torch.ones(1, 1, 4, 4), torch.nn.Conv2d(1, 1, 3)
+    with Machine("cpu", "bf16", 1).autocast():
+        assert layer(x).dtype == torch.bfloat16
+    with Machine("cpu", "fp32", 1).autocast():
+        assert layer(x).dtype == torch.float32
+
+
+def test_memory_errors_are_told_from_others() -> None:
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
+    assert not out_of_memory(RuntimeError("shapes do not match"))
