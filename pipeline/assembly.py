@@ -98,9 +98,7 @@ def from_tensors(
 ) -> VAE:
     """A trained model from weights and the description stored with them."""
     if "model" not in about:
-        raise UserError(
-            "not a weights file of this project: it does not name a model", where=where
-        )
+        raise UserError("not a weights file of this project: it names no model", where=where)
     model = Model.model_validate(about["model"])
     vae = build_vae(model, tuple(about["image"]), seed=0)
     load_weights(vae, tensors, where)

@@ -4,6 +4,7 @@ A bar is drawn on a terminal; elsewhere (a log file, `dvc repro` in a pipe) prog
 line now and then. `command` wraps the main function of every command.
 """
 
+import errno
 import signal
 import sys
 import time
@@ -33,6 +34,11 @@ def command(main: Callable[[], None]) -> NoReturn:
         main()
     except UserError as error:
         say(f"error: {error}")
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        say(f"error: {error.filename or 'a file'}: {error.strerror} -> free some and run again")
         sys.exit(2)
     except KeyboardInterrupt:
         say("interrupted")

@@ -69,8 +69,20 @@ def train_row(
         metrics=_final_numbers(history) if finished else {},
         images=sheets,
         artifacts=_train_artifacts() if finished else [],
-        times={epoch: line["time"] for epoch, line in epochs.items()},
+        times=_times(history, epochs),
     )
+
+
+def _times(
+    history: Sequence[Mapping[str, Any]], epochs: Mapping[int, Mapping[str, Any]]
+) -> dict[int, float]:
+    """When each epoch ended; one that the log lost to a kill stands just after the one before."""
+    times: dict[int, float] = {}
+    for row in history if epochs else ():
+        epoch = row["epoch"]
+        earlier = times.get(epoch - 1, min(line["time"] for line in epochs.values()))
+        times[epoch] = epochs[epoch]["time"] if epoch in epochs else earlier + 0.001
+    return times
 
 
 def _final_numbers(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:

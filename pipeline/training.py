@@ -178,6 +178,7 @@ def mark(session: Session, status: str) -> None:
 
 def go_on(session: Session) -> None:
     """Restore the newest whole checkpoint, if there is one, on the machine it was made for."""
+    checkpoints.sweep(session.folder)
     file = checkpoints.newest(session.folder, warn)
     if file is None:
         return

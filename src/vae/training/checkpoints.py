@@ -53,6 +53,12 @@ def stored(folder: Path, kind: str = "epoch") -> list[Stored]:
     return sorted((file for file in files if file.kind == kind), key=lambda file: file.epoch)
 
 
+def sweep(folder: Path) -> None:
+    """Delete the half-written files of killed processes; for the holder of the lock alone."""
+    for path in folder.glob(".*.part"):
+        path.unlink()
+
+
 def newest(folder: Path, warn: Callable[[str], None]) -> Stored | None:
     """The newest whole checkpoint; broken ones are named through `warn` and set aside."""
     for file in reversed(stored(folder)):

@@ -1,0 +1,71 @@
+"""Exit codes and lines."""
+
+import errno
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pipeline import console
+from vae.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def own_signal_handler() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def ends(main: Callable[[], None]) -> int:
+    with pytest.raises(SystemExit) as caught:
+        console.command(main)
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+def raises(error: BaseException) -> Callable[[], None]:
+    def main() -> None:
+        raise error
+
+    return main
+
+
+def test_a_good_end_is_zero() -> None:
+    assert ends(lambda: None) == 0
+
+
+def test_a_user_error_is_one_line_and_two(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ends(raises(UserError("wrong", where="here", remedy="mend it"))) == 2
+    assert capsys.readouterr().err == "error: here: wrong -> mend it\n"
+
+
+def test_a_full_disk_anywhere_is_one_line_and_two(capsys: pytest.CaptureFixture[str]) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "sheet.png")
+    assert ends(raises(full)) == 2
+    assert capsys.readouterr().err == (
+        "error: sheet.png: No space left on device -> free some and run again\n"
+    )
+
+
+def test_other_errors_are_not_swallowed() -> None:
+    with pytest.raises(PermissionError):
+        console.command(raises(PermissionError(errno.EACCES, "no")))
+
+
+def test_interrupts_and_sigterm_have_their_codes() -> None:
+    assert ends(raises(KeyboardInterrupt())) == 130
+    assert ends(lambda: os.kill(os.getpid(), signal.SIGTERM)) == 128 + signal.SIGTERM
+
+
+def test_progress_passes_everything_on_and_prints_plain_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", -1.0)
+    assert list(console.progress(iter("abc"), 3, "letters")) == ["a", "b", "c"]
+    assert capsys.readouterr().err.splitlines() == [f"letters: {n} of 3" for n in (1, 2, 3)]
+
+
+def test_tables_are_aligned() -> None:
+    assert console.table([("a", "1"), ("long", "2")]) == "  a     1\n  long  2"
