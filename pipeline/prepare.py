@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import console, files, params, projection, raw
+from pipeline import console, files, params, projection, raw, runlog
 from pipeline.schema import Data
 from vae.data import sources
 from vae.data.layouts import Collection, Files
@@ -235,6 +235,7 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = params.load(arguments.params, arguments.set)
     prepare(settings.data)
+    runlog.start(files.log_of(projection.data_key()), "prepare", {})
     projection.send(settings.tracking, projection.data_row)
 
 

@@ -25,17 +25,22 @@ def send(settings: Tracking, *make: Callable[[str], Row]) -> None:
     tracker.close()
 
 
+def data_key() -> str:
+    """The name of the prepared data's row."""
+    return str(read_json(files.SPEC)["digest"][:16])
+
+
 def data_row(experiment: str) -> Row:
     """The prepared data: its own row, in an experiment beside the models'."""
     spec, report = read_json(files.SPEC), read_json(files.report("data"))
     return Row(
-        key=spec["digest"][:16],
+        key=data_key(),
         name=f"{spec['name']} {spec['digest'][:8]}",
         stage="prepare",
         experiment=f"{experiment}-data",
         status="FINISHED",
         params=to_flat(spec["preprocessing"]),
-        tags=_surroundings(spec["digest"][:16]) | {"data": spec["digest"]},
+        tags=_surroundings(data_key()) | {"data": spec["digest"]},
         metrics=_numbers(report),
         artifacts=[(files.SPEC, ""), (files.report("data"), ""), (files.FIGURES / "data", "")],
     )

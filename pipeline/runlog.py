@@ -18,11 +18,12 @@ UNKNOWN = "unknown"
 
 
 def append(path: Path, event: str, **facts: Any) -> None:
-    """Add a line: the event, the time (unix seconds), and facts."""
+    """Add a line: the event, the time (unix seconds), and facts; never onto a cut one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps({"event": event, "time": round(time.time(), 3), **facts})
+    cut = path.exists() and not path.read_bytes().endswith(b"\n")
     with open(path, "a") as file:
-        file.write(line + "\n")
+        file.write(("\n" if cut else "") + line + "\n")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -53,7 +54,9 @@ def surroundings() -> dict[str, Any]:
 
 
 def _is_dirty() -> str:
-    status = _git("status", "--porcelain", "--untracked-files=no")
+    # What a chain at work changes by itself does not count.
+    generated = (":(exclude)dvc.lock", ":(exclude)reports")
+    status = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *generated)
     return UNKNOWN if status is None else str(bool(status)).lower()
 
 

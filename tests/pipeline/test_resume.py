@@ -230,7 +230,19 @@ def test_sigterm_marks_the_row_killed(prepared: Checkout, tmp_path: Path) -> Non
     process.terminate()
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    status = "from mlflow import MlflowClient as C; c = C('sqlite:///mlflow.db')\n"
-    status += "e = c.get_experiment_by_name('vae'); (r,) = c.search_runs([e.experiment_id])\n"
-    status += "print(r.info.status)"
-    assert checkout.run("python", "-c", status).strip() == "KILLED"
+    assert status_of(checkout) == "KILLED"
+
+
+def test_an_exception_marks_the_row_failed(prepared: Checkout, tmp_path: Path) -> None:
+    checkout = copy(prepared, tmp_path / "project")
+    output = checkout.run("python", "train.py", "-S", "train.optimiser.lr=1e30", code=2)
+    assert "no finite number" in output
+    assert status_of(checkout) == "FAILED"
+
+
+def status_of(checkout: Checkout) -> str:
+    """What the store says of the one training row."""
+    code = "from mlflow import MlflowClient as C; c = C('sqlite:///mlflow.db')\n"
+    code += "e = c.get_experiment_by_name('vae'); (r,) = c.search_runs([e.experiment_id])\n"
+    code += "print(r.info.status)"
+    return checkout.run("python", "-c", code).strip()
