@@ -61,7 +61,8 @@ def test_a_tile_gets_64_to_96_pixels_where_it_can(side: int, factor: int) -> Non
 
 def test_a_scale_overrides_the_enlargement() -> None:
     images = random_images(2, 1, 4, 4)
-    corners(sheets.sheet(images, title="", columns=2, scale=5), images, 5)
+    places = corners(sheets.sheet(images, title="", columns=2, scale=5), images, 5)
+    assert len(places) == 2
 
 
 def test_labels_and_long_titles_leave_the_tiles_whole() -> None:
