@@ -34,10 +34,13 @@ def refused(checkout: Checkout, *command: str) -> str:
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
 def test_help_answers_within_a_second(trained: Checkout, script: str) -> None:
-    trained.run("python", script, "--help")
-    start = time.perf_counter()
-    assert "--params" in trained.run("python", script, "--help")
-    assert time.perf_counter() - start < 1.0
+    """The best of three, so that a busy machine is not blamed on the command."""
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert "--params" in trained.run("python", script, "--help")
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1.0
 
 
 def test_describe_prints_layers_shapes_and_counts(trained: Checkout) -> None:
@@ -201,3 +204,28 @@ def test_another_python_is_named_in_one_line(trained: Checkout, tmp_path: Path) 
     assert done.returncode == 2
     assert "is not the project's Python" in done.stderr
     assert done.stderr.strip().count("\n") == 0
+
+
+def test_clean_says_what_it_frees_and_keeps_the_shipped_resume_state(
+    trained: Checkout, tmp_path: Path
+) -> None:
+    checkout = copy(trained, tmp_path / "project")
+    (kept,) = (checkout.folder / "artifacts" / "resume").iterdir()
+    other = kept.with_name("0123456789abcdef")
+    other.mkdir()
+    (other / "state").write_bytes(b"x" * 2_500_000)
+    before = checkout.digests("artifacts/model", "artifacts/data", "reports")
+    output = checkout.run("python", "-m", "pipeline.clean")
+    assert re.search(r"2\.5 MB +artifacts/resume/0123456789abcdef", output)
+    assert "freed" in output.splitlines()[-1]
+    assert kept.exists()
+    assert not other.exists()
+    assert checkout.digests("artifacts/model", "artifacts/data", "reports") == before
+
+
+def test_old_resume_states_are_pruned_by_the_rule(trained: Checkout, tmp_path: Path) -> None:
+    checkout = copy(trained, tmp_path / "project")
+    for seed in (5, 6):
+        keep = ("-S", "checkpoints.keep_runs=2", "-S", f"train.seed={seed}")
+        checkout.run("python", "train.py", *keep, "-S", "train.epochs=1")
+    assert len(list((checkout.folder / "artifacts" / "resume").iterdir())) == 2
