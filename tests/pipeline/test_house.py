@@ -15,6 +15,7 @@ from pipeline import ROOT, assembly, params, preset, schema
 from pipeline.closure import DOORS, closure
 from vae import machine
 from vae.data.batches import Images
+from vae.data.preparation import CROPS
 from vae.data.sources import SOURCES
 from vae.models.blocks import ACTIVATIONS, NORMALISATIONS
 from vae.models.likelihoods import LIKELIHOODS
@@ -121,6 +122,10 @@ def test_choices_are_the_registries_keys(
     section: type[schema.Section], field: str, registry: dict[str, Any]
 ) -> None:
     assert choices(section, field) == set(registry)
+
+
+def test_named_crops_are_those_of_the_preparation() -> None:
+    assert choices(schema.CelebaData, "crop") == CROPS.keys() - {"none", "square"}
 
 
 @pytest.mark.parametrize(
