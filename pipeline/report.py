@@ -92,7 +92,7 @@ def _row(name: str) -> str:
         f"{train['epochs']} epochs, {machine['training_seconds']} s",
         _plus_minus(m, "bits_per_dim", 3),
         _plus_minus(m, "elbo", 1),
-        _plus_minus(m, "rate", 1),
+        _plus_minus(m, "rate", 2),
         f"{m['mse']:.5f}",
         f"{m['psnr']:.2f}",
         f"{m['ssim']:.3f}",

@@ -3,7 +3,9 @@
 import errno
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +71,16 @@ def test_progress_passes_everything_on_and_prints_plain_lines(
 
 def test_tables_are_aligned() -> None:
     assert console.table([("a", "1"), ("long", "2")]) == "  a     1\n  long  2"
+
+
+def test_another_environment_is_named_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(console, "ROOT", tmp_path)
+    assert ends(lambda: None) == 0
+    assert capsys.readouterr().err == ""
+    (tmp_path / ".venv").mkdir()
+    assert ends(lambda: None) == 0
+    assert capsys.readouterr().err == (
+        f"warning: running under {sys.prefix}, not under the project's .venv\n"
+    )

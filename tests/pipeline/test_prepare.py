@@ -12,6 +12,7 @@ from pipeline import files
 from pipeline.prepare import prepare, summary
 from pipeline.schema import CelebaData, Data, DigitsData, FolderData
 from pipeline.source import source
+from tests.pipeline.own_images import folder_data
 from vae.errors import UserError
 from vae.storage import read_json, sha256_of_file
 
@@ -30,20 +31,10 @@ def run(data: Data) -> Mapping[str, Any]:
     return read_json(files.SPEC)
 
 
-def folder_data(root: Path, **changes: object) -> FolderData:
-    settings: dict[str, object] = {
-        "name": "folder",
-        "root": str(root),
-        "path": "own",
-        "channels": 3,
-        "centre_crop": True,
-        "size": 8,
-        "valid_share": 0.2,
-        "test_share": 0.2,
-        "seed": 0,
-        "max_broken": 1,
-    }
-    return FolderData.model_validate(settings | changes)
+def small(root: Path, **changes: object) -> FolderData:
+    """Squares of 8 pixels; one image may be broken."""
+    settings: dict[str, object] = {"centre_crop": True, "size": 8, "max_broken": 1}
+    return folder_data(root, **(settings | changes))
 
 
 def make_folder(root: Path) -> None:
@@ -93,14 +84,14 @@ def test_a_folder_is_cropped_resized_split_and_its_broken_image_named(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_folder(tmp_path)
-    spec = run(folder_data(tmp_path))
+    spec = run(small(tmp_path))
     assert spec["shape"] == [3, 8, 8]
     assert spec["classes"] == ["cats", "dogs"]
     assert spec["broken"] == {"cats/00.png": "UnidentifiedImageError"}
     assert sum(spec["counts"].values()) == 19
     assert "cats/00.png" in capsys.readouterr().err
     with pytest.raises(UserError, match="1 unreadable images"):
-        run(folder_data(tmp_path, max_broken=0))
+        run(small(tmp_path, max_broken=0))
 
 
 def test_what_an_earlier_data_set_left_is_removed(project: Path, tmp_path: Path) -> None:
@@ -110,7 +101,7 @@ def test_what_an_earlier_data_set_left_is_removed(project: Path, tmp_path: Path)
         path = tmp_path / "own" / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (8, 8), (50 * number, 0, 0)).save(path)
-    spec = run(folder_data(tmp_path))
+    spec = run(small(tmp_path))
     assert not (files.DATA / "train_labels.npy").exists()
     assert spec["classes"] == []
     assert read_json(files.report("data"))["classes"] == {}
@@ -138,7 +129,7 @@ def test_celeba_keeps_the_official_splits(project: Path, tmp_path: Path) -> None
 
 def test_it_wants_the_fingerprint_of_just_these_data(project: Path, tmp_path: Path) -> None:
     make_folder(tmp_path)
-    data = folder_data(tmp_path)
+    data = small(tmp_path)
     with pytest.raises(UserError, match="no fingerprint"):
         prepare(data)
     source(data)

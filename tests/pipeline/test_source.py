@@ -9,27 +9,12 @@ import pytest
 from PIL import Image
 
 from pipeline import files, raw
-from pipeline.schema import Data, DigitsData, FashionMnistData, FolderData
+from pipeline.schema import Data, DigitsData, FashionMnistData
 from pipeline.source import source
+from tests.pipeline.own_images import folder_data
 from vae.data import fingerprints, sources
 from vae.errors import UserError
 from vae.storage import read_json
-
-
-def folder_data(root: Path, **changes: object) -> FolderData:
-    settings: dict[str, object] = {
-        "name": "folder",
-        "root": str(root),
-        "path": "own",
-        "channels": 3,
-        "centre_crop": False,
-        "size": None,
-        "valid_share": 0.2,
-        "test_share": 0.2,
-        "seed": 0,
-        "max_broken": 0,
-    }
-    return FolderData.model_validate(settings | changes)
 
 
 def make_images(root: Path, count: int) -> None:

@@ -1,0 +1,22 @@
+"""Params of a folder of one's own images."""
+
+from pathlib import Path
+
+from pipeline.schema import FolderData
+
+
+def folder_data(root: Path, **changes: object) -> FolderData:
+    """Colour images under root/own as they are, a fifth each for validation and test."""
+    settings: dict[str, object] = {
+        "name": "folder",
+        "root": str(root),
+        "path": "own",
+        "channels": 3,
+        "centre_crop": False,
+        "size": None,
+        "valid_share": 0.2,
+        "test_share": 0.2,
+        "seed": 0,
+        "max_broken": 0,
+    }
+    return FolderData.model_validate(settings | changes)
