@@ -10,7 +10,7 @@ import torch
 
 from tests.checkout import Checkout
 from tests.pipeline.test_resume import copy
-from vae.storage import read_tensors, tensor_bytes
+from vae.storage import read_json, read_tensors, tensor_bytes
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -210,7 +210,8 @@ def test_clean_says_what_it_frees_and_keeps_the_shipped_resume_state(
     trained: Checkout, tmp_path: Path
 ) -> None:
     checkout = copy(trained, tmp_path / "project")
-    (kept,) = (checkout.folder / "artifacts" / "resume").iterdir()
+    shipped = read_json(checkout.folder / "artifacts" / "model" / "run.json")["key"]
+    kept = checkout.folder / "artifacts" / "resume" / shipped
     other = kept.with_name("0123456789abcdef")
     other.mkdir()
     (other / "state").write_bytes(b"x" * 2_500_000)
