@@ -63,11 +63,13 @@ def train(params: Params) -> None:
     """Train (or go on, or only ship what is finished) and write the stage's outputs."""
     run = describe(params)
     folder = files.RESUME / run["key"]
+    machine = resolve_machine(params)
+    # Before the folder is made: a model that is refused leaves nothing behind.
+    state = build_state(params.model, params.train, tuple(run["image"]), machine)
     with ExitStack() as stack:
         stack.enter_context(only_one(folder))
-        machine = resolve_machine(params)
         runlog.start(files.log_of(run["key"]), "train", machine.as_dict())
-        session = open_session(params, run, folder, machine)
+        session = open_session(params, run, folder, machine, state)
         stack.enter_context(closing(session))
         go_on(session)
         run_epochs(session)
@@ -129,13 +131,12 @@ def resolve_machine(params: Params) -> machines.Machine:
 
 
 def open_session(
-    params: Params, run: dict[str, Any], folder: Path, machine: machines.Machine
+    params: Params, run: dict[str, Any], folder: Path, machine: machines.Machine, state: State
 ) -> Session:
-    """Data, model and plan, before any step."""
+    """Data, plan and tracker around a state, before any step."""
     place, device = params.train.data_on, machine.device
     train_images = Images.open(files.DATA / "train.npy", device, place)
     valid_images = Images.open(files.DATA / "valid.npy", device, place)
-    state = build_state(params.model, params.train, tuple(run["image"]), machine)
     write_json(folder / "run.json", run)
     return Session(
         run=run,

@@ -64,9 +64,9 @@ def test_describe_prints_layers_shapes_and_counts(trained: Checkout) -> None:
 def test_bad_params_are_refused_and_nothing_is_written(
     trained: Checkout, override: str, words: str
 ) -> None:
-    before = trained.digests("artifacts/model", "reports")
+    before = trained.digests("artifacts/model", "artifacts/resume", "reports")
     assert words in refused(trained, "python", "train.py", "-S", override)
-    assert trained.digests("artifacts/model", "reports") == before
+    assert trained.digests("artifacts/model", "artifacts/resume", "reports") == before
 
 
 def test_training_without_data_says_what_to_run(tmp_path: Path) -> None:
