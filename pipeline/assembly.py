@@ -13,14 +13,16 @@ from vae.data.batches import Augmentation
 from vae.errors import UserError
 from vae.machine import Machine
 from vae.models.likelihoods import LIKELIHOODS
-from vae.models.networks import build
+from vae.models.networks import build, spatial_shape
 from vae.models.vae import VAE
+from vae.objectives import PENALTIES
+from vae.objectives import Objective as Minimised
 from vae.seeds import initialisation
 from vae.storage import read_tensors
 from vae.training.checkpoints import load_weights
 from vae.training.loop import Plan, State
 from vae.training.optimiser import OPTIMISERS, Average
-from vae.training.schedules import BETA_SCHEDULES, RATE_SCHEDULES
+from vae.training.schedules import BETA_SCHEDULES, RATE_SCHEDULES, warmed
 
 
 def options(section: Any) -> dict[str, Any]:
@@ -28,21 +30,21 @@ def options(section: Any) -> dict[str, Any]:
     return section.model_dump(exclude={"name", "kind"})
 
 
-def build_vae(model: Model, image: tuple[int, int, int], seed: int) -> VAE:
-    """A new model for images (C, H, W) with the weights of (seed, "weights")."""
-    latent = (model.latent.dim,)
+def build_vae(model: Model, image: tuple[int, int, int], levels: int, seed: int) -> VAE:
+    """A new model for images (C, H, W) of `levels` grey values, weights of (seed, "weights")."""
     with initialisation(seed):
-        likelihood = LIKELIHOODS[model.likelihood.name](**options(model.likelihood))
+        likelihood = build_likelihood(model, levels)
         try:
+            latent = latent_shape(model, image)
             encoder, decoder = build(
                 model.network.name,
                 image=image,
                 latent=latent,
-                decoded_channels=image[0] * likelihood.channels_per_channel,
+                decoded_channels=likelihood.decoded_channels(image[0]),
                 **options(model.network),
             )
         except ValueError as error:
-            raise UserError(str(error), where="model.network.widths") from None
+            raise UserError(str(error), where="model") from None
     return VAE(
         encoder,
         decoder,
@@ -53,8 +55,52 @@ def build_vae(model: Model, image: tuple[int, int, int], seed: int) -> VAE:
     )
 
 
-def build_plan(objective: Objective, train: Train) -> Plan:
-    """What the training does."""
+def build_likelihood(model: Model, levels: int) -> Any:
+    """p(x | z); a Bernoulli is told whether the pixels are binary."""
+    chosen = options(model.likelihood)
+    if model.likelihood.name == "bernoulli":
+        chosen["binary"] = levels == 2
+    return LIKELIHOODS[model.likelihood.name](**chosen)
+
+
+def latent_shape(model: Model, image: tuple[int, int, int]) -> tuple[int, ...]:
+    """Shape of z for images (C, H, W)."""
+    latent, depth = model.latent, len(model.network.widths)
+    if latent.kind == "vector":
+        return (latent.dim,)
+    return spatial_shape(image, depth, latent.channels, latent.stride)
+
+
+def build_objective(objective: Objective, latent: tuple[int, ...], machine: Machine) -> Minimised:
+    """The penalty of the rate and the feature difference, its network on the machine."""
+    penalty = partial(PENALTIES[objective.penalty.name], **options(objective.penalty))
+    try:
+        penalty(torch.zeros(latent), 0.0)
+    except ValueError as error:
+        raise UserError(str(error), where="objective.penalty") from None
+    chosen = objective.perceptual
+    if chosen.name == "none":
+        return Minimised(penalty)
+    from vae.perceptual import Perceptual
+
+    difference = Perceptual(chosen.name, weights_of(objective)).to(machine.device)
+    return Minimised(penalty, difference, chosen.weight)
+
+
+def weights_of(objective: Objective) -> Path | None:
+    """The file that params name for the perceptual network's weights; None is the usual place."""
+    named = getattr(objective.perceptual, "weights", None)
+    return None if named is None else ROOT / named
+
+
+def build_plan(
+    objective: Objective,
+    train: Train,
+    latent: tuple[int, ...],
+    machine: Machine,
+    binarize: bool = False,
+) -> Plan:
+    """What the training does; `binarize` draws the pixels of training images at each step."""
     rate = RATE_SCHEDULES[train.lr_schedule.name]
     beta = BETA_SCHEDULES[objective.beta_schedule.name]
     return Plan(
@@ -62,23 +108,29 @@ def build_plan(objective: Objective, train: Train) -> Plan:
         epochs=train.epochs,
         batch_size=train.batch_size,
         lr=train.optimiser.lr,
-        rate_schedule=partial(rate, **options(train.lr_schedule)),
+        rate_schedule=partial(
+            warmed,
+            schedule=partial(rate, **options(train.lr_schedule)),
+            epochs=train.lr_warmup,
+        ),
+        objective=build_objective(objective, latent, machine),
         beta=objective.beta,
         beta_schedule=partial(beta, beta=objective.beta, **options(objective.beta_schedule)),
         clip_norm=train.clip_norm,
-        augmentation=Augmentation(**options(train.augment)),
+        skip_norm=train.skip_norm,
+        augmentation=Augmentation(**options(train.augment), binarize=binarize),
     )
 
 
 def build_state(
-    model: Model, train: Train, image: tuple[int, int, int], machine: Machine
+    model: Model, train: Train, image: tuple[int, int, int], levels: int, machine: Machine
 ) -> State:
     """Everything that training changes, before the first step."""
-    vae = _placed(build_vae(model, image, train.seed), machine)
+    vae = _placed(build_vae(model, image, levels, train.seed), machine)
     if train.init_from is not None:
         tensors, _ = read_tensors(ROOT / train.init_from)
         load_weights(vae, tensors, where=train.init_from)
-    average = _placed(build_vae(model, image, train.seed), machine)
+    average = _placed(build_vae(model, image, levels, train.seed), machine)
     optimiser = OPTIMISERS[train.optimiser.name](vae.parameters(), **options(train.optimiser))
     return State(vae, Average(vae, average, train.ema_decay), optimiser)
 
@@ -100,6 +152,6 @@ def from_tensors(
     if "model" not in about:
         raise UserError("not a weights file of this project: it names no model", where=where)
     model = Model.model_validate(about["model"])
-    vae = build_vae(model, tuple(about["image"]), seed=0)
+    vae = build_vae(model, tuple(about["image"]), about["levels"], seed=0)
     load_weights(vae, tensors, where)
     return _placed(vae, machine).eval()

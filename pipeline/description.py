@@ -12,7 +12,7 @@ from vae.models.vae import VAE
 def describe(params: Params) -> str:
     """The layers of the model that these params give for the prepared data."""
     spec = read_spec()
-    model = build_vae(params.model, tuple(spec["shape"]), params.train.seed)
+    model = build_vae(params.model, tuple(spec["shape"]), spec["levels"], params.train.seed)
     lines = [f"{spec['name']}, images {_text(spec['shape'])}, latent {_text(model.latent)}"]
     for name, module, shape in _outputs(model):
         count = sum(p.numel() for p in module.parameters(recurse=False))

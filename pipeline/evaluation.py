@@ -15,7 +15,7 @@ from pipeline.schema import Params
 from vae import machine as machines
 from vae.data.batches import Images
 from vae.errors import UserError
-from vae.evaluation import bounds, latents
+from vae.evaluation import bounds, importance, latents
 from vae.figures.chart_png import write_png
 from vae.figures.charts import rate_spectrum
 from vae.models.vae import VAE
@@ -35,7 +35,8 @@ def evaluate(params: Params) -> None:
     scores = score(model, params, machine)
     write_rates(scores)
     report = {"key": key, "model": about["key"], "epoch": about["epoch"], "params": settings}
-    write_json(files.report("evaluate"), report | {"metrics": metrics(model, scores)})
+    numbers = metrics(model, scores) | weigh(model, params, machine)
+    write_json(files.report("evaluate"), report | {"metrics": numbers})
     runlog.append(files.log_of(key), "end", status="FINISHED")
     projection.send(params.tracking, projection.finished_train_row, projection.evaluate_row)
 
@@ -45,7 +46,7 @@ def evaluate_checkpoint(params: Params, name: str) -> str:
     tensors, about, where = find_checkpoint(name)
     machine = resolve(params.evaluate.device)
     model = from_tensors(tensors, about, machine, where)
-    numbers = metrics(model, score(model, params, machine))
+    numbers = metrics(model, score(model, params, machine)) | weigh(model, params, machine)
     shown = [(key, "none" if value is None else f"{value:.5g}") for key, value in numbers.items()]
     return f"{where}, epoch {about['epoch']}\n{table(shown)}"
 
@@ -121,6 +122,25 @@ def metrics(model: VAE, scores: bounds.Scores) -> dict[str, float | None]:
         "active_units": active_units(torch.from_numpy(scores.mu)),
         "images": len(scores.mse),
     }
+
+
+def weigh(model: VAE, params: Params, machine: machines.Machine) -> dict[str, float | None]:
+    """The importance-weighted bound of the first test images."""
+    settings = params.evaluate
+    images, draws = open_split("test", model, machine.device), settings.iwae_samples
+    count = min(settings.iwae_images, len(images))
+    batches = importance.importance(
+        model,
+        images,
+        machine,
+        seed=settings.seed,
+        draws=draws,
+        count=count,
+        at_once=settings.batch_size,
+    )
+    steps = -(-count // max(1, settings.batch_size // draws))
+    weighted = importance.gather(progress(batches, steps, f"IWAE-{draws}"))
+    return importance.summarise(weighted, model.dimensions, draws)
 
 
 def write_rates(scores: bounds.Scores) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from pipeline import files, params, projection, runlog
@@ -21,7 +22,7 @@ from pipeline.params import to_tree
 from pipeline.pictures import as_bytes
 from pipeline.schema import Gallery, Params
 from vae.data.batches import Images, as_real
-from vae.evaluation.latents import leading
+from vae.evaluation.latents import directions, leading
 from vae.figures.chart_png import write_png
 from vae.figures.charts import rate_spectrum, training_curves
 from vae.figures.gallery import Picture, Tab, write_page
@@ -31,6 +32,7 @@ from vae.seeds import normal, numpy_generator
 from vae.storage import read_array, read_csv, read_json, write_json
 
 COLUMNS = 16
+ENCODED, BATCH = 2000, 250  # test images whose encodings show the directions, and at a time
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,28 @@ class Studio:
         """Indices of `count` different test images."""
         generator = numpy_generator(self.settings.seed, stream)
         return generator.permutation(len(self.test))[:count]
+
+    def encodings(self) -> np.ndarray:
+        """mu of up to `ENCODED` test images (n, *latent)."""
+        index = self.chosen(ENCODED, "encodings")
+        parts = np.split(index, range(BATCH, len(index), BATCH))
+        return np.concatenate([self.encode(part).cpu().numpy() for part in parts])
+
+    def reach(self) -> np.ndarray:
+        """Where the steps of a traversal stand, from -reach to +reach."""
+        return np.linspace(-self.settings.reach, self.settings.reach, self.settings.steps)
+
+    def walks(self, z: np.ndarray, *, title: str, row_labels: list[str]) -> Image:
+        """A sheet of the decoded z (rows, steps, *latent), its columns labelled with `reach`."""
+        flat = torch.from_numpy(z.reshape(-1, *self.model.latent)).float().to(self.device)
+        columns = [f"{value:+.1f}" for value in self.reach()]
+        return sheet(
+            self.decode(flat),
+            title=title,
+            columns=len(columns),
+            row_labels=row_labels,
+            column_labels=columns,
+        )
 
     def noise(self, count: int) -> Tensor:
         shape = (count, *self.model.latent)
@@ -100,10 +124,8 @@ def read_labels() -> np.ndarray | None:
 
 def facts(about: dict[str, Any], model: VAE) -> list[tuple[str, str]]:
     """The page's headline."""
-    train, metrics = (
-        read_json(files.report("train")),
-        read_json(files.report("evaluate"))["metrics"],
-    )
+    train = read_json(files.report("train"))
+    metrics = read_json(files.report("evaluate"))["metrics"]
     bits = metrics["bits_per_dim"]
     sigma = train["sigma"]
     return [
@@ -123,11 +145,12 @@ def facts(about: dict[str, Any], model: VAE) -> list[tuple[str, str]]:
 
 
 def tabs(studio: Studio) -> list[Tab]:
+    vector = len(studio.model.latent) == 1
     return [
         Tab("Reconstructions", [reconstructions(studio)]),
         Tab("Samples", [samples(studio), temperatures(studio)]),
         Tab("Interpolations", interpolations(studio)),
-        Tab("Traversals", [traversals(studio)]),
+        Tab("Traversals", [traversals(studio), *([dimensions(studio)] if vector else [])]),
         Tab("Curves", charts=curves(), note="Dashed: training. Solid: validation."),
     ]
 
@@ -219,24 +242,35 @@ def _fits(first: int, second: int, labels: np.ndarray | None, kind: str) -> bool
 
 
 def traversals(studio: Studio) -> Picture:
+    """One principal axis of the encodings a row, from their mean to both sides."""
+    encodings = studio.encodings()
+    mean, axes, scale = directions(encodings, studio.settings.traversals)
+    # A collapsed model has no variance to share.
+    shares = scale**2 / max(encodings.var(axis=0, dtype=np.float64).sum(), 1e-12)
+    image = studio.walks(
+        mean + np.einsum("s,k,k...->ks...", studio.reach(), scale, axes),
+        title=f"{studio.name}: from the mean encoding along leading axes, in standard deviations",
+        row_labels=[f"{number}: {share:.1%}" for number, share in enumerate(shares, 1)],
+    )
+    caption = f"Principal axes of {len(encodings):,} test encodings mu; shares of their variance."
+    return picture("traversals", "Leading directions of the encodings", caption, image)
+
+
+def dimensions(studio: Studio) -> Picture:
     """One dimension a row from -reach to +reach, the others as in the encoding of one image."""
-    settings = studio.settings
     rates = read_rates()
-    axes = leading(rates)[: settings.traversals]
-    base = studio.encode(studio.chosen(1, "traversals")).flatten()
-    reach = torch.linspace(-settings.reach, settings.reach, settings.steps, device=studio.device)
-    z = base.repeat(len(axes), settings.steps, 1)
+    axes = leading(rates)[: studio.settings.traversals]
+    base = studio.encode(studio.chosen(1, "traversals")).cpu().numpy()
+    z = np.tile(base, (len(axes), studio.settings.steps, 1))
     for row, axis in enumerate(axes.tolist()):
-        z[row, :, axis] = reach
-    image = sheet(
-        studio.decode(z.reshape(-1, *studio.model.latent)),
+        z[row, :, axis] = studio.reach()
+    image = studio.walks(
+        z,
         title=f"{studio.name}: one latent dimension at a time, from the encoding of a test image",
-        columns=settings.steps,
         row_labels=[f"z{axis}: {rates[axis]:.2f} nats" for axis in axes.tolist()],
-        column_labels=[f"{value:+.1f}" for value in reach.tolist()],
     )
     caption = "Dimensions of the highest rate first; columns in standard deviations of the prior."
-    return picture("traversals", "Latent traversals", caption, image)
+    return picture("dimensions", "Latent dimensions", caption, image)
 
 
 def read_rates() -> np.ndarray:
@@ -248,7 +282,8 @@ def read_rates() -> np.ndarray:
 
 def curves() -> list[Any]:
     history: Sequence[dict[str, Any]] = read_csv(files.HISTORY)
-    charts = {"curves": training_curves(history), "rates": rate_spectrum(read_rates())}
+    constant = read_json(files.report("train"))["constant_distortion"]
+    charts = {"curves": training_curves(history, constant), "rates": rate_spectrum(read_rates())}
     for name, chart in charts.items():
         write_png(chart, files.GALLERY / f"{name}.png")
     return list(charts.values())

@@ -5,7 +5,7 @@ eigenvalues of the training images' covariance, x in [0, 1]). reports/data.json:
 pixel statistics, levels and the spectrum in short. reports/figures/data: a sheet and a chart.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pipeline.schema import Data
 from vae.data import sources
 from vae.data.layouts import Collection, Files
 from vae.errors import UserError
+from vae.seeds import numpy_generator
 from vae.storage import read_array, read_json, write_array, write_json
 
 SPLITS = ("train", "valid", "test")
@@ -78,10 +79,20 @@ def write_arrays(data: Data, collection: Collection) -> dict[str, str]:
     tolerance = Tolerance(getattr(data, "max_broken", 0))
     for split, part in parts.items():
         images = console.progress(images_of(part, recipe_of(data)), len(part), f"{split} images")
+        if data.binarize == "static" or (data.binarize == "dynamic" and split != "train"):
+            images = drawn(images, numpy_generator(getattr(data, "seed", 0), f"binarize {split}"))
         write_split(files.DATA, split, part, images, tolerance)
     for name, reason in tolerance.broken.items():
         console.warn(f"{name} is unreadable ({reason}) and left out")
     return tolerance.broken
+
+
+def drawn(images: Iterable[Any], generator: np.random.Generator) -> Iterator[Any]:
+    """Images with each pixel drawn as 0 or 255; broken ones pass."""
+    from vae.data.binarisation import binarised
+
+    for name, image in images:
+        yield name, image if isinstance(image, str) else binarised(image, generator)
 
 
 def recipe_of(data: Data) -> Any:
@@ -111,7 +122,7 @@ def write_report(
         "name": data.name,
         "counts": {split: len(images) for split, images in arrays.items()},
         "classes": class_counts(classes),
-        "levels": int(np.count_nonzero(counts)),
+        "levels": int(np.count_nonzero(counts)) if data.binarize == "none" else 2,
         "pixels": {split: spectrum.pixel_statistics(images) for split, images in arrays.items()},
     }
     report["spectrum"] = summary(values, report["pixels"]["train"]["total_variance"], size)
@@ -226,6 +237,7 @@ def write_spec(
         "citation": source.citation,
         "source": read_json(files.SOURCE)["digest"],
         "preprocessing": recipe.describe() if recipe else {"pixels": source.pixels},
+        "binarize": data.binarize,
     }
     write_json(files.SPEC, describe(files.DATA, arrays, about, classes, levels, broken))
 

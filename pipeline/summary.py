@@ -43,14 +43,17 @@ def _likelihood(model: dict[str, Any], train: dict[str, Any]) -> str:
     if train["sigma"] is None:
         return str(name)
     implied = train["implied_sigma2_at_beta_1"]
-    return f"{name}, sigma {train['sigma']:.4f} (beta sigma^2 = {implied:.3g})"
+    weight = "" if implied is None else f" (beta sigma^2 = {implied:.3g})"
+    return f"{name}, sigma {train['sigma']:.4f}{weight}"
 
 
 def _bits(run: dict[str, Any], metrics: dict[str, Any]) -> str:
     if metrics["bits_per_dim"] is None:
         return "none: this likelihood gives grey values no probability"
     text = f"{metrics['bits_per_dim']:.3f} ± {metrics['bits_per_dim_se']:.3f} (test)"
-    if run["levels"] < GREY_LEVELS:
+    if run["levels"] == 2:
+        text += ", of binary pixels"
+    elif run["levels"] < GREY_LEVELS:
         text += f"; only {run['levels']} grey levels, so it compares with no other data set's"
     return text
 

@@ -1,7 +1,6 @@
 """The train stage: lock, resume, fit, keep, show, ship.
 
-A training is named by its key: the digest of the data's digest, the training params (model,
-objective, train) and the code that makes the numbers. Its state lies in `artifacts/resume/<key>`,
+A training is named by its key (pipeline/identity.py). Its state lies in `artifacts/resume/<key>`,
 which DVC neither knows nor deletes; one process at a time holds that folder's lock (`flock`,
 which the kernel drops when the process dies). Killed at any moment it goes on from the last whole
 epoch. Nothing reaches the tracker before its file is safe.
@@ -16,21 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import ROOT, files, pictures, projection, runlog, tracking
-from pipeline.assembly import build_plan, build_state
-from pipeline.closure import code_digest
+from pipeline import files, pictures, projection, runlog, tracking
+from pipeline.assembly import build_plan, build_state, options
 from pipeline.console import Terminated, bar, say, warn
-from pipeline.params import render, to_tree
+from pipeline.identity import SECTIONS, describe
+from pipeline.params import render
 from pipeline.row import Row
 from pipeline.schema import Params
 from vae import machine as machines
 from vae.data.batches import Images
 from vae.errors import UserError
+from vae.evaluation.constant import best_constant, constant_distortion
 from vae.figures.chart_png import write_png
 from vae.figures.charts import training_curves
 from vae.storage import (
-    digest_of,
-    sha256_of_file,
     tensor_bytes,
     write_bytes,
     write_csv,
@@ -40,8 +38,6 @@ from vae.storage import (
 from vae.training import checkpoints
 from vae.training.loop import EpochReport, Plan, State, fit
 from vae.training.validation import calibrate
-
-SECTIONS = ("model", "objective", "train")
 
 
 @dataclass
@@ -65,40 +61,19 @@ def train(params: Params) -> None:
     folder = files.RESUME / run["key"]
     machine = resolve_machine(params)
     # Before the folder is made: a model that is refused leaves nothing behind.
-    state = build_state(params.model, params.train, tuple(run["image"]), machine)
+    state = build_state(params.model, params.train, tuple(run["image"]), run["levels"], machine)
+    dynamic = files.read_spec()["binarize"] == "dynamic"
+    latent = state.model.latent
+    plan = build_plan(params.objective, params.train, latent, machine, binarize=dynamic)
     with ExitStack() as stack:
         stack.enter_context(only_one(folder))
         runlog.start(files.log_of(run["key"]), "train", machine.as_dict())
-        session = open_session(params, run, folder, machine, state)
+        session = open_session(params, run, folder, machine, state, plan)
         stack.enter_context(closing(session))
         go_on(session)
         run_epochs(session)
         ship(session)
     prune_runs(params.checkpoints.keep_runs, keep=run["key"])
-
-
-def describe(params: Params) -> dict[str, Any]:
-    """run.json: the key and everything that it is made of."""
-    spec = files.read_spec()
-    initial = params.train.init_from and sha256_of(ROOT / params.train.init_from)
-    identity = {
-        "data": spec["digest"],
-        "params": to_tree(params, *SECTIONS),
-        "code": code_digest("train.py"),
-        "init": initial,
-    }
-    about = {"data_set": spec["name"], "image": spec["shape"], "levels": spec["levels"]}
-    return {"key": digest_of(identity)[:16], **identity, **about}
-
-
-def sha256_of(path: Path) -> str:
-    if not path.is_file():
-        raise UserError(
-            "no such weights file",
-            where=f"train.init_from: {path}",
-            remedy="name a safetensors file of another run, or null",
-        )
-    return sha256_of_file(path)
 
 
 @contextmanager
@@ -131,16 +106,21 @@ def resolve_machine(params: Params) -> machines.Machine:
 
 
 def open_session(
-    params: Params, run: dict[str, Any], folder: Path, machine: machines.Machine, state: State
+    params: Params,
+    run: dict[str, Any],
+    folder: Path,
+    machine: machines.Machine,
+    state: State,
+    plan: Plan,
 ) -> Session:
-    """Data, plan and tracker around a state, before any step."""
+    """Data and tracker around a state and its plan, before any step."""
     place, device = params.train.data_on, machine.device
     train_images = Images.open(files.DATA / "train.npy", device, place)
     valid_images = Images.open(files.DATA / "valid.npy", device, place)
     write_json(folder / "run.json", run)
     return Session(
         run=run,
-        plan=build_plan(params.objective, params.train),
+        plan=plan,
         state=state,
         train=train_images,
         valid=valid_images,
@@ -246,6 +226,7 @@ def about_weights(session: Session) -> dict[str, Any]:
         "key": run["key"],
         "model": run["params"]["model"],
         "image": run["image"],
+        "levels": run["levels"],
         "data_set": run["data_set"],
     }
 
@@ -274,7 +255,9 @@ def line(session: Session, report: EpochReport) -> str:
         f"objective {row['train_objective']:.2f} / {row['valid_objective']:.2f}  "
         f"distortion {row['valid_distortion']:.2f}  rate {row['valid_rate']:.2f} nats  "
         + (f"{bits:.3f} bits/dim  " if bits is not None else "")
-        + f"active {row['valid_active_units']}  {report.images_per_second:,.0f} images/s"
+        + f"active {row['valid_active_units']}  "
+        + (f"skipped {row['train_skipped']}  " if row["train_skipped"] else "")
+        + f"{report.images_per_second:,.0f} images/s"
     )
 
 
@@ -295,9 +278,11 @@ def ship(session: Session) -> None:
     write_json(files.RUN, session.run)
     write_text(files.MODEL / "params.yaml", render(session.params, *SECTIONS))
     write_csv(files.HISTORY, session.state.history)
-    write_json(files.report("train"), summary(session))
+    report = summary(session)
+    write_json(files.report("train"), report)
     pictures.draw_all(session.folder, files.FIGURES / "train")
-    write_png(training_curves(session.state.history), files.FIGURES / "train" / "curves.png")
+    curves = training_curves(session.state.history, report["constant_distortion"])
+    write_png(curves, files.FIGURES / "train" / "curves.png")
     mark(session, "FINISHED")
 
 
@@ -313,15 +298,21 @@ def summary(session: Session) -> dict[str, Any]:
     """reports/train.json: the best epoch's row and what the run amounts to."""
     state, model = session.state, session.state.average.model
     row = state.history[state.best - 1]
-    sigma = model.likelihood.scale()
+    sigma, likelihood = model.likelihood.sigma(), session.params.model.likelihood
+    implied = session.plan.beta * sigma**2 if sigma and likelihood.name == "gaussian" else None
     return {
         "key": session.run["key"],
         "data_set": session.run["data_set"],
         "parameters": sum(p.numel() for p in model.parameters()),
         "latent_shape": list(model.latent),
         "beta": session.plan.beta,
+        "constant_distortion": constant_distortion(
+            best_constant(session.train.mapped, session.plan.augmentation),
+            likelihood.name,
+            **options(likelihood),
+        ),
         "sigma": sigma,
-        "implied_sigma2_at_beta_1": None if sigma is None else session.plan.beta * sigma**2,
+        "implied_sigma2_at_beta_1": implied,
         "epochs": state.epoch,
         "best_epoch": state.best,
         "best": {name: value for name, value in row.items() if name.startswith("valid_")},

@@ -2,12 +2,14 @@
 
 The floors, from the ground up; each uses only those below it:
 
-    evaluation   bounds and latents: what a trained model is worth
+    evaluation   bounds, importance, latents: what a trained model is worth
     training     schedules, optimiser, loop, checkpoints: how it gets there
-    objectives   terms and a weight -> a loss
-    models       blocks, networks, posterior, likelihoods, vae: terms(x, noise) in nats
+    objectives   means and weights -> a loss
+    perceptual   feature differences between images and decoded means
+    models       blocks, trunks, networks, posterior, likelihoods, vae: terms(x, noise) in nats
     data         sources, preparation, batches: raw files -> uint8 arrays -> batches
-    seeds, machine, storage, errors
+    pretrained   frozen ImageNet networks, for a loss or for a judge
+    seeds, machine, storage, downloads, errors
 
 `figures` stands apart: it draws arrays and numbers and has never seen a model.
 Everything takes plain arguments; nothing here knows a params file, a tracker or a pipeline.

@@ -1,17 +1,94 @@
-"""What training minimises: terms and a weight to one loss an image, nats, stateless.
+"""What training minimises: means over images and weights to one number, nats, stateless.
 
-    beta-ELBO    D(x) + beta R(x)        (Higgins et al. 2017)
+    loss = D + beta penalty(r) + w P
 
-beta 1 is the negative ELBO; the reported ELBO always has beta 1, whatever was trained. D and R
-are sums over sub-pixels and latent dimensions, never means: a mean over d pixels beside a sum
-over latents would be beta times d.
+D    mean distortion of the images
+r    mean rate of each latent dimension, (*latent)
+P    mean feature difference between images and decoded means (perceptual.py); 0 without one
+
+penalty     of r                                  with beta 1, it is
+rate        sum_i r_i                             the negative ELBO; beta-VAE (Higgins et al. 2017)
+free_bits   sum_g max(lambda, r_g)                free up to lambda nats a group of dimensions, so
+                                                  nothing is gained by closing the last channel
+                                                  (Kingma et al. 2016)
+capacity    |sum_i r_i - C min(t / T, 1)|         held at a rate that rises with the time t, in
+                                                  epochs (Burgess et al. 2018)
+
+D and r are sums over sub-pixels and latents, never means: a mean over d sub-pixels beside a sum
+over latents would be beta times d. The reported ELBO always has beta 1 and no penalty but the
+rate, whatever was trained.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
 
 from vae.models.vae import Terms
 
+Penalty = Callable[[Tensor, float], Tensor]
+Difference = Callable[[Tensor, Tensor], Tensor]
 
-def beta_elbo(terms: Terms, beta: float) -> Tensor:
-    """D + beta R, (B,), nats."""
-    return terms.distortion + beta * terms.rate_per_image()
+
+@dataclass(frozen=True)
+class Means:
+    """Over images: distortion (), rate (*latent) in nats, feature difference ()."""
+
+    distortion: Tensor
+    rate: Tensor
+    difference: Tensor
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The penalty of the rate, and a feature difference (None: none) with its weight, nats."""
+
+    penalty: Penalty
+    difference: Difference | None = None
+    weight: float = 0.0
+
+    def differences(self, x: Tensor, mean: Tensor) -> Tensor:
+        """Feature difference of each image (B,); zeros without one."""
+        if self.difference is None:
+            return x.new_zeros(len(x))
+        return self.difference(x, mean)
+
+    def __call__(self, means: Means, beta: float, time: float) -> Tensor:
+        """D + beta penalty(r) + w P, a scalar, at `time` (epochs)."""
+        penalty = self.penalty(means.rate, time)
+        return means.distortion + beta * penalty + self.weight * means.difference
+
+
+def batch_means(terms: Terms, differences: Tensor) -> Means:
+    """The means of a batch: the one reduction over images."""
+    return Means(terms.distortion.mean(), terms.rate.mean(0), differences.mean())
+
+
+def rate(rates: Tensor, time: float) -> Tensor:
+    """Sum of the rates (*latent)."""
+    return rates.sum()
+
+
+def free_bits(rates: Tensor, time: float, nats: float, groups: int | None) -> Tensor:
+    """Each of `groups` equal runs of dimensions (None: each dimension) counts at least `nats`.
+
+    A spatial latent's channels are its runs when `groups` is their number. Raises ValueError if
+    the dimensions cannot be divided so.
+    """
+    count = rates.numel() if groups is None else groups
+    if rates.numel() % count:
+        raise ValueError(f"{rates.numel()} latent dimensions cannot be {count} equal groups")
+    return rates.reshape(count, -1).sum(1).clamp_min(nats).sum()
+
+
+def capacity(rates: Tensor, time: float, nats: float, epochs: float) -> Tensor:
+    """Distance of the rate from a target that rises from 0 to `nats` over `epochs`."""
+    return torch.abs(rates.sum() - nats * min(time / epochs, 1.0))
+
+
+PENALTIES: dict[str, Callable[..., Tensor]] = {
+    "rate": rate,
+    "free_bits": free_bits,
+    "capacity": capacity,
+}

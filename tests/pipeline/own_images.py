@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.schema import FolderData
+from pipeline.schema.data import FolderData
 
 
 def folder_data(root: Path, **changes: object) -> FolderData:
@@ -10,6 +10,7 @@ def folder_data(root: Path, **changes: object) -> FolderData:
     settings: dict[str, object] = {
         "name": "folder",
         "root": str(root),
+        "binarize": "none",
         "path": "own",
         "channels": 3,
         "centre_crop": False,

@@ -48,7 +48,7 @@ def test_describe_prints_layers_shapes_and_counts(trained: Checkout) -> None:
     assert re.search(r"encoder\.down\.0\.0 +Conv2d +8x4x4 +128", output)
     total = int(output.split()[-1].replace(",", ""))
     tensors, _ = read_tensors(trained.folder / "artifacts" / "model" / "last.safetensors")
-    statistics = ("running_mean", "running_var", "num_batches_tracked", "log_sigma")
+    statistics = ("running_mean", "running_var", "num_batches_tracked", "log_value")
     learned = [t for name, t in tensors.items() if not name.endswith(statistics)]
     assert total == sum(tensor.numel() for tensor in learned)
 
@@ -78,7 +78,7 @@ def test_training_without_data_says_what_to_run(tmp_path: Path) -> None:
 
 def test_a_missing_data_root_names_set_place_and_remedy(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path / "project")
-    data = "data={name: celeba, root: nowhere, crop: centre_140, size: 64, max_broken: 0}"
+    data = "data={name: celeba, root: nowhere, binarize: none, crop: centre_140, size: 64, max_broken: 0}"
     line = refused(checkout, "python", "-m", "pipeline.source", "-S", data)
     for word in ("CelebA", "nowhere", "list_eval_partition.txt", "VAE_DATA_ROOT"):
         assert word in line

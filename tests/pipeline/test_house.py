@@ -1,25 +1,29 @@
 """The house holds together: dvc.yaml and imports, choices and registries, presets."""
 
 import ast
+import dataclasses
 import re
 import subprocess
 import sys
 import typing
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline import ROOT, assembly, params, preset, schema
 from pipeline.closure import DOORS, closure
-from vae import machine
+from vae import machine, pretrained
 from vae.data.batches import Images
 from vae.data.preparation import CROPS
 from vae.data.sources import SOURCES
 from vae.models.blocks import ACTIVATIONS, NORMALISATIONS
 from vae.models.likelihoods import LIKELIHOODS
 from vae.models.networks import HEADS, NETWORKS
+from vae.objectives import PENALTIES
 from vae.seeds import numpy_generator
 from vae.training.loop import EpochReport, fit
 from vae.training.optimiser import OPTIMISERS
@@ -109,23 +113,26 @@ def choices(section: type[schema.Section], field: str) -> set[str]:
         (schema.Params, "data", SOURCES),
         (schema.Model, "network", NETWORKS),
         (schema.Model, "likelihood", LIKELIHOODS),
-        (schema.ConvNetwork, "activation", ACTIVATIONS),
-        (schema.ConvNetwork, "normalisation", NORMALISATIONS),
-        (schema.ConvNetwork, "head", HEADS),
-        (schema.ResidualNetwork, "head", HEADS),
+        (schema.model.ConvNetwork, "activation", ACTIVATIONS),
+        (schema.model.ConvNetwork, "normalisation", NORMALISATIONS),
+        (schema.model.ConvNetwork, "head", HEADS),
+        (schema.model.ResidualNetwork, "head", HEADS),
+        (schema.model.SEBottleneckNetwork, "head", HEADS),
         (schema.Objective, "beta_schedule", BETA_SCHEDULES),
+        (schema.Objective, "penalty", PENALTIES),
+        (schema.Objective, "perceptual", {"none", *pretrained.LOSS_NETWORKS}),
         (schema.Train, "lr_schedule", RATE_SCHEDULES),
         (schema.Train, "optimiser", OPTIMISERS),
     ],
 )
 def test_choices_are_the_registries_keys(
-    section: type[schema.Section], field: str, registry: dict[str, Any]
+    section: type[schema.Section], field: str, registry: Collection[str]
 ) -> None:
     assert choices(section, field) == set(registry)
 
 
 def test_named_crops_are_those_of_the_preparation() -> None:
-    assert choices(schema.CelebaData, "crop") == CROPS.keys() - {"none", "square"}
+    assert choices(schema.data.CelebaData, "crop") == CROPS.keys() - {"none", "square"}
 
 
 @pytest.mark.parametrize(
@@ -163,8 +170,24 @@ def test_the_committed_params_are_whole_and_commented() -> None:
 SHAPES = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 
 
+@pytest.fixture(scope="module")
+def random_vgg16(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights file of a vgg16 that has learned nothing; the real one is a download."""
+    from torchvision.models import vgg16
+
+    path = tmp_path_factory.mktemp("weights") / "vgg16.pth"
+    layers = vgg16(init_weights=False).features[:16]
+    torch.save(torch.nn.ModuleDict({"features": layers}).state_dict(), path)
+    return path
+
+
 @pytest.mark.parametrize("name", preset.entries())
-def test_every_preset_is_valid_and_takes_a_real_step(name: str) -> None:
+def test_every_preset_is_valid_and_takes_a_real_step(
+    name: str, random_vgg16: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    official = pretrained.PRETRAINED["vgg16"]
+    local = dataclasses.replace(official, locate=lambda: random_vgg16)
+    monkeypatch.setitem(pretrained.PRETRAINED, "vgg16", local)
     chosen = preset.preset(name)
     entry = preset.entries()[name]
     assert entry["claim"]
@@ -174,9 +197,11 @@ def test_every_preset_is_valid_and_takes_a_real_step(name: str) -> None:
     pixels = numpy_generator(0, "preset").integers(0, 256, (8, *shape), dtype=np.uint8)
     small = params.parse(params.override(params.to_tree(chosen), ["train.batch_size=8"]))
     place = machine.resolve("cpu", "auto", None)
-    state = assembly.build_state(small.model, small.train, shape, place)
+    levels = 256 if small.data.binarize == "none" else 2
+    state = assembly.build_state(small.model, small.train, shape, levels, place)
     images = Images(pixels, "cpu")
-    plan = assembly.build_plan(small.objective, small.train)
+    latent, binarize = state.model.latent, small.data.binarize == "dynamic"
+    plan = assembly.build_plan(small.objective, small.train, latent, place, binarize)
     report = next(
         item for item in fit(state, plan, images, images, place) if isinstance(item, EpochReport)
     )

@@ -42,7 +42,7 @@ def refuse(*overrides: str) -> str:
         ("model.network.widths=[]", ["model.network.widths", "at least 1"]),
         ("data.name=mnist", ["digits, fashion_mnist, cifar10, celeba, folder"]),
         ("model.network.name=vit", ["model.network.name", "conv, residual"]),
-        ("model.likelihood.name=cauchy", ["gaussian, bernoulli"]),
+        ("model.likelihood.name=cauchy", ["gaussian, laplace"]),
         ("model.likelihood.sigma=small", ["model.likelihood.sigma"]),
         ("model.likelihood.sigma=-1", ["model.likelihood.sigma", "greater than 0"]),
         ("model.log_var_range=[3, -3]", ["log_var_range", "rise"]),
@@ -52,6 +52,10 @@ def refuse(*overrides: str) -> str:
         ("train.lr_schedule={}", ["train.lr_schedule", "name"]),
         ("train.augment.flip=yes", ["train.augment.flip", "boolean"]),
         ("model=3", ["model"]),
+        ("data.binarize=static", ["binarize", "bernoulli"]),
+        ("model.latent={kind: spatial, channels: 4}", ["model.latent.stride", "missing"]),
+        ("objective.penalty.name=free", ["objective.penalty.name", "rate, free_bits, capacity"]),
+        ("objective.penalty.nats=2.0", ["unknown key `objective.penalty.nats`"]),
     ],
 )
 def test_a_wrong_value_is_one_line_with_its_path(change: str, words: list[str]) -> None:

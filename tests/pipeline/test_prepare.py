@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -10,13 +10,16 @@ from PIL import Image
 
 from pipeline import files
 from pipeline.prepare import prepare, summary
-from pipeline.schema import CelebaData, Data, DigitsData, FolderData
+from pipeline.schema import Data
+from pipeline.schema.data import CelebaData, DigitsData, FolderData
 from pipeline.source import source
 from tests.pipeline.own_images import folder_data
 from vae.errors import UserError
 from vae.storage import read_json, sha256_of_file
 
-DIGITS = DigitsData(name="digits", root="data/raw", valid_share=0.1, test_share=0.15, seed=0)
+DIGITS = DigitsData(
+    name="digits", root="data/raw", binarize="none", valid_share=0.1, test_share=0.15, seed=0
+)
 
 
 def outputs() -> Mapping[str, str]:
@@ -70,6 +73,29 @@ def test_digits_have_all_files_and_17_levels(project: Path) -> None:
             assert min(picture.size) > 200
 
 
+@pytest.mark.parametrize("kind", ["static", "dynamic"])
+def test_binarised_pixels_are_drawn_once_but_for_dynamic_training_images(
+    project: Path, kind: Literal["static", "dynamic"]
+) -> None:
+    run(DIGITS)
+    splits = ("train", "valid", "test")
+    grey = {split: np.load(files.DATA / f"{split}.npy") for split in splits}
+    spec = run(DIGITS.model_copy(update={"binarize": kind}))
+    assert spec["binarize"] == kind
+    assert spec["levels"] == 2
+    first = outputs()
+    for split in splits:
+        drawn = np.load(files.DATA / f"{split}.npy")
+        if kind == "dynamic" and split == "train":
+            assert np.array_equal(drawn, grey[split])
+        else:
+            assert set(np.unique(drawn)) == {0, 255}
+            assert drawn.mean() == pytest.approx(grey[split].mean(), rel=0.03)
+            assert (drawn[grey[split] == 255] == 255).all()
+    run(DIGITS.model_copy(update={"binarize": kind}))
+    assert outputs() == first
+
+
 def test_equal_params_give_equal_bytes_and_no_paths(project: Path) -> None:
     run(DIGITS)
     first = outputs()
@@ -117,7 +143,14 @@ def test_celeba_keeps_the_official_splits(project: Path, tmp_path: Path) -> None
         )
         lines.append(f"{number:06}.jpg {number % 3}")
     (base / "list_eval_partition.txt").write_text("\n".join(lines))
-    data = CelebaData(name="celeba", root=str(tmp_path), crop="offset_128", size=16, max_broken=0)
+    data = CelebaData(
+        name="celeba",
+        root=str(tmp_path),
+        binarize="none",
+        crop="offset_128",
+        size=16,
+        max_broken=0,
+    )
     spec = run(data)
     assert spec["counts"] == {"train": 3, "valid": 3, "test": 3}
     assert "non-commercial" in spec["licence"]

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from pipeline import files, raw
-from pipeline.schema import Data, DigitsData, FashionMnistData
+from pipeline.schema import Data
+from pipeline.schema.data import DigitsData, FashionMnistData
 from pipeline.source import source
 from tests.pipeline.own_images import folder_data
 from vae.data import fingerprints, sources
@@ -125,7 +126,9 @@ def test_a_kept_fingerprint_starts_no_download(
         raise UserError("download tried")
 
     monkeypatch.setattr(sources, "fetch", download)
-    data = FashionMnistData(name="fashion_mnist", root=str(tmp_path), valid_share=0.1, seed=0)
+    data = FashionMnistData(
+        name="fashion_mnist", root=str(tmp_path), binarize="none", valid_share=0.1, seed=0
+    )
     with pytest.raises(UserError, match="download tried"):
         source(data)
     files.SOURCE.parent.mkdir(parents=True)
@@ -136,7 +139,9 @@ def test_a_kept_fingerprint_starts_no_download(
 def test_the_environment_overrides_the_root(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = DigitsData(name="digits", root="data/raw", valid_share=0.1, test_share=0.1, seed=0)
+    data = DigitsData(
+        name="digits", root="data/raw", binarize="none", valid_share=0.1, test_share=0.1, seed=0
+    )
     assert raw.root_of(data) == files.ROOT / "data" / "raw"
     monkeypatch.setenv("VAE_DATA_ROOT", "elsewhere")
     assert raw.root_of(data) == files.ROOT / "elsewhere"
@@ -149,7 +154,9 @@ def test_a_file_that_is_not_the_official_one_is_refused(project: Path, tmp_path:
     folder.mkdir(parents=True)
     for name in sources.SOURCES["fashion_mnist"].checksums:
         (folder / name).write_bytes(b"something else")
-    data = FashionMnistData(name="fashion_mnist", root=str(tmp_path), valid_share=0.1, seed=0)
+    data = FashionMnistData(
+        name="fashion_mnist", root=str(tmp_path), binarize="none", valid_share=0.1, seed=0
+    )
     with pytest.raises(UserError, match="not the official file"):
         source(data)
     assert not files.SOURCE.exists()

@@ -5,7 +5,8 @@ random changes of an image of (seed, step); a batch is drawn and changed as a wh
 random order leaves out the last `count mod batch_size` images of that order (others each
 epoch), so every step has the same shape and weight.
 
-Images are uint8 (N, C, H, W) until `as_real`, the one line that makes them float.
+Images are uint8 (N, C, H, W) until `as_real`, the one line that makes them float. Binarised
+images hold 0 and 255, so that line makes them 0 and 1.
 """
 
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vae.data.binarisation import binarised
 from vae.seeds import numpy_generator, torch_generator
 from vae.storage import read_array
 
@@ -31,15 +33,23 @@ def as_real(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes: mirror half of the images; crop out of a black border that wide (pixels)."""
+    """Random changes: mirror half of the images; crop out of a black border that wide (pixels);
+    draw each pixel as 0 or 1 anew (`data.binarize: dynamic`)."""
 
     flip: bool = False
     crop_padding: int = 0
+    binarize: bool = False
 
     def __call__(self, images: Tensor, seed: int, step: int) -> Tensor:
         """Change a uint8 batch (B, C, H, W); the draw is (seed, "augment", step)."""
-        if not self.flip and not self.crop_padding:
-            return images
+        if self.flip or self.crop_padding:
+            images = self._moved(images, seed, step)
+        if self.binarize:
+            drawn = binarised(images.cpu().numpy(), numpy_generator(seed, "binarize", step))
+            images = torch.from_numpy(drawn).to(images.device)
+        return images
+
+    def _moved(self, images: Tensor, seed: int, step: int) -> Tensor:
         generator = torch_generator(seed, "augment", step)
         if self.flip:
             chosen = torch.rand(len(images), generator=generator) < 0.5

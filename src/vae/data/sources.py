@@ -11,19 +11,16 @@ This module imports neither torch nor scikit-learn nor Pillow; a download import
 """
 
 import http.client
-import socket
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vae.data import layouts
 from vae.data.layouts import Collection, Files, MissingData
+from vae.downloads import impatient
 from vae.errors import UserError
-
-PATIENCE = 30.0  # seconds that a server may be silent
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ def fetch(name: str, root: Path, path: str = "") -> Files:
 
 def _download(download: Callable[[Path], object], root: Path) -> str | None:
     """Download into root; what went wrong, or None."""
-    with _impatient():
+    with impatient():
         try:
             root.mkdir(parents=True, exist_ok=True)
             download(root)
@@ -94,17 +91,6 @@ def _download(download: Callable[[Path], object], root: Path) -> str | None:
         except (http.client.HTTPException, tarfile.TarError, zlib.error) as error:
             return str(error) or type(error).__name__
     return None
-
-
-@contextmanager
-def _impatient() -> Iterator[None]:
-    """Sockets give up: torchvision sets no time limit, and a dead line would hang for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def verify(name: str, files: Files, digests: Mapping[str, str]) -> None:

@@ -49,7 +49,7 @@ def pixel_statistics(images: np.ndarray) -> dict[str, Any]:
     same per sub-pixel, which is the error of the best constant image, the mean image.
     """
     count, channels = images.shape[:2]
-    first, second = _moments(images)
+    first, second = moments(images)
     variance = (count * second - first**2) / (255 * count) ** 2
     by_channel = [
         _mean_and_std(int(ones.sum()), int(squares.sum()), count * len(ones))
@@ -73,8 +73,11 @@ def _mean_and_std(first: int, second: int, count: int) -> tuple[float, float]:
     return first / count / 255, math.sqrt(count * second - first**2) / count / 255
 
 
-def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Exact sums of k and of k^2 of each sub-pixel (d,), int64 (enough for ten million images)."""
+def moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Exact sums of k and of k^2 of each sub-pixel of uint8 images (N, ...), (d,), int64.
+
+    Enough for ten million images.
+    """
     size = int(np.prod(images.shape[1:]))
     first, second = np.zeros(size), np.zeros(size)
     for piece in pieces(images):
@@ -118,7 +121,7 @@ def _gram_spectrum(images: np.ndarray) -> np.ndarray:
 
 
 def _random_spectrum(images: np.ndarray, size: int, count: int, seed: int) -> np.ndarray:
-    mean = _moments(images)[0] / len(images)
+    mean = moments(images)[0] / len(images)
     width = min(count + OVERSAMPLES, size)
     basis = numpy_generator(seed, "spectrum").standard_normal((size, width))
     for _ in range(ITERATIONS):

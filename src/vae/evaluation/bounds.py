@@ -53,13 +53,13 @@ def score(
     """Scores batch by batch, in the split's order."""
     options = {"seed": seed, "stream": "evaluate", "batch_size": batch_size}
     for x, terms in passes(model, images, machine, **options):  # type: ignore[arg-type]
-        mass = model.likelihood.log_mass(terms.decoded, x)
+        mass = model.mass(terms, x)
         with torch.no_grad(), machine.autocast():
             decoded = model.mean_image(terms.posterior.mu).float()
         yield Scores(
             distortion=_array(terms.distortion),
             rate=_array(terms.rate),
-            mass=None if mass is None else _array(-mass),
+            mass=None if mass is None else _array(mass),
             mu=_array(terms.posterior.mu),
             mse=_array((x - decoded).square().flatten(1).mean(1)),
             ssim=_array(ssim(x, decoded)),

@@ -1,11 +1,20 @@
-"""What the latent dimensions carry.
+"""What the latent dimensions carry, and along which directions the encodings spread.
 
 rate          KL of dimension i, mean over images, nats; a dimension at 0 is the prior for every
               image and the decoder cannot use it
 leading       dimensions in the order of their rate, the highest first
+directions    principal axes of the encodings mu_1 ... mu_N with mean m (Pearson 1901):
 
-Superfluous dimensions at rate 0 are correct pruning, not collapse; collapse is a rate of 0 where
-the data's spectrum asks for more.
+                  1/N sum (mu_n - m)(mu_n - m)^T a_k = s_k^2 a_k,   s_1 >= s_2 >= ...
+
+              s_k is the standard deviation of the encodings along the unit vector a_k, and
+              s_k^2 over the sum of all variances its share. An axis has no sign of its own; its
+              largest component is positive here, so that equal encodings give equal pictures.
+
+A single dimension means little where the latent has hundreds of them or places; a direction is
+what the images have in common, whichever dimensions hold it. The directions see the means mu
+alone, not the noise around them. Superfluous dimensions at rate 0 are correct pruning, not
+collapse; collapse is a rate of 0 where the data's spectrum asks for more.
 """
 
 import numpy as np
@@ -20,3 +29,18 @@ def rate_per_dimension(rate: np.ndarray) -> np.ndarray:
 def leading(rates: np.ndarray) -> np.ndarray:
     """Indices of the dimensions (n,) by falling rate; equal ones in their order."""
     return np.argsort(-rates, kind="stable")
+
+
+def directions(mu: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """m (*latent), the first `count` axes a (count, *latent) and s (count,), float64.
+
+    `mu` is (N, *latent). They are fewer where the latent or N has fewer dimensions.
+    """
+    mean = mu.mean(axis=0, dtype=np.float64)
+    centred = (mu - mean).reshape(len(mu), -1)
+    # The right singular vectors are the covariance's eigenvectors, without ever forming it.
+    _, singular, axes = np.linalg.svd(centred, full_matrices=False)
+    axes = axes[:count]
+    largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1)
+    signed = axes * np.where(largest < 0, -1, 1)
+    return mean, signed.reshape(-1, *mean.shape), singular[:count] / np.sqrt(len(mu))

@@ -11,7 +11,7 @@ panel without any value says so. Equal input gives equal bytes under one version
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -142,6 +142,7 @@ _OF_SPLITS = (
     ("Objective", "nats per image", "objective", False),
     ("Distortion", "nats per image", "distortion", False),
     ("Rate", "nats per image", "rate", False),
+    ("Feature difference", "squared, per image", "perceptual", False),
     ("Bits/dim", "bits per dimension", "bits_per_dim", False),
     ("Active units", "latent dimensions", "active_units", False),
     ("Gradient norm", "mean L2 norm of a step", "grad_norm", True),
@@ -150,16 +151,21 @@ _OF_SPLITS = (
 _OF_RUN = (("Beta", "weight of the rate", "beta"), ("Learning rate", "step size", "lr"))
 
 
-def training_curves(history: Sequence[Mapping[str, float | None]]) -> Chart:
+def training_curves(
+    history: Sequence[Mapping[str, float | None]], constant: float | None = None
+) -> Chart:
     """The curves of a run from the rows of its history, one row an epoch.
 
     Objective, distortion and rate are in nats per image, train (dashed) and valid in one panel.
-    A quantity that has no value in any epoch, or no column, has no panel. An empty history, or
+    A quantity that has no value in any epoch, or no column, has no panel. `constant` is the
+    distortion of the best constant image, drawn beside the model's. An empty history, or
     one without "epoch" or any of the quantities, raises ValueError.
     """
     if not history or any(row.get("epoch") is None for row in history):
         raise ValueError("curves need a history whose every row has an epoch")
     panels = [_split_panel(history, *about) for about in _OF_SPLITS]
+    if constant is not None:
+        panels[1] = _with_level(panels[1], "best constant image", constant)
     for title, unit, column in _OF_RUN:
         series = _curve(history, column, column, colour=PALETTE.index(GREY))
         panels.append(Panel(title, "epoch", unit, [series]))
@@ -177,6 +183,13 @@ def _split_panel(
     # Without a legend the title says which split the only line is.
     alone = f", {series[0].name}" if len(series) == 1 else ""
     return Panel(title + alone, "epoch", unit, series, log_y=log_y)
+
+
+def _with_level(panel: Panel, name: str, level: float) -> Panel:
+    """The panel with a horizontal line across it."""
+    ends = [x for line in panel.series for x in (line.x[0], line.x[-1])]
+    across = Series(name, ends[:2], [level, level], colour=PALETTE.index(GREY))
+    return replace(panel, series=[*panel.series, across])
 
 
 def _curve(

@@ -4,6 +4,10 @@ Normalisation and activation go by name. Convolutions that are followed by a nor
 no bias, because the normalisation has one. Group sizes divide the channels: the largest number
 of groups up to 32 that leaves at least 4 channels a group (Wu & He 2018).
 
+residual block        x + conv(act(norm(conv(act(norm(x))))))
+squeeze, excitation   x * sigmoid(W2 act(W1 mean(x))): a gate for each channel from all places
+bottleneck            x + gamma * SE(norm(1x1(3x3(1x1(x))))), gamma one small number a channel
+
 What is not guaranteed: batch normalisation makes the images of a batch depend on each other in
 training; in evaluation every block treats images independently.
 """
@@ -42,6 +46,24 @@ class ConvNormAct(nn.Sequential):
         super().__init__(layer, norm, ACTIVATIONS[activation]())
 
 
+def conv_norm_act(channels: int, to: int, kernel: int, stride: int = 1) -> ConvNormAct:
+    """Convolution without bias, group normalisation, SiLU; stride 1 keeps the size."""
+    layer = nn.Conv2d(channels, to, kernel, stride, kernel // 2, bias=False)
+    return ConvNormAct(layer, to, "group", "silu")
+
+
+def downsample(channels: int, to: int) -> nn.Module:
+    """Half the size: a strided 3x3 convolution beside a 1x1 one of the means of 2x2 places."""
+    shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(channels, to, 1))
+    return Sum(conv_norm_act(channels, to, 3, stride=2), shortcut)
+
+
+def upsample(channels: int, to: int) -> nn.Module:
+    """Twice the size: a 3x3 convolution beside a 1x1 one, both after bilinear interpolation."""
+    both = Sum(conv_norm_act(channels, to, 3), nn.Conv2d(channels, to, 1))
+    return nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), both)
+
+
 class ResidualBlock(nn.Module):
     """x + conv(act(norm(conv(act(norm(x)))))), pre-activated, (B, C, H, W) to the same shape.
 
@@ -67,6 +89,70 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.residual(x)
+
+
+class SqueezeExcitation(nn.Module):
+    """x times a gate in (0, 1) for each channel, (B, C, H, W) to the same shape.
+
+    The gate sees the channels' means over places, through C / reduction hidden units
+    (Hu et al. 2018).
+    """
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.gate = nn.Sequential(
+            Pool(), nn.Linear(channels, hidden), silu(), nn.Linear(hidden, channels), nn.Sigmoid()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)[:, :, None, None]
+
+
+class LayerScale(nn.Module):
+    """gamma * x with one learned gamma a channel, (B, C, H, W) (Touvron et al. 2021)."""
+
+    def __init__(self, channels: int, initial: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((channels, 1, 1), initial))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # In x's precision: a float32 gamma would lift all that follows out of an autocast.
+        return self.gamma.to(x.dtype) * x
+
+
+class SEBottleneck(nn.Module):
+    """x + gamma * SE(bottleneck(x)), (B, C, H, W) to the same shape.
+
+    The 3x3 convolution works on C / bottleneck channels (He et al. 2016). With a small gamma
+    every block starts near the identity, and unlike zero it lets all weights learn at once.
+    """
+
+    def __init__(self, channels: int, reduction: int, bottleneck: int, layer_scale: float) -> None:
+        super().__init__()
+        narrow = max(1, channels // bottleneck)
+        self.residual = nn.Sequential(
+            conv_norm_act(channels, narrow, 1),
+            conv_norm_act(narrow, narrow, 3),
+            nn.Conv2d(narrow, channels, 1, bias=False),
+            group_norm(channels),
+            SqueezeExcitation(channels, reduction),
+            LayerScale(channels, layer_scale),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.residual(x)
+
+
+class Sum(nn.Module):
+    """first(x) + second(x)."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x) + self.second(x)
 
 
 class Pool(nn.Module):

@@ -74,6 +74,13 @@ class VAE(nn.Module):
         distortion = -self.likelihood.log_prob(decoded, x)
         return Terms(distortion, posterior.kl(), decoded, posterior)
 
+    def mass(self, terms: Terms, x: Tensor) -> Tensor | None:
+        """-log-mass of the 8-bit (or binary) images, (B,), nats; None where there is none."""
+        if self.likelihood.discrete:
+            return terms.distortion
+        log_mass = self.likelihood.log_mass(terms.decoded, x)
+        return None if log_mass is None else -log_mass
+
     def mean_image(self, z: Tensor) -> Tensor:
         """E[x | z], (B, C, H, W), cut to [0, 1] for showing."""
         return self.likelihood.mean(self.decode(z)).clamp(0, 1)

@@ -2,8 +2,8 @@
 
 One step, for a batch of B images with noise (seed, "noise", step):
 
-    loss = 1/B sum_n [D(x_n) + beta(t) R(x_n)]     the one reduction, nats an image
-    gradient -> clip to a norm -> Adam -> running mean of the weights
+    loss = D + beta(t) penalty(r) + w P     of the batch's means (objectives.py), nats an image
+    gradient -> skip or clip by its norm -> Adam -> running mean of the weights
 
 Validation, checkpoints and pictures use the running mean. The state after an epoch, with the
 plan, determines everything that follows: randomness is a function of (seed, stream, step), and
@@ -16,7 +16,7 @@ beta the first epochs of a warm-up would win.
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,12 +26,12 @@ from torch import Tensor
 from vae.data.batches import Augmentation, Images, as_real
 from vae.errors import UserError
 from vae.machine import Machine
-from vae.models.likelihoods import bits_per_dim
+from vae.models.bins import bits_per_dim
 from vae.models.vae import VAE, Terms
-from vae.objectives import beta_elbo
+from vae.objectives import Means, Objective, batch_means
 from vae.seeds import normal
-from vae.training.optimiser import Average, clip
-from vae.training.schedules import Progress
+from vae.training.optimiser import Average, clip, update
+from vae.training.schedules import Progress, Schedule
 from vae.training.validation import ACTIVE, calibrate, validate
 
 Row = dict[str, Any]
@@ -47,10 +47,12 @@ class Plan:
     epochs: int
     batch_size: int
     lr: float
-    rate_schedule: Callable[[Progress], float]
+    rate_schedule: Schedule
+    objective: Objective
     beta: float
-    beta_schedule: Callable[[float], float]
+    beta_schedule: Schedule
     clip_norm: float | None
+    skip_norm: float | None
     augmentation: Augmentation
 
 
@@ -118,11 +120,14 @@ def fit(
 
 @dataclass(frozen=True)
 class _Update:
-    """What one step saw: images, terms, gradient norm before clipping, beta, learning rate."""
+    """What one step saw: the gradient's norm is that before clipping, `skipped` is 0 or 1."""
 
     x: Tensor
     terms: Terms
+    means: Means
+    loss: Tensor
     norm: Tensor
+    skipped: Tensor
     beta: float
     lr: float
 
@@ -141,26 +146,33 @@ def _train_epoch(
 
 def _step(state: State, plan: Plan, batch: Tensor, moment: float, machine: Machine) -> _Update:
     """One update, at time `moment` (epochs)."""
-    beta = plan.beta_schedule(moment)
-    lr = _set_learning_rate(state, plan, moment)
+    progress = _progress(state, plan, moment)
+    beta = plan.beta_schedule(progress)
+    lr = _set_learning_rate(state, plan, progress)
     x = as_real(plan.augmentation(batch, plan.seed, state.step))
     shape = (len(x), *state.model.latent)
     noise = normal(shape, plan.seed, "noise", state.step, device=machine.device)
     with machine.autocast():
         terms = state.model.terms(x, noise)
-        loss = beta_elbo(terms, beta).mean()
+        mean = state.model.likelihood.mean(terms.decoded)
+        means = batch_means(terms, plan.objective.differences(x, mean))
+        loss = plan.objective(means, beta, moment)
     state.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     norm = clip(list(state.model.parameters()), plan.clip_norm)
-    state.optimiser.step()
+    skipped = update(state.optimiser, norm, plan.skip_norm)
     state.step += 1
     state.average.update(state.step)
-    return _Update(x, terms, norm, beta, lr)
+    return _Update(x, terms, means, loss, norm, skipped, beta, lr)
 
 
-def _set_learning_rate(state: State, plan: Plan, moment: float) -> float:
+def _progress(state: State, plan: Plan, moment: float) -> Progress:
     objectives = [row["valid_final_objective"] for row in state.history]
-    lr = plan.lr * plan.rate_schedule(Progress(moment, plan.epochs, objectives))
+    return Progress(moment, plan.epochs, objectives)
+
+
+def _set_learning_rate(state: State, plan: Plan, progress: Progress) -> float:
+    lr = plan.lr * plan.rate_schedule(progress)
     for group in state.optimiser.param_groups:
         group["lr"] = lr
     return lr
@@ -173,11 +185,13 @@ class _Meter:
         "objective",
         "distortion",
         "rate",
+        "perceptual",
         "mass",
         "mu_mean",
         "log_var_mean",
         "grad_norm",
         "clipped_share",
+        "skipped",
     )
 
     def __init__(self, state: State, plan: Plan, steps_a_check: int) -> None:
@@ -185,25 +199,27 @@ class _Meter:
         self.total: Tensor | None = None
         self.mu = torch.zeros(2, *state.model.latent, dtype=torch.float64)  # E[mu], E[mu^2]
         self.mu = self.mu.to(next(state.model.parameters()).device)
-        self.steps, self.beta, self.lr = 0, 0.0, 0.0
-        self.has_mass = True
+        self.steps, self.has_mass = 0, True
+        self.last: _Update | None = None
 
     @torch.no_grad()
     def add(self, update: _Update) -> None:
-        terms, norm = update.terms, update.norm
-        self.beta, self.lr = update.beta, update.lr
-        mass = self.state.model.likelihood.log_mass(terms.decoded, update.x)
+        terms, means = update.terms, update.means
+        self.last = update
+        mass = self.state.model.mass(terms, update.x)
         self.has_mass = mass is not None
         limit = math.inf if self.plan.clip_norm is None else self.plan.clip_norm
         values = (
-            beta_elbo(terms, update.beta).mean(),
-            terms.distortion.mean(),
-            terms.rate_per_image().mean(),
-            norm.new_zeros(()) if mass is None else -mass.mean(),
+            update.loss,
+            means.distortion,
+            means.rate.sum(),
+            means.difference,
+            torch.zeros_like(update.loss) if mass is None else mass.mean(),
             terms.posterior.mu.mean(),
             terms.posterior.log_var.mean(),
-            norm,
-            norm > limit,
+            torch.where(update.skipped > 0, 0.0, update.norm),
+            update.norm > limit,
+            update.skipped,
         )
         now = torch.stack([value.double() for value in values])
         self.total = now if self.total is None else self.total + now
@@ -216,26 +232,34 @@ class _Meter:
     def _check(self, now: list[float]) -> None:
         """Raise Diverged unless all sums so far are finite; `now` are the latest step's."""
         assert self.total is not None
+        assert self.last is not None
         if bool(torch.isfinite(self.total).all()):
             return
         last = dict(zip(self.NAMES, now, strict=True))
         raise Diverged(
             f"the loss is no finite number at step {self.state.step} (epoch "
             f"{self.state.epoch + 1}): distortion {last['distortion']:.4g}, rate "
-            f"{last['rate']:.4g}, learning rate {self.lr:.3g}, gradient norm "
-            f"{last['grad_norm']:.4g}",
+            f"{last['rate']:.4g}, beta {self.last.beta:.3g}, learning rate {self.last.lr:.3g}, "
+            f"gradient norm {self.last.norm.item():.4g}",
             remedy="lower train.optimiser.lr, set train.clip_norm, or set train.precision to fp32;"
             " the checkpoint of the last whole epoch is kept",
         )
 
     def row(self) -> Row:
-        """Means over the epoch's steps."""
+        """Means over the epoch's steps; of the gradient's norm, over those that were not skipped;
+        of skipped updates, the number."""
         assert self.total is not None
+        assert self.last is not None
         self._check((self.total / self.steps).tolist())
-        mean = dict(zip(self.NAMES, (self.total / self.steps).tolist(), strict=True))
+        mean: Row = dict(zip(self.NAMES, (self.total / self.steps).tolist(), strict=True))
         bits = bits_per_dim(mean.pop("mass") + mean["rate"], self.state.model.dimensions)
+        skipped = round(mean["skipped"] * self.steps)
+        mean["grad_norm"] *= self.steps / max(1, self.steps - skipped)
+        mean["skipped"] = skipped
+        if self.plan.objective.difference is None:
+            mean["perceptual"] = None
         row: Row = {"epoch": self.state.epoch + 1, "step": self.state.step}
-        row |= {"beta": self.beta, "lr": self.lr}
+        row |= {"beta": self.last.beta, "lr": self.last.lr}
         row |= {f"train_{name}": value for name, value in mean.items()}
         first, second = self.mu / self.steps
         row["train_active_units"] = int((second - first.square() > ACTIVE).sum())
@@ -244,20 +268,17 @@ class _Meter:
 
 def _validation(state: State, plan: Plan, train: Images, valid: Images, machine: Machine) -> Row:
     """The running mean of the weights, calibrated, on the validation split."""
-    model = state.average.model
+    model, time = state.average.model, float(state.epoch)
     options: dict[str, Any] = {"seed": plan.seed, "batch_size": max(256, plan.batch_size)}
     calibrate(model, train, machine, limit=CALIBRATION_IMAGES, **options)
-    beta = plan.beta_schedule(float(state.epoch))
-    means = validate(model, valid, machine, beta=beta, **options)
-    distortion, rate = means["distortion"], means["rate"]
-    assert distortion is not None
-    assert rate is not None
-    if not math.isfinite(distortion + rate):
+    beta = plan.beta_schedule(_progress(state, plan, time))
+    moments = {"objective": (beta, time), "final_objective": (plan.beta, math.inf)}
+    means = validate(model, valid, machine, objective=plan.objective, moments=moments, **options)
+    if not all(math.isfinite(value) for value in means.values() if value is not None):
         raise Diverged(
             f"the validation objective is no finite number after epoch {state.epoch}: "
-            f"distortion {distortion:.4g}, rate {rate:.4g}",
+            f"distortion {means['distortion']:.4g}, rate {means['rate']:.4g}",
             remedy="lower train.optimiser.lr or set train.clip_norm",
         )
     row: Row = {f"valid_{name}": value for name, value in means.items()}
-    row["valid_final_objective"] = distortion + plan.beta * rate
-    return row | {"sigma": model.likelihood.scale()}
+    return row | {"sigma": model.likelihood.sigma()}

@@ -3,6 +3,8 @@
 clip    a gradient whose norm g exceeds c is scaled by c / g; its direction stays (Pascanu et al.
         2013). Adam divides by the gradient's own size, so it undoes most of a scaling that hits
         every step alike; what clipping changes is the weight of single steps.
+skip    an update whose gradient norm exceeds a limit, or is no number, is left out: one exploded
+        batch would stand in Adam's running square for a thousand steps (Child 2021).
 EMA     avg <- avg + (1 - d_t) (weights - avg),  d_t = min(d, (1 + t) / (10 + t))
         The rising decay forgets the random start. Running statistics of normalisations are
         averaged alike; integer counters are copied.
@@ -23,6 +25,19 @@ def clip(parameters: Sequence[nn.Parameter], limit: float | None) -> Tensor:
     if limit is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
     return norm
+
+
+def update(optimiser: torch.optim.Optimizer, norm: Tensor, limit: float | None) -> Tensor:
+    """Step, unless the gradient's norm exceeds `limit` (None: any); 1 if it was left out, else 0.
+
+    The fused step reads the decision on the device, so that nothing waits for it.
+    """
+    left_out = torch.zeros_like(norm)
+    if limit is not None:
+        left_out = torch.logical_not(norm <= limit).float()
+        optimiser.found_inf = left_out  # type: ignore[attr-defined]
+    optimiser.step()
+    return left_out
 
 
 class Average(Generic[Model]):

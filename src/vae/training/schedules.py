@@ -1,14 +1,23 @@
 """Schedules: pure functions of progress, so that a resume has nothing to restore.
 
-Time t is counted in epochs, with fractions: step / steps an epoch. A learning-rate schedule is a
-share of the highest rate, in [0, 1]; a beta schedule is beta itself.
+Time t is counted in epochs, with fractions, of T in all. A learning-rate schedule is a share of
+the highest rate, in [0, 1]; a beta schedule is beta itself.
 
-constant    share 1; beta
-cosine      share from 1 down to e:  e + (1 - e) (1 + cos(pi t / T)) / 2
-            (Loshchilov & Hutter 2017)
-plateau     factor^cuts; a cut after more than `patience` epochs without a new best, counted from
-            the last cut or best (as torch's ReduceLROnPlateau with threshold 0, cooldown 0)
-linear      beta from `start` to its value over `epochs`, then constant
+learning rate
+constant        1
+cosine          from 1 down to e:  e + (1 - e) (1 + cos(pi t / T)) / 2
+                (Loshchilov & Hutter 2017)
+plateau         factor^cuts; a cut after more than `patience` epochs without a new best, counted
+                from the last cut or best (torch's ReduceLROnPlateau, threshold 0, cooldown 0)
+warmed          any of them times min(t / w, 1): Adam's first steps have no history to divide by
+
+beta
+constant        beta
+linear          a straight line from `start` to beta over `epochs`, then beta
+cosine          the same along half a cosine: no kink at either end
+cyclical        T in equal cycles; within each from 0 to beta along a straight line over the share
+                `ramp` of it, then beta (Fu et al. 2019)
+hold_then_ramp  `start` for `hold` epochs, then a straight line to beta over `ramp` (0: a jump)
 
 The plateau watches the validation objective at the *final* beta: while beta rises, the objective
 at the current beta rises too and would stall from the first epoch on.
@@ -17,6 +26,8 @@ at the current beta rises too and would stall from the first epoch on.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+Schedule = Callable[["Progress"], float]
 
 
 @dataclass(frozen=True)
@@ -35,8 +46,7 @@ def constant(progress: Progress) -> float:
 
 def cosine(progress: Progress, end_share: float) -> float:
     """From 1 to `end_share` along half a cosine."""
-    turn = math.pi * min(progress.time / progress.epochs, 1.0)
-    return end_share + (1 - end_share) * (1 + math.cos(turn)) / 2
+    return 1 - (1 - end_share) * _half_cosine(progress.time / progress.epochs)
 
 
 def plateau(progress: Progress, patience: int, factor: float) -> float:
@@ -50,14 +60,47 @@ def plateau(progress: Progress, patience: int, factor: float) -> float:
     return factor**cuts
 
 
-def constant_beta(time: float, beta: float) -> float:
+def warmed(progress: Progress, schedule: Schedule, epochs: float) -> float:
+    """A schedule behind a straight rise from 0 over `epochs` (0: none)."""
+    return schedule(progress) * _ramp(progress.time, epochs)
+
+
+def constant_beta(progress: Progress, beta: float) -> float:
     """beta at any time."""
     return beta
 
 
-def linear_beta(time: float, beta: float, start: float, epochs: float) -> float:
+def linear_beta(progress: Progress, beta: float, start: float, epochs: float) -> float:
     """A straight line from `start` to beta over `epochs`, then beta."""
-    return start + (beta - start) * min(time / epochs, 1.0)
+    return start + (beta - start) * _ramp(progress.time, epochs)
+
+
+def cosine_beta(progress: Progress, beta: float, start: float, epochs: float) -> float:
+    """Half a cosine from `start` to beta over `epochs`, then beta."""
+    return start + (beta - start) * _half_cosine(progress.time / epochs)
+
+
+def cyclical_beta(progress: Progress, beta: float, cycles: int, ramp: float) -> float:
+    """`cycles` rises from 0 to beta; the end of the training belongs to the last one."""
+    place = progress.time / progress.epochs * cycles
+    return beta * _ramp(1.0 if place >= cycles else place % 1, ramp)
+
+
+def hold_then_ramp_beta(
+    progress: Progress, beta: float, start: float, hold: float, ramp: float
+) -> float:
+    """`start` for `hold` epochs, then a straight line to beta over `ramp` epochs."""
+    late = progress.time - hold
+    return start if late < 0 else start + (beta - start) * _ramp(late, ramp)
+
+
+def _ramp(time: float, length: float) -> float:
+    """From 0 to 1 over `length`; 1 at once where that is 0."""
+    return min(time / length, 1.0) if length else 1.0
+
+
+def _half_cosine(share: float) -> float:
+    return (1 - math.cos(math.pi * min(share, 1.0))) / 2
 
 
 RATE_SCHEDULES: dict[str, Callable[..., float]] = {
@@ -68,4 +111,7 @@ RATE_SCHEDULES: dict[str, Callable[..., float]] = {
 BETA_SCHEDULES: dict[str, Callable[..., float]] = {
     "constant": constant_beta,
     "linear": linear_beta,
+    "cosine": cosine_beta,
+    "cyclical": cyclical_beta,
+    "hold_then_ramp": hold_then_ramp_beta,
 }

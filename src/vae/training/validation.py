@@ -3,21 +3,21 @@
 The noise of batch i is (seed, stream, i), the same at every epoch, so that a curve moves because
 the model does. Sums are in float64 and divided once.
 
-Calibration: a Gaussian's optimal sigma^2 is the mean square error E[(x - m)^2] over images,
-sub-pixels and q(z | x), on the *training* split (Rybkin et al. 2021); it is then fixed, and a
+Calibration: an optimal scale is a mean over images, sub-pixels and q(z | x) of the *training*
+split (for a Gaussian sigma^2 = E[(x - m)^2], Rybkin et al. 2021); it is then fixed, and a
 validation or test bound is a bound.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from vae.data.batches import Images, as_real
 from vae.machine import Machine
-from vae.models.likelihoods import bits_per_dim
+from vae.models.bins import bits_per_dim
 from vae.models.vae import VAE, Terms
-from vae.objectives import beta_elbo
+from vae.objectives import Means, Objective
 from vae.seeds import normal
 
 ACTIVE = 0.01
@@ -53,42 +53,68 @@ def calibrate(
     limit: int | None = None,
 ) -> None:
     """Fix the likelihood's scale to the first `limit` images (None: all) of the training split."""
-    if getattr(model.likelihood, "sigma", None) != "optimal":
+    if not model.likelihood.calibrates:
         return
     total, count = 0.0, 0
     options = {"seed": seed, "stream": "calibrate", "batch_size": batch_size, "limit": limit}
     for x, terms in passes(model, images, machine, **options):  # type: ignore[arg-type]
-        error = x - model.likelihood.mean(terms.decoded)
-        total += error.square().sum(dtype=torch.float64).item()
+        total += _sum(model.likelihood.spread(terms.decoded, x))
         count += x.numel()
     model.likelihood.calibrate(total / count)
 
 
 def validate(
-    model: VAE, images: Images, machine: Machine, *, seed: int, batch_size: int, beta: float
+    model: VAE,
+    images: Images,
+    machine: Machine,
+    *,
+    seed: int,
+    batch_size: int,
+    objective: Objective,
+    moments: Mapping[str, tuple[float, float]],
 ) -> dict[str, float | None]:
-    """Means over the split: objective at `beta`, distortion, rate (nats), bits/dim, latents."""
-    sums: dict[str, float] = {}
-    means: list[Tensor] = []
-    mass: float | None = 0.0
+    """Means over the split: distortion, rate (nats), bits/dim, feature difference, latents.
+
+    And the objective at each of the named `moments`, (beta, time in epochs).
+    """
+    sums: dict[str, Tensor] = {}
+    mu: list[Tensor] = []
     options = {"seed": seed, "stream": "valid", "batch_size": batch_size}
     for x, terms in passes(model, images, machine, **options):  # type: ignore[arg-type]
-        log_mass = model.likelihood.log_mass(terms.decoded, x)
-        mass = None if log_mass is None or mass is None else mass - _sum(log_mass)
-        means.append(terms.posterior.mu)
-        for name, values in {
-            "objective": beta_elbo(terms, beta),
-            "distortion": terms.distortion,
-            "rate": terms.rate_per_image(),
-            "mu_mean": terms.posterior.mu.flatten(1).mean(1),
-            "log_var_mean": terms.posterior.log_var.flatten(1).mean(1),
-        }.items():
-            sums[name] = sums.get(name, 0.0) + _sum(values)
-    row: dict[str, float | None] = {name: total / len(images) for name, total in sums.items()}
-    bits = None if mass is None else (mass + sums["rate"]) / len(images)
-    row["bits_per_dim"] = None if bits is None else bits_per_dim(bits, model.dimensions)
-    row["active_units"] = active_units(torch.cat(means))
+        mu.append(terms.posterior.mu)
+        for name, values in _values(model, x, terms, machine, objective).items():
+            sums[name] = sums.get(name, 0.0) + values.sum(0, dtype=torch.float64)
+    mean = {name: total / len(images) for name, total in sums.items()}
+    means = Means(mean["distortion"], mean.pop("rates"), mean["perceptual"])
+    row: dict[str, float | None] = {
+        name: objective(means, beta, time).item() for name, (beta, time) in moments.items()
+    }
+    mass, rate = mean.pop("mass", None), means.rate.sum()
+    row |= {name: value.item() for name, value in mean.items()} | {"rate": rate.item()}
+    bits = None if mass is None else bits_per_dim((mass + rate).item(), model.dimensions)
+    row["bits_per_dim"] = bits
+    row["active_units"] = active_units(torch.cat(mu))
+    if objective.difference is None:
+        row["perceptual"] = None
     return row
+
+
+@torch.no_grad()
+def _values(
+    model: VAE, x: Tensor, terms: Terms, machine: Machine, objective: Objective
+) -> dict[str, Tensor]:
+    """What is averaged over a split, one value an image each, (B,), and rates (B, *latent)."""
+    with machine.autocast():
+        differences = objective.differences(x, model.likelihood.mean(terms.decoded))
+    values = {
+        "distortion": terms.distortion,
+        "rates": terms.rate,
+        "perceptual": differences,
+        "mu_mean": terms.posterior.mu.flatten(1).mean(1),
+        "log_var_mean": terms.posterior.log_var.flatten(1).mean(1),
+    }
+    mass = model.mass(terms, x)
+    return values if mass is None else values | {"mass": mass}
 
 
 def active_units(mu: Tensor) -> int:

@@ -8,7 +8,8 @@ from scipy.ndimage import gaussian_filter
 from vae.data.batches import Images
 from vae.evaluation.bounds import gather, score, ssim, standard_error, summarise
 from vae.machine import Machine
-from vae.models.likelihoods import Bernoulli, Gaussian
+from vae.models.densities import Gaussian
+from vae.models.masses import Bernoulli
 from vae.models.networks import build
 from vae.models.vae import VAE
 from vae.seeds import initialisation, numpy_generator, torch_generator
@@ -60,7 +61,7 @@ def test_the_elbo_is_minus_distortion_minus_rate_and_bits_come_from_the_mass() -
 
 
 def test_bernoulli_reports_no_bits() -> None:
-    vae = model(Bernoulli())
+    vae = model(Bernoulli(binary=False))
     summary = summarise(gather(score(vae, images(), CPU, seed=0, batch_size=16)), 144)
     assert summary["bits_per_dim"] is None
     assert summary["bits_per_dim_se"] is None

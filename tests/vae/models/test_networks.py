@@ -4,25 +4,37 @@ import pytest
 import torch
 
 from vae.models.likelihoods import Gaussian
-from vae.models.networks import HEADS, NETWORKS, build
+from vae.models.networks import HEADS, NETWORKS, build, spatial_shape
 from vae.models.vae import VAE
 from vae.seeds import initialisation, normal
 
 OPTIONS: dict[str, dict[str, object]] = {
     "conv": {"activation": "leaky_relu", "normalisation": "group"},
     "residual": {"blocks": 1},
+    "se_bottleneck": {
+        "base": 4,
+        "blocks": 1,
+        "reduction": 4,
+        "bottleneck": 4,
+        "layer_scale": 1e-6,
+    },
 }
-SIZES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 13, 21), (2, 9, 64)]
+SIZES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 30, 34), (3, 13, 21), (2, 9, 64)]
+WIDTHS = [8, 12, 16]
+KINDS = [*(("vector", head) for head in HEADS), ("spatial", "linear")]
 
 
-def make(name: str, image: tuple[int, int, int], head: str = "linear") -> VAE:
+def make(
+    name: str, image: tuple[int, int, int], head: str = "linear", kind: str = "vector"
+) -> VAE:
+    latent = (5,) if kind == "vector" else spatial_shape(image, len(WIDTHS), 2, 8)
     with initialisation(0):
         encoder, decoder = build(
             name,
             image=image,
-            latent=(5,),
+            latent=latent,
             decoded_channels=image[0],
-            widths=[8, 12, 16],
+            widths=WIDTHS,
             head=head,
             **OPTIONS[name],
         )
@@ -31,7 +43,7 @@ def make(name: str, image: tuple[int, int, int], head: str = "linear") -> VAE:
         decoder,
         Gaussian(1.0),
         image=image,
-        latent=(5,),
+        latent=latent,
         log_var_range=(-6.0, 2.0),
     )
 
@@ -41,15 +53,17 @@ def test_the_options_of_this_test_cover_the_registry() -> None:
 
 
 @pytest.mark.parametrize("image", SIZES, ids=str)
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(("kind", "head"), KINDS)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_shapes_and_gradients(name: str, head: str, image: tuple[int, int, int]) -> None:
-    model = make(name, image, head)
+def test_shapes_and_gradients(
+    name: str, kind: str, head: str, image: tuple[int, int, int]
+) -> None:
+    model = make(name, image, head, kind)
     x = torch.rand(4, *image)
-    terms = model.terms(x, normal((4, 5), 0, "noise"))
+    terms = model.terms(x, normal((4, *model.latent), 0, "noise"))
     assert terms.decoded.shape == x.shape
     assert terms.distortion.shape == (4,)
-    assert terms.rate.shape == (4, 5)
+    assert terms.rate.shape == (4, *model.latent)
     assert terms.rate_per_image().shape == (4,)
     (terms.distortion + terms.rate_per_image()).sum().backward()
     blocked = [name for name, p in model.named_parameters() if p.grad is None]
@@ -57,14 +71,38 @@ def test_shapes_and_gradients(name: str, head: str, image: tuple[int, int, int])
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+@pytest.mark.parametrize("kind", ["vector", "spatial"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_images_of_a_batch_do_not_meet(name: str) -> None:
-    model = make(name, (1, 28, 28)).double().eval()
-    x, noise = torch.rand(3, 1, 28, 28).double(), normal((3, 5), 1, "noise").double()
-    together = model.terms(x, noise)
-    alone = model.terms(x[1:2], noise[1:2])
+def test_images_of_a_batch_do_not_meet(name: str, kind: str) -> None:
+    model = make(name, (1, 28, 28), kind=kind).double().eval()
+    x, noise = torch.rand(3, 1, 28, 28), normal((3, *model.latent), 1, "noise")
+    together = model.terms(x.double(), noise.double())
+    alone = model.terms(x[1:2].double(), noise[1:2].double())
     torch.testing.assert_close(together.distortion[1:2], alone.distortion)
     torch.testing.assert_close(together.rate[1:2], alone.rate)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_training_step_repeats_bit_for_bit(name: str) -> None:
+    """No operation is one that torch calls nondeterministic on a CPU."""
+
+    def gradients() -> list[torch.Tensor]:
+        model = make(name, (3, 30, 34), kind="spatial")
+        generator = torch.Generator().manual_seed(0)
+        terms = model.terms(
+            torch.rand(4, 3, 30, 34, generator=generator),
+            torch.randn(4, *model.latent, generator=generator),
+        )
+        (terms.distortion + terms.rate_per_image()).sum().backward()
+        return [p.grad for p in model.parameters() if p.grad is not None]
+
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("error")
+    try:
+        first, second = gradients(), gradients()
+    finally:
+        torch.set_deterministic_debug_mode(before)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -109,8 +147,72 @@ def test_too_small_images_are_refused(size: int, levels: int) -> None:
         )
 
 
-def test_residual_blocks_start_as_the_identity() -> None:
-    from vae.models.blocks import ResidualBlock
+@pytest.mark.parametrize(
+    ("image", "levels", "shape"),
+    [
+        ((1, 32, 32), 3, (4, 4, 4)),
+        ((3, 28, 28), 3, (4, 4, 4)),
+        ((3, 30, 34), 2, (4, 8, 9)),
+        ((1, 8, 8), 3, (4, 1, 1)),
+    ],
+)
+def test_a_spatial_latent_has_the_places_of_the_padded_image(
+    image: tuple[int, int, int], levels: int, shape: tuple[int, int, int]
+) -> None:
+    assert spatial_shape(image, levels, 4, 2**levels) == shape
 
-    x = torch.randn(2, 8, 5, 5)
-    assert torch.equal(ResidualBlock(8)(x), x)
+
+def test_a_stride_that_the_levels_do_not_reach_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"stride 4, but 3 levels reach stride 8; give as many"):
+        spatial_shape((3, 32, 32), 3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("latent", "head", "complaint"),
+    [
+        ((2, 4, 4), "pool", "pool averages the places away; a spatial latent needs head: linear"),
+        ((2, 4, 3), "linear", "has not the places"),
+        ((2, 4), "linear", "has not the places"),
+    ],
+)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_latent_that_does_not_fit_is_refused(
+    name: str, latent: tuple[int, ...], head: str, complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        build(
+            name,
+            image=(1, 32, 32),
+            latent=latent,
+            decoded_channels=1,
+            widths=WIDTHS,
+            head=head,
+            **OPTIONS[name],
+        )
+
+
+def test_places_are_kept_by_a_spatial_latent() -> None:
+    """Without a normalisation, a changed pixel moves the places around it and no others."""
+    options = {"activation": "silu", "normalisation": "none"}
+    with initialisation(0):
+        encoder, decoder = build(
+            "conv",
+            image=(1, 64, 64),
+            latent=(2, 16, 16),
+            decoded_channels=1,
+            widths=[4, 4],
+            head="linear",
+            **options,
+        )
+    x = torch.rand(1, 1, 64, 64)
+    changed = x.clone()
+    changed[..., 20, 44] += 0.5
+    moved = (encoder(x) != encoder(changed)).any(2).any(1)[0].nonzero()
+    assert len(moved) > 0
+    assert (moved - torch.tensor([5, 11])).abs().max() <= 1
+    z = torch.randn(1, 2, 16, 16)
+    other = z.clone()
+    other[..., 5, 11] += 0.5
+    pixels = (decoder(z) != decoder(other))[0, 0].nonzero()
+    assert len(pixels) > 0
+    assert (pixels - torch.tensor([22, 46])).abs().max() <= 10

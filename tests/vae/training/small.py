@@ -7,9 +7,10 @@ import torch
 
 from vae.data.batches import Augmentation, Images, Place
 from vae.machine import Machine
-from vae.models.likelihoods import Gaussian
+from vae.models.densities import Gaussian
 from vae.models.networks import build
 from vae.models.vae import VAE
+from vae.objectives import PENALTIES, Objective
 from vae.seeds import initialisation, numpy_generator
 from vae.training.loop import EpochReport, Plan, State, fit
 from vae.training.optimiser import OPTIMISERS, Average
@@ -45,16 +46,20 @@ def state(lr: float = 1e-2) -> State:
     return State(model, Average(model, vae(), 0.9), optimiser)
 
 
-def plan(epochs: int = 4, lr: float = 1e-2, beta: float = 1.0) -> Plan:
+def plan(
+    epochs: int = 4, lr: float = 1e-2, beta: float = 1.0, skip_norm: float | None = 1e6
+) -> Plan:
     return Plan(
         seed=0,
         epochs=epochs,
         batch_size=16,
         lr=lr,
         rate_schedule=partial(cosine, end_share=0.1),
+        objective=Objective(PENALTIES["rate"]),
         beta=beta,
         beta_schedule=partial(linear_beta, beta=beta, start=0.0, epochs=2.0),
         clip_norm=50.0,
+        skip_norm=skip_norm,
         augmentation=Augmentation(flip=True, crop_padding=1),
     )
 

@@ -1,9 +1,13 @@
 """The loop learns, repeats itself bit for bit, measures what it says, and stops at NaN."""
 
+import dataclasses
+from functools import partial
+
 import pytest
 import torch
 
 from tests.vae.training import small
+from vae.objectives import PENALTIES, Objective
 from vae.training.loop import Diverged, State, StepReport, best_epoch, fit
 from vae.training.validation import calibrate
 
@@ -55,7 +59,9 @@ def test_the_row_says_what_was_measured() -> None:
         assert 0 <= row["train_clipped_share"] <= 1
         assert row["train_grad_norm"] > 0
         assert 0 <= row["train_active_units"] <= 3
-    assert None not in state.history[0].values()
+        assert row["train_skipped"] == 0
+    absent = {name for name, value in state.history[0].items() if value is None}
+    assert absent == {"train_perceptual", "valid_perceptual"}  # there is no such term
 
 
 def test_the_best_epoch_is_judged_at_the_final_beta() -> None:
@@ -89,6 +95,43 @@ def test_a_loss_that_is_no_number_stops_with_step_rate_and_norm() -> None:
     assert state.history == []
 
 
+def test_skipped_updates_are_counted_and_kept_out_of_the_mean_norm() -> None:
+    state = small.run(small.state(), small.plan(skip_norm=1e-9))
+    first = small.state().model.state_dict()
+    for name, value in state.model.state_dict().items():
+        if value.is_floating_point() and "running" not in name:
+            assert torch.equal(value, first[name]), name
+    assert [row["train_skipped"] for row in state.history] == [6] * 4
+    assert state.history[0]["train_grad_norm"] == 0
+
+
+def test_a_feature_difference_is_trained_and_reported() -> None:
+    """A difference that punishes bright images: with a weight, decoded images are darker."""
+
+    def brightness(x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+        return mean.flatten(1).mean(1)
+
+    rows = []
+    for weight in (0.0, 3e3):
+        objective = Objective(PENALTIES["rate"], brightness, weight)
+        plan = dataclasses.replace(small.plan(epochs=6), objective=objective)
+        rows.append(small.run(small.state(), plan).history[-1])
+    plain, punished = rows
+    assert punished["valid_perceptual"] < plain["valid_perceptual"] - 0.01
+    expected = punished["valid_distortion"] + punished["valid_rate"]
+    expected += 3e3 * punished["valid_perceptual"]
+    assert punished["valid_final_objective"] == pytest.approx(expected)
+
+
+def test_the_validation_objective_has_the_penalty_that_is_trained() -> None:
+    objective = Objective(partial(PENALTIES["capacity"], nats=7.0, epochs=2.0))
+    plan = dataclasses.replace(small.plan(beta=5.0), objective=objective)
+    row = small.run(small.state(), plan).history[0]
+    distortion, rate = row["valid_distortion"], row["valid_rate"]
+    assert row["valid_objective"] == pytest.approx(distortion + 2.5 * abs(rate - 3.5))
+    assert row["valid_final_objective"] == pytest.approx(distortion + 5 * abs(rate - 7))
+
+
 def test_calibration_is_the_root_mean_square_error_of_the_split() -> None:
     from vae.data.batches import as_real
     from vae.seeds import normal
@@ -99,4 +142,4 @@ def test_calibration_is_the_root_mean_square_error_of_the_split() -> None:
     with torch.no_grad():
         terms = model.terms(x, normal((40, 3), 3, "calibrate", 0))
     rmse = (x - terms.decoded).square().mean().sqrt().item()
-    assert model.likelihood.scale() == pytest.approx(rmse, rel=1e-5)
+    assert model.likelihood.sigma() == pytest.approx(rmse, rel=1e-5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vae.training.optimiser import OPTIMISERS, Average, clip
+from vae.training.optimiser import OPTIMISERS, Average, clip, update
 
 
 def with_gradients(*values: list[float]) -> list[nn.Parameter]:
@@ -34,6 +34,30 @@ def test_short_gradients_stay(limit: float | None) -> None:
 
 def test_clip_passes_not_a_number_on() -> None:
     assert math.isnan(clip(with_gradients([math.nan, 1.0]), 1.0).item())
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("bad", [1e6, math.inf, math.nan])
+def test_an_exploded_update_leaves_weights_and_moments_as_they_were(name: str, bad: float) -> None:
+    """Steps with the exploded one in between end where those without it end."""
+    options = {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01}
+    ends = []
+    for gradients in ([1.0, 2.0, -1.0], [1.0, bad, 2.0, -1.0]):
+        weight = nn.Parameter(torch.tensor([1.0, 2.0]))
+        optimiser, left_out = OPTIMISERS[name]([weight], **options), []
+        for value in gradients:
+            weight.grad = torch.full((2,), value)
+            left_out.append(update(optimiser, clip([weight], None), 100.0).item())
+        assert left_out == [float(value is bad) for value in gradients]
+        ends.append(weight.detach())
+    assert torch.equal(*ends)
+
+
+def test_without_a_limit_no_update_is_left_out() -> None:
+    weight = nn.Parameter(torch.tensor([1.0]))
+    weight.grad = torch.tensor([1e6])
+    assert update(torch.optim.SGD([weight], lr=1e-6), clip([weight], None), None).item() == 0
+    assert weight.item() == pytest.approx(0, abs=1e-6)
 
 
 def test_average_follows_its_recursion() -> None:

@@ -1,0 +1,55 @@
+"""What params.yaml may say: its sections, their keys, types and bounds.
+
+A section with a `name` (or `kind`) is one of several classes, chosen by it, and holds only the
+keys of that choice, so no key is idle. There are no defaults: every value stands in the file. A
+field's docstring is its comment there: meaning and unit.
+"""
+
+from pydantic import model_validator
+
+from pipeline.schema.data import Data
+from pipeline.schema.judging import Evaluate, Gallery, Tracking
+from pipeline.schema.kinds import Section
+from pipeline.schema.model import Model
+from pipeline.schema.training import Checkpoints, Objective, Train
+
+__all__ = [
+    "Checkpoints",
+    "Data",
+    "Evaluate",
+    "Gallery",
+    "Model",
+    "Objective",
+    "Params",
+    "Section",
+    "Tracking",
+    "Train",
+]
+
+
+class Params(Section):
+    data: Data
+    """what is learned"""
+    model: Model
+    """what learns it"""
+    objective: Objective
+    """what is minimised: D + beta penalty(R) + weight * feature difference, nats an image"""
+    train: Train
+    """how it is minimised"""
+    checkpoints: Checkpoints
+    """what is kept on the way; changes no result"""
+    evaluate: Evaluate
+    """numbers on the test split"""
+    gallery: Gallery
+    """pictures"""
+    tracking: Tracking
+    """where MLflow keeps its rows; changes no result"""
+
+    @model_validator(mode="after")
+    def _binary_pixels_need_a_mass(self) -> "Params":
+        if self.data.binarize != "none" and self.model.likelihood.name != "bernoulli":
+            raise ValueError(
+                "a density of binary pixels has no bound: with data.binarize choose "
+                "model.likelihood {name: bernoulli}"
+            )
+        return self

@@ -1,0 +1,15 @@
+"""Binary pixels: a grey image read as a table of probabilities and drawn from.
+
+A pixel k in 0..255 becomes 255 with probability k / 255, else 0; as x that is 1 or 0, and a
+Bernoulli likelihood is then a mass. Static: each image is drawn once. Dynamic: training images
+are drawn anew at every step, as augmentation; held-out images once, so that their bound is a
+number (Salakhutdinov & Murray 2008; Burda et al. 2016).
+"""
+
+import numpy as np
+
+
+def binarised(images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """uint8 images of any shape as a draw of 0 and 255."""
+    drawn = generator.integers(0, 255, images.shape, dtype=np.uint8) < images
+    return drawn.astype(np.uint8) * np.uint8(255)

@@ -1,0 +1,71 @@
+"""The best constant image: what a model reaches that ignores its input.
+
+If z says nothing, the decoder can do no better than one image for all: the mean m of the training
+images as they are shown, with their random mirroring and crops, and variances v around it. Per
+image of d sub-pixels, in nats:
+
+    bernoulli                   sum_i H(m_i),  H(p) = -p log p - (1 - p) log(1 - p)
+    gaussian, one sigma for all d/2 log(2 pi sigma^2) + sum_i v_i / (2 sigma^2)
+    gaussian, sigma optimal     d/2 (log(2 pi mean(v)) + 1)
+
+A training whose distortion stands there has collapsed, whatever its curve looks like.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vae.data.batches import Augmentation
+from vae.data.spectrum import moments
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Mean and variance of each sub-pixel over augmented images, (C, H, W), x in [0, 1]."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+
+    def bernoulli(self) -> float:
+        """Distortion under a Bernoulli, nats an image."""
+        p = np.clip(self.mean, 1e-300, 1 - 1e-16)
+        return float(-(p * np.log(p) + (1 - p) * np.log1p(-p)).sum())
+
+    def gaussian(self, sigma: float | None = None) -> float:
+        """Distortion under a Gaussian of that sigma, or (None) of the best one, nats an image."""
+        total, d = float(self.variance.sum()), self.variance.size
+        square = total / d if sigma is None else sigma**2
+        return 0.5 * d * math.log(2 * math.pi * square) + total / (2 * square)
+
+
+def best_constant(images: np.ndarray, augmentation: Augmentation) -> Constant:
+    """The constant of uint8 images (N, C, H, W) under a training's augmentation, exactly."""
+    shape, count = images.shape[1:], len(images)
+    first, second = (sums.reshape(shape) / count for sums in moments(images))
+    mean, square = _augmented(first / 255, augmentation), _augmented(second / 255**2, augmentation)
+    return Constant(mean, square - mean**2)
+
+
+def _augmented(expected: np.ndarray, augmentation: Augmentation) -> np.ndarray:
+    """Expectation over mirroring and crops of a map (C, H, W) of expectations."""
+    if augmentation.flip:
+        expected = (expected + expected[..., ::-1]) / 2
+    padding = augmentation.crop_padding
+    _, height, width = expected.shape
+    padded = np.pad(expected, ((0, 0), (padding, padding), (padding, padding)))
+    shifts = range(2 * padding + 1)
+    crops = [padded[:, i : i + height, j : j + width] for i in shifts for j in shifts]
+    average: np.ndarray = np.mean(crops, axis=0)
+    return average
+
+
+def constant_distortion(constant: Constant, likelihood: str, **options: Any) -> float | None:
+    """Distortion of the best constant under a named likelihood; None where it has no formula."""
+    if likelihood == "bernoulli":
+        return constant.bernoulli()
+    sigma = options.get("sigma")
+    if likelihood == "gaussian" and sigma != "per_pixel":
+        return constant.gaussian(sigma if isinstance(sigma, float) else None)
+    return None

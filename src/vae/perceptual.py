@@ -1,0 +1,64 @@
+"""Feature differences: how unlike two images look to a frozen ImageNet network.
+
+For an image x, the decoded mean m, and the feature maps f_l (C_l, H_l, W_l) of a network's stages:
+
+    P(x, m) = sum_l 1/(H_l W_l) sum_places sum_channels (f_l(x) - f_l(m))^2
+
+vgg16                f_l as they are
+efficientnet_lite0   f_l of unit length along the channels at each place, as in LPIPS (Zhang et
+                     al. 2018), but without its learned weights; a stage adds at most 4
+
+P is no log-likelihood: it has no unit, and D + R + w P is no bound on log p(x). The weight w
+(objectives.py) trades it in nats, and a w for one network says nothing about the other. P is 0 for
+equal images, but also for some that differ: it is no distance, and needs D beside it.
+
+The gradient reaches m alone. Feature differences are added up in float32 at least, whatever the
+network computes in; an image's value does not depend on the others of its batch.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vae.pretrained import features
+
+UNIT_LENGTH = ("efficientnet_lite0",)
+LEAST_SQUARE = 1e-6  # keeps the gradient finite where all features are 0; usual squares: 1e2 - 1e4
+
+
+class Perceptual(nn.Module):
+    """P(x, m) with the network `name` of LOSS_NETWORKS, its weights from a file if one is given.
+
+    Its weights are constants: it belongs beside a model, not in its state dict.
+    """
+
+    def __init__(self, name: str, weights: Path | None = None) -> None:
+        super().__init__()
+        self.features = features(name, weights)
+        self.unit = name in UNIT_LENGTH
+
+    def forward(self, x: Tensor, mean: Tensor) -> Tensor:
+        """(B,), of images and decoded means (B, 1 or 3, H, W) in [0, 1].
+
+        ValueError unless the shapes are equal and the network can look at them.
+        """
+        if x.shape != mean.shape:
+            raise ValueError(f"images {tuple(x.shape)} and means {tuple(mean.shape)} differ")
+        with torch.no_grad():
+            there = self.features(x)
+        here = self.features(mean)
+        pairs = zip(there, here, strict=True)
+        return torch.stack([self._difference(a, b) for a, b in pairs]).sum(0)
+
+    def _difference(self, a: Tensor, b: Tensor) -> Tensor:
+        """One stage's addend (B,)."""
+        a, b = (f.to(torch.promote_types(f.dtype, torch.float32)) for f in (a, b))
+        if self.unit:
+            a, b = unit_length(a), unit_length(b)
+        return (a - b).square().sum(1).mean((1, 2))
+
+
+def unit_length(f: Tensor) -> Tensor:
+    """(B, C, H, W) divided by its length along C; places where all are 0 stay 0."""
+    return f * (f.square().sum(1, keepdim=True) + LEAST_SQUARE).rsqrt()

@@ -1,0 +1,118 @@
+"""IWAE against the exact evidence of a linear-Gaussian model, whose posterior is known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import MultivariateNormal
+
+from vae.data.batches import Images, as_real
+from vae.evaluation.importance import gather, importance, summarise
+from vae.machine import Machine
+from vae.models.densities import Gaussian
+from vae.models.masses import Bernoulli
+from vae.models.vae import VAE
+from vae.seeds import normal, numpy_generator
+
+CPU = Machine("cpu", "fp32", 1)
+SHAPE, LATENT, SIGMA = (1, 2, 3), 2, 0.4
+
+
+class Encoder(nn.Module):
+    """q(z | x) = N(mu(x), v): the true posterior mean and, on purpose, another variance."""
+
+    def __init__(self, weights: Tensor, factor: float) -> None:
+        super().__init__()
+        precision = torch.eye(LATENT) + weights @ weights.T / SIGMA**2
+        self.gain = torch.linalg.solve(precision, weights) / SIGMA**2
+        self.log_var = torch.log(factor * torch.linalg.inv(precision).diagonal())
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu = x.flatten(1) @ self.gain.T
+        return torch.stack([mu, self.log_var.expand_as(mu)], 1)
+
+
+class Decoder(nn.Module):
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__()
+        self.weights = weights
+
+    def forward(self, z: Tensor) -> Tensor:
+        return (z @ self.weights).unflatten(1, SHAPE)
+
+
+def model(factor: float) -> tuple[VAE, Tensor]:
+    weights = normal((LATENT, math.prod(SHAPE)), 0, "weights")
+    vae = VAE(
+        Encoder(weights, factor),  # type: ignore[arg-type]
+        Decoder(weights),  # type: ignore[arg-type]
+        Gaussian(SIGMA, mean="linear"),
+        image=SHAPE,
+        latent=(LATENT,),
+        log_var_range=(-20.0, 20.0),
+    )
+    return vae, weights
+
+
+def images(count: int = 12) -> Images:
+    pixels = numpy_generator(0, "images").integers(0, 256, (count, *SHAPE), dtype=np.uint8)
+    return Images(pixels, "cpu")
+
+
+def bound(vae: VAE, draws: int, at_once: int = 256, count: int = 12) -> dict[str, float | None]:
+    batches = importance(vae, images(), CPU, seed=0, draws=draws, count=count, at_once=at_once)
+    return summarise(gather(batches), math.prod(SHAPE), draws)
+
+
+def evidence(weights: Tensor) -> float:
+    """Mean log p(x) of x = z W + sigma e, exactly."""
+    covariance = weights.T @ weights + SIGMA**2 * torch.eye(math.prod(SHAPE))
+    x = as_real(next(images().in_order(12))).flatten(1)
+    return MultivariateNormal(torch.zeros(len(covariance)), covariance).log_prob(x).mean().item()
+
+
+def test_many_draws_reach_the_exact_evidence() -> None:
+    vae, weights = model(factor=2.0)
+    there = bound(vae, draws=20_000, at_once=50_000)
+    assert there["iwae"] == pytest.approx(evidence(weights), abs=0.02)
+
+
+def test_the_bound_rises_with_the_draws_from_the_elbo() -> None:
+    vae, weights = model(factor=3.0)
+    bounds = [bound(vae, draws)["iwae"] for draws in (1, 10, 1000)]
+    assert bounds[0] < bounds[1] < bounds[2] < evidence(weights) + 0.05
+    assert bound(vae, 1)["iwae_gap"] == pytest.approx(0, abs=1e-6)
+    assert bound(vae, 100)["iwae_gap"] > 0.1
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 40, 4096])
+def test_what_is_computed_at_a_time_changes_nothing(at_once: int) -> None:
+    vae, _ = model(factor=2.0)
+    assert bound(vae, 20, at_once)["iwae"] == pytest.approx(bound(vae, 20)["iwae"], abs=1e-4)
+
+
+def test_the_first_images_are_taken() -> None:
+    vae, _ = model(factor=2.0)
+    assert bound(vae, 20, count=5)["iwae_images"] == 5
+    few = gather(importance(vae, images(), CPU, seed=0, draws=20, count=5, at_once=64))
+    all_ = gather(importance(vae, images(), CPU, seed=0, draws=20, count=12, at_once=64))
+    np.testing.assert_allclose(few.bound, all_.bound[:5], rtol=1e-5)
+
+
+def test_bits_come_from_the_mass_of_pixels() -> None:
+    vae, _ = model(factor=2.0)
+    there = bound(vae, 500)
+    assert there["iwae"] is not None
+    nats = there["iwae"] - math.prod(SHAPE) * math.log(255)  # a wide sigma: mass = density * bin
+    edges_apart = 0.6  # the edge bins are open, so they hold more
+    assert there["iwae_bits_per_dim"] == pytest.approx(
+        -nats / (math.prod(SHAPE) * math.log(2)), abs=edges_apart
+    )
+
+
+def test_without_a_mass_there_are_no_bits() -> None:
+    vae, _ = model(factor=2.0)
+    vae.likelihood = Bernoulli(binary=False)
+    assert bound(vae, 5)["iwae_bits_per_dim"] is None

@@ -1,0 +1,82 @@
+"""Principal axes of encodings against the covariance, planted directions, latents of any shape."""
+
+import numpy as np
+import pytest
+
+from vae.evaluation.latents import directions, leading, rate_per_dimension
+from vae.seeds import numpy_generator
+
+
+def encodings(count: int, *latent: int) -> np.ndarray:
+    """Correlated numbers around a mean that is not zero."""
+    generator = numpy_generator(0, "encodings")
+    size = int(np.prod(latent))
+    mixing = generator.normal(size=(size, size))
+    return (3 + generator.normal(size=(count, size)) @ mixing).reshape(count, *latent)
+
+
+def test_axes_are_the_eigenvectors_of_the_covariance() -> None:
+    mu = encodings(200, 6)
+    mean, axes, scale = directions(mu, 6)
+    values, vectors = np.linalg.eigh(np.cov(mu, rowvar=False, bias=True))
+    np.testing.assert_allclose(mean, mu.mean(0))
+    np.testing.assert_allclose(scale, np.sqrt(values[::-1]))
+    np.testing.assert_allclose(abs(axes @ vectors[:, ::-1]), np.eye(6), atol=1e-9)
+
+
+def test_scales_are_the_standard_deviations_along_the_axes_and_hold_all_variance() -> None:
+    mu = encodings(50, 2, 3, 2)
+    mean, axes, scale = directions(mu, 12)
+    along = np.tensordot(mu - mean, axes, axes=([1, 2, 3], [1, 2, 3]))
+    np.testing.assert_allclose(along.std(0), scale)
+    np.testing.assert_allclose((scale**2).sum(), mu.var(0).sum())
+    assert (np.diff(scale) <= 0).all()
+
+
+@pytest.mark.parametrize("latent", [(12,), (3, 2, 2)], ids=str)
+def test_a_planted_direction_is_found_whatever_the_latents_shape(latent: tuple[int, ...]) -> None:
+    generator = numpy_generator(0, "planted")
+    planted = generator.normal(size=latent)
+    planted /= np.linalg.norm(planted)
+    noise = 0.01 * generator.normal(size=(300, *latent))
+    mu = np.multiply.outer(5 * generator.normal(size=300), planted) + noise + 1
+    mean, axes, scale = directions(mu.astype(np.float32), 2)
+    assert mean.shape == latent
+    assert axes.shape == (2, *latent)
+    assert abs((axes[0] * planted).sum()) == pytest.approx(1, abs=1e-4)
+    assert scale[0] == pytest.approx(5, rel=0.15)
+    assert scale[1] < 0.03
+
+
+def test_the_largest_component_is_positive_so_mirrored_encodings_have_the_same_axes() -> None:
+    mu = encodings(100, 8)
+    _, axes, scale = directions(mu, 8)
+    mean, mirrored, same = directions(-mu, 8)
+    assert (axes[np.arange(8), abs(axes).argmax(1)] > 0).all()
+    np.testing.assert_allclose(mirrored, axes, atol=1e-9)
+    np.testing.assert_allclose(same, scale)
+    np.testing.assert_allclose(mean, -mu.mean(0))
+
+
+@pytest.mark.parametrize(("count", "size", "found"), [(4, 6, 4), (50, 3, 3), (1, 6, 1)])
+def test_there_are_no_more_axes_than_dimensions_or_encodings(
+    count: int, size: int, found: int
+) -> None:
+    _, axes, scale = directions(encodings(count, size), 5)
+    assert axes.shape == (found, size)
+    assert scale.shape == (found,)
+
+
+def test_collapsed_encodings_have_no_spread() -> None:
+    _, axes, scale = directions(np.ones((20, 2, 2, 2), np.float32), 3)
+    assert np.isfinite(axes).all()
+    assert not scale.any()
+
+
+def test_rates_are_means_over_images_and_lead_by_their_size() -> None:
+    rate = np.zeros((3, 2, 1, 2))
+    rate[:, 1, 0, 0] = [1, 2, 3]
+    rate[:, 0, 0, 1] = 5
+    rates = rate_per_dimension(rate)
+    assert rates.tolist() == [0, 5, 2, 0]
+    assert leading(rates).tolist() == [1, 2, 0, 3]
