@@ -21,7 +21,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     write_images(folder / "images")
     data = (
         "data={name: folder, root: ../images, path: '.', channels: 1, centre_crop: true, size: 8,"
-        " valid_share: 0.2, test_share: 0.2, seed: 0, max_broken: 0}"
+        " binarize: none, valid_share: 0.2, test_share: 0.2, seed: 0, max_broken: 0}"
     )
     checkout = Checkout(folder / "project", data, "train.batch_size=16")
     assert checkout.repro() == EVERYTHING

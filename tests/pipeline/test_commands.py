@@ -78,7 +78,10 @@ def test_training_without_data_says_what_to_run(tmp_path: Path) -> None:
 
 def test_a_missing_data_root_names_set_place_and_remedy(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path / "project")
-    data = "data={name: celeba, root: nowhere, binarize: none, crop: centre_140, size: 64, max_broken: 0}"
+    data = (
+        "data={name: celeba, root: nowhere, binarize: none, crop: centre_140, size: 64,"
+        " max_broken: 0}"
+    )
     line = refused(checkout, "python", "-m", "pipeline.source", "-S", data)
     for word in ("CelebA", "nowhere", "list_eval_partition.txt", "VAE_DATA_ROOT"):
         assert word in line
