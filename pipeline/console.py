@@ -5,6 +5,7 @@ line now and then. `command` wraps the main function of every command.
 """
 
 import errno
+import os
 import signal
 import sys
 import time
@@ -32,9 +33,13 @@ def command(main: Callable[[], None]) -> NoReturn:
     try:
         _check_environment()
         main()
+        sys.stdout.flush()
     except UserError as error:
         say(f"error: {error}")
         sys.exit(2)
+    except BrokenPipeError:  # `| head` has seen enough; nothing may be flushed into it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

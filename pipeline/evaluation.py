@@ -1,5 +1,6 @@
 """The evaluate stage: numbers of a trained model on the test split."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from pipeline.schema import Params
 from vae import machine as machines
 from vae.data.batches import Images
 from vae.errors import UserError
-from vae.evaluation import bounds, importance, latents
+from vae.evaluation import bounds, importance, latents, linear
 from vae.figures.chart_png import write_png
 from vae.figures.charts import rate_spectrum
 from vae.models.vae import VAE
-from vae.storage import read_tensors, write_csv, write_json
+from vae.storage import read_array, read_json, read_tensors, write_csv, write_json
 from vae.training import checkpoints
 from vae.training.validation import active_units
 
@@ -36,6 +37,7 @@ def evaluate(params: Params) -> None:
     write_rates(scores)
     report = {"key": key, "model": about["key"], "epoch": about["epoch"], "params": settings}
     numbers = metrics(model, scores) | weigh(model, params, machine)
+    numbers["ppca_bits_per_dim"] = promised(model)
     write_json(files.report("evaluate"), report | {"metrics": numbers})
     runlog.append(files.log_of(key), "end", status="FINISHED")
     projection.send(params.tracking, projection.finished_train_row, projection.evaluate_row)
@@ -141,6 +143,20 @@ def weigh(model: VAE, params: Params, machine: machines.Machine) -> dict[str, fl
     steps = -(-count // max(1, settings.batch_size // draws))
     weighted = importance.gather(progress(batches, steps, f"IWAE-{draws}"))
     return importance.summarise(weighted, model.dimensions, draws)
+
+
+def promised(model: VAE) -> float | None:
+    """bits/dim of probabilistic PCA with as many components as the model has latents."""
+    if model.likelihood.discrete and files.read_spec()["levels"] == 2:
+        return None
+    values = read_array(files.DATA / "spectrum.npy")
+    total = read_json(files.report("data"))["pixels"]["train"]["total_variance"]
+    return linear.ppca_bits_per_dim(
+        values.tolist(),
+        total_variance=total,
+        dimensions=model.dimensions,
+        components=math.prod(model.latent),
+    )
 
 
 def write_rates(scores: bounds.Scores) -> None:

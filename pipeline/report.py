@@ -1,6 +1,6 @@
 """Evidence kept, and the README's numbers made from it.
 
-    python -m pipeline.report keep NAME    keep the run that stands in reports/ as results/NAME
+    python -m pipeline.report keep NAME    keep the run that stands in reports/ (NAME: a preset)
     python -m pipeline.report              write the README's table and picture captions anew
 
 `reports/results/<name>/` holds the metrics files, history and params of a run and a few
@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline import ROOT, files, runlog
+from pipeline import ROOT, files, findings, runlog
 from pipeline.console import command, say
 from vae.errors import UserError
 from vae.storage import read_json, write_json, write_text
@@ -35,18 +35,21 @@ LARGEST_PICTURE = 300_000
 
 
 def keep(name: str) -> None:
-    """Copy the evidence of the run in reports/ and artifacts/model."""
-    run, folder = files.read_run(), RESULTS / name
+    """Copy the evidence of the run in reports/ and artifacts/model; a / in the name is a dot."""
+    run, folder = files.read_run(), RESULTS / name.replace("/", ".")
+    pictures = [
+        path for path in (files.GALLERY / f"{name}.png" for name in PICTURES) if path.exists()
+    ]
+    for path in pictures:
+        if path.stat().st_size > LARGEST_PICTURE:
+            raise UserError(f"larger than {LARGEST_PICTURE:,} bytes", where=str(path.name))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for stage in ("data", "train", "evaluate"):
         shutil.copy(files.report(stage), folder)
     for path in (files.RUN, files.HISTORY, files.MODEL / "params.yaml"):
         shutil.copy(path, folder)
-    for picture in PICTURES:
-        path = files.GALLERY / f"{picture}.png"
-        if path.stat().st_size > LARGEST_PICTURE:
-            raise UserError(f"larger than {LARGEST_PICTURE:,} bytes", where=str(path.name))
+    for path in pictures:
         shutil.copy(path, folder)
     write_json(folder / "machine.json", circumstances(run["key"]))
 
@@ -79,14 +82,14 @@ def section() -> str:
         "",
         _captions(HEADLINE),
     ]
-    return "\n".join(lines)
+    return "\n\n".join(["\n".join(lines), *findings.chapters(RESULTS)])
 
 
 def _row(name: str) -> str:
     train, judged, machine = _evidence(name)
     m = judged["metrics"]
     cells = [
-        f"`{name}`",
+        f"`{name.replace('.', '/')}`",
         "x".join(map(str, train["latent_shape"])),
         f"{train['parameters']:,}",
         f"{train['epochs']} epochs, {machine['training_seconds']} s",
@@ -154,7 +157,7 @@ def main() -> None:
         parser.error("name the results")
     if arguments.action == "keep":
         keep(arguments.name)
-        say(f"kept {(RESULTS / arguments.name).relative_to(ROOT)}")
+        say(f"kept the evidence of {arguments.name} in {RESULTS.relative_to(ROOT)}")
     write_text(README, rendered(README.read_text()))
 
 

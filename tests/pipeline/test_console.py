@@ -3,13 +3,14 @@
 import errno
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from pipeline import console
+from pipeline import ROOT, console
 from vae.errors import UserError
 
 
@@ -49,6 +50,20 @@ def test_a_full_disk_anywhere_is_one_line_and_two(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == (
         "error: sheet.png: No space left on device -> free some and run again\n"
     )
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    code = "from pipeline.console import command; command(lambda: print('x' * 100_000))"
+    done = subprocess.run(
+        ["bash", "-c", f'set -o pipefail; {sys.executable} -c "{code}" | head -c 1'],
+        cwd=ROOT,
+        env={"PYTHONPATH": f"{ROOT}/src:{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "x"
+    assert "Traceback" not in done.stderr
 
 
 def test_other_errors_are_not_swallowed() -> None:

@@ -124,9 +124,10 @@ def write_run(evidence: Evidence, key: str = "k1", judged: str = "k1") -> None:
         {
             "counts": {"train": evidence.train_count},
             "pixels": {"train": {"constant_mse": evidence.constant_mse}},
-            "classes": {"train": {"a": 3, "b": 4}},
+            "classes": {"train": {"ankle boot": 3, "t-shirt": 4}},
         },
     )
+    write_json(files.SPEC, {"classes": ["t-shirt", "ankle boot"]})
     train = {"best_epoch": 40, "constant_distortion": evidence.constant_distortion, "key": key}
     write_json(files.report("train"), train)
     metrics = {"elbo": evidence.elbo, "elbo_se": 2.0, "mse": evidence.mse, "images": 4000}
@@ -152,7 +153,7 @@ def test_the_files_of_a_run_are_its_evidence(project: Path) -> None:
     assert evidence.eigenvalues == tuple(spectrum(RunShape()).tolist())
     assert (evidence.elbo, evidence.mse) == (base.elbo, base.mse)
     assert (evidence.test_count, evidence.memorisation_ratio) == (4000, 0.9)
-    assert evidence.class_counts == (3, 4)
+    assert evidence.class_counts == (4, 3)
     assert evidence.rates == (2.0,) * 16
     assert {f.severity for f in findings_of(evidence)} <= {"note"}
 

@@ -11,7 +11,7 @@ from pipeline import files, gallery
 from pipeline.gallery import ENCODED, Studio, tabs
 from pipeline.schema import Gallery
 from vae.data.batches import Images
-from vae.models.likelihoods import Gaussian
+from vae.models.densities import Gaussian
 from vae.models.networks import build
 from vae.models.vae import VAE
 from vae.seeds import initialisation, numpy_generator

@@ -141,6 +141,7 @@ def test_named_crops_are_those_of_the_preparation() -> None:
         "import pipeline.params, pipeline.preset",
         "import pipeline.source",
         "import pipeline.summary",
+        "import pipeline.diagnose",
         "import train, evaluate",
     ],
 )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vae.models.likelihoods import Gaussian
+from vae.models.densities import Gaussian
 from vae.models.networks import HEADS, NETWORKS, build, spatial_shape
 from vae.models.vae import VAE
 from vae.seeds import initialisation, normal

@@ -1,0 +1,202 @@
+"""Failures that only other images, or samples, show: overfitting, the wrong epoch, bad samples.
+
+Distances, precision, recall and coverage are those of the shipped prior's samples under one
+feature network, beside the same network's floor (real images against real ones).
+"""
+
+import math
+
+import numpy as np
+
+from vae.evaluation import symptoms
+from vae.evaluation.evidence import Evidence, Missing, Proof, Remedy, required
+
+RISES_AGAIN = 0.05  # of the gain, from the best epoch to the end
+PRIOR_GAP = 3.0  # samples over reconstructions: good fitted priors 1.1-2.6, N(0, I) 5-77
+ABOVE_FLOOR = 5.0  # floors: a gap that is large against what real images show
+ALIKE = 0.5  # of the spread of real images: half of what differs is gone
+LOW_COVERAGE, HIGH_PRECISION = 0.1, 0.5  # one good mode; a hole in the prior has low precision too
+IMBALANCE = 0.3  # Cohen's w, "medium"; a judge that mistakes a fifth of a class has 0.09
+STARVED = 0.25  # of a class's share in the data
+CERTAIN = 5.0  # standard deviations of chi-square: few samples prove little
+COPIES = 0.5  # fresh draws lie about as far as a test image, 1, and copies at 0
+SUM_TOLERANCE = 0.01  # of the total: rounding of a log's last digit is less
+TINY = 1e-300
+
+STRONGER_PRIOR = "a prior fitted to the encodings repairs it; a higher rate price narrows it"
+
+
+def overfitting(evidence: Evidence) -> Proof | None:
+    valid = required(symptoms.objective(evidence, "valid"), "a held-out loss of the epochs")
+    train = required(symptoms.objective(evidence, "train"), "a training loss of the epochs")
+    later = valid.from_epoch(symptoms.settled_from(evidence))
+    if len(later) < symptoms.END + 2:
+        raise Missing(f"{symptoms.END + 2} epochs at the final beta")
+    best = int(later.values.argmin())
+    gain, jitter = symptoms.gain(evidence, "valid", valid), symptoms.jitter(evidence, later)
+    if later.lost <= max(RISES_AGAIN * gain, 3 * jitter):
+        return None
+    epoch = float(later.epochs[best])
+    at_best = float(np.interp(epoch, train.epochs, train.values))
+    if train.end >= at_best:
+        return None
+    return Proof(
+        {"best_epoch": epoch, "rise": later.lost, "train_fall": at_best - train.end},
+        f"since epoch {epoch:g} the held-out objective has risen by {later.lost:.3g} and that of "
+        f"training fell by {at_best - train.end:.3g}: the images are learned by heart",
+        [
+            Remedy("train.augment", "{flip: true, crop_padding: 2}", "more images"),
+            Remedy("train.epochs", str(max(1, round(epoch))), "stop there"),
+            Remedy("train.optimiser.weight_decay", "0.0001", "smaller weights"),
+        ],
+    )
+
+
+def false_minimum(evidence: Evidence) -> Proof | None:
+    """A checkpoint chosen by a loss whose beta was still rising."""
+    if evidence.beta_end_epoch is None and symptoms.curve(evidence, "beta") is None:
+        raise Missing("beta of the epochs")
+    settled = symptoms.settled_from(evidence)
+    split, final = symptoms.watched(evidence, "valid", "train")
+    chosen = evidence.best_epoch
+    if chosen is None:
+        naive = symptoms.curve(evidence, f"{split}_objective")
+        naive = required(naive, "the epoch that was chosen, or a loss to choose it by")
+        chosen = int(naive.epochs[naive.values.argmin()])
+    if chosen >= settled:
+        return None
+    later = final.from_epoch(settled)
+    if not len(later):
+        raise Missing("epochs at the final beta")
+    best = float(later.epochs[later.values.argmin()])
+    there = float(np.interp(chosen, final.epochs, final.values))
+    if there <= later.values.min():
+        return None
+    return Proof(
+        {"chosen_epoch": float(chosen), "annealed_from": float(settled), "best_epoch": best},
+        f"epoch {chosen} has the lowest loss because beta was still low; at the final beta it "
+        f"has {there:.5g}, and epoch {best:g} {later.values.min():.5g}",
+        [
+            Remedy("objective.beta_schedule", "{name: constant}", "one loss for all epochs"),
+            Remedy("checkpoints.keep_every", "1", "keep every epoch to choose from"),
+        ],
+        "warning" if evidence.best_epoch is None else None,  # nobody may have chosen so
+    )
+
+
+def under_regularised(evidence: Evidence) -> Proof | None:
+    samples = required(evidence.sample_distance, "the distance of samples")
+    own = required(evidence.reconstruction_distance, "the distance of reconstructions")
+    floor = evidence.floor_distance or 0.0
+    if samples < PRIOR_GAP * own or samples - own < ABOVE_FLOOR * floor:
+        return None
+    numbers = {"sample_distance": samples, "reconstruction_distance": own, "floor": floor}
+    return Proof(
+        numbers,
+        f"reconstructions stand at {own:.3g}, samples of the prior "
+        f"{evidence.prior or 'N(0, I)'} at {samples:.3g}: it draws z where no image was encoded "
+        f"(the prior gap). {STRONGER_PRIOR}",
+        _narrower(evidence),
+    )
+
+
+def _narrower(evidence: Evidence) -> list[Remedy]:
+    beta = symptoms.final_beta(evidence) or 1.0
+    remedies = [Remedy("objective.beta", f"{2 * beta:g}", "encodings closer to the prior")]
+    if evidence.latent_shape is not None and len(evidence.latent_shape) == 1:
+        half = max(1, evidence.latent_shape[0] // 2)
+        remedies.append(Remedy("model.latent.dim", str(half), "fewer holes to fall into"))
+    return remedies
+
+
+def samples_alike(evidence: Evidence) -> Proof | None:
+    spread, precision = evidence.sample_diversity, evidence.precision
+    covered = evidence.recall if evidence.coverage is None else evidence.coverage
+    if spread is None and (precision is None or covered is None):
+        raise Missing("the diversity of samples, or their precision with coverage or recall")
+    alike = spread is not None and spread < ALIKE
+    one_mode = (
+        precision is not None
+        and covered is not None
+        and precision >= HIGH_PRECISION
+        and covered < LOW_COVERAGE
+    )
+    if not alike and not one_mode:
+        return None
+    known = {"sample_diversity": spread, "precision": precision, "coverage": covered}
+    numbers = {name: value for name, value in known.items() if value is not None}
+    text = ", ".join(f"{name} {value:.2g}" for name, value in numbers.items())
+    return Proof(
+        numbers,
+        f"samples resemble each other more than images do ({text}): the decoder answers with the "
+        "mean of what it knows",
+        [
+            Remedy("objective.beta", "1.0", "no more than the ELBO's own price"),
+            Remedy(
+                "model.likelihood",
+                "{name: gaussian, sigma: optimal, mean: linear}",
+                "detail gets the price that the error sets",
+            ),
+        ],
+    )
+
+
+def class_imbalance(evidence: Evidence) -> Proof | None:
+    data = np.array(required(evidence.class_counts, "the classes of the data"), float)
+    drawn = np.array(required(evidence.sample_class_counts, "the classes of samples"), float)
+    data, drawn = data[data > 0], drawn[data > 0]
+    count, classes = drawn.sum(), len(data)
+    expected = data / data.sum() * count
+    chi_square = float(((drawn - expected) ** 2 / expected).sum())
+    certain = chi_square > classes - 1 + CERTAIN * math.sqrt(2 * (classes - 1))
+    effect = math.sqrt(chi_square / count)
+    worst = int((drawn / expected).argmin())
+    starved = drawn[worst] < STARVED * expected[worst]
+    if not certain or not (effect > IMBALANCE or starved):
+        return None
+    return Proof(
+        {"chi_square": chi_square, "effect": effect, "rarest_class": float(worst)},
+        f"the classes of {count:.0f} samples differ from the data's (chi-square "
+        f"{chi_square:.4g}, w {effect:.2g}); class {worst} has {drawn[worst]:.0f} where "
+        f"{expected[worst]:.0f} are due. {STRONGER_PRIOR}",
+        _narrower(evidence),
+    )
+
+
+def memorisation(evidence: Evidence) -> Proof | None:
+    ratio = required(evidence.memorisation_ratio, "the nearest training images of samples")
+    if ratio >= COPIES:
+        return None
+    beta = symptoms.final_beta(evidence) or 1.0
+    return Proof(
+        {"memorisation_ratio": ratio},
+        f"samples lie at {ratio:.2g} of a test image's distance from the training images: they "
+        "are copies",
+        [
+            Remedy("train.augment", "{flip: true, crop_padding: 2}", "more images"),
+            Remedy("objective.beta", f"{2 * beta:g}", "less room to learn by heart"),
+        ],
+    )
+
+
+def totals_do_not_add_up(evidence: Evidence) -> Proof | None:
+    """The total is not D + b R: running means and last values are mixed, as logs often do."""
+    symptoms.require_plain(evidence)
+    names = ("train_objective", "train_distortion", "train_rate")
+    found = [[symptoms.number(row, name) for name in (*names, "beta")] for row in evidence.history]
+    whole = [row for row in found if None not in row[:3]]
+    if not whole:
+        raise Missing("total, reconstruction and KL of the epochs")
+    total, distortion, rate, beta = np.array(whole, float).T
+    if np.isnan(beta).any():  # then the best one for all epochs
+        beta = np.full_like(rate, max(0.0, (total - distortion) @ rate / max(rate @ rate, TINY)))
+    size = np.maximum(np.abs(total), np.abs(distortion))
+    off = float(np.median(np.abs(total - distortion - beta * rate) / np.maximum(size, TINY)))
+    if off < SUM_TOLERANCE:
+        return None
+    return Proof(
+        {"median_difference": off},
+        f"total - (reconstruction + b KL) is {off:.1%} of the total: the columns mix means over "
+        "an epoch with values of its last batch, or have other terms; nothing is concluded from "
+        "their sum",
+    )
