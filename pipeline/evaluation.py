@@ -1,9 +1,6 @@
 """The evaluate stage: numbers of a trained model on the test split."""
 
 import math
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,15 +10,14 @@ from pipeline.closure import code_digest
 from pipeline.console import progress, table
 from pipeline.params import to_tree
 from pipeline.schema import Params
+from pipeline.shipped import find_checkpoint, open_model, open_split, resolve
+from pipeline.verdict import write_verdict
 from vae import machine as machines
-from vae.data.batches import Images
-from vae.errors import UserError
 from vae.evaluation import bounds, importance, latents, linear
 from vae.figures.chart_png import write_png
 from vae.figures.charts import rate_spectrum
 from vae.models.vae import VAE
-from vae.storage import read_array, read_json, read_tensors, write_csv, write_json
-from vae.training import checkpoints
+from vae.storage import read_array, read_json, write_csv, write_json
 from vae.training.validation import active_units
 
 FOLDER = files.FIGURES / "evaluate"
@@ -39,6 +35,7 @@ def evaluate(params: Params) -> None:
     numbers = metrics(model, scores) | weigh(model, params, machine)
     numbers["ppca_bits_per_dim"] = promised(model)
     write_json(files.report("evaluate"), report | {"metrics": numbers})
+    write_verdict()
     runlog.append(files.log_of(key), "end", status="FINISHED")
     projection.send(params.tracking, projection.finished_train_row, projection.evaluate_row)
 
@@ -51,63 +48,6 @@ def evaluate_checkpoint(params: Params, name: str) -> str:
     numbers = metrics(model, score(model, params, machine)) | weigh(model, params, machine)
     shown = [(key, "none" if value is None else f"{value:.5g}") for key, value in numbers.items()]
     return f"{where}, epoch {about['epoch']}\n{table(shown)}"
-
-
-def find_checkpoint(name: str) -> tuple[Mapping[str, Any], dict[str, Any], str]:
-    """Weights and description of best | last | epoch:N | a path."""
-    shipped = {"best": files.BEST, "last": files.LAST}
-    if name.startswith("epoch:"):
-        key = files.read_run()["key"]
-        found = [
-            file
-            for file in checkpoints.stored(files.RESUME / key)
-            if str(file.epoch) == name.removeprefix("epoch:")
-        ]
-        if not found:
-            kept = [file.epoch for file in checkpoints.stored(files.RESUME / key)]
-            raise UserError(
-                f"no checkpoint of that epoch; kept are {kept}",
-                where=f"--checkpoint {name}",
-                remedy="choose one of these, or train with a smaller checkpoints.keep_every",
-            )
-        return *checkpoints.shipped(found[0]), str(found[0].path.name)
-    path = shipped.get(name, Path(name))
-    if not path.is_file():
-        raise UserError(
-            "no such weights file",
-            where=f"--checkpoint {name}",
-            remedy="best | last | epoch:N | the path of a file; `dvc repro train` makes them",
-        )
-    return *read_tensors(path), str(path)
-
-
-def open_model(
-    path: Path, device: machines.DeviceName
-) -> tuple[VAE, dict[str, Any], machines.Machine]:
-    """The shipped model, what it says of itself, and the machine to judge it on, in fp32."""
-    files.read_run()
-    machine = resolve(device)
-    tensors, about = read_tensors(path)
-    return from_tensors(tensors, about, machine, str(path)), about, machine
-
-
-def resolve(device: machines.DeviceName) -> machines.Machine:
-    try:
-        return machines.resolve(device, "fp32", None)
-    except ValueError as error:
-        raise UserError(str(error), where="evaluate.device") from None
-
-
-def open_split(name: str, model: VAE, device: str) -> Images:
-    """A prepared split; UserError if it is not of the model's image shape."""
-    images = Images.open(files.DATA / f"{name}.npy", device)
-    if images.shape != model.image:
-        raise UserError(
-            f"the model is for images {model.image}, the data are {images.shape}",
-            where="artifacts/data",
-            remedy="evaluate it with the params that it was trained with",
-        )
-    return images
 
 
 def score(model: VAE, params: Params, machine: machines.Machine) -> bounds.Scores:

@@ -26,6 +26,7 @@ LAST = MODEL / "last.safetensors"
 
 FIGURES = REPORTS / "figures"
 GALLERY = REPORTS / "gallery"
+DIAGNOSIS = REPORTS / "diagnosis.md"
 
 
 def report(stage: str) -> Path:

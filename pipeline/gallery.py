@@ -17,10 +17,10 @@ from torch import Tensor
 from pipeline import files, params, projection, runlog
 from pipeline.closure import code_digest
 from pipeline.console import command
-from pipeline.evaluation import open_model, open_split
 from pipeline.params import to_tree
 from pipeline.pictures import as_bytes
 from pipeline.schema import Gallery, Params
+from pipeline.shipped import open_model, open_split
 from vae.data.batches import Images, as_real
 from vae.evaluation.latents import directions, leading
 from vae.figures.chart_png import write_png

@@ -5,6 +5,7 @@ serve the live run, the resume, and a store that lost everything. Times, speed, 
 commit come from the run's log; without it they are `unknown` or left out.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,14 @@ def finished_train_row(experiment: str) -> Row:
 def evaluate_row(experiment: str) -> Row:
     """The evaluation that reports/evaluate.json holds, under its model's row."""
     report = read_json(files.report("evaluate"))
-    return _child("evaluate", report, experiment, files.FIGURES / "evaluate", report["metrics"])
+    row = _child("evaluate", report, experiment, files.FIGURES / "evaluate", report["metrics"])
+    verdict = read_json(files.report("diagnosis"))
+    found = [item["name"] for item in verdict["findings"] if item["severity"] != "note"]
+    return dataclasses.replace(
+        row,
+        tags={**row.tags, "diagnosis": ", ".join(found) or "nothing wrong is proven"},
+        artifacts=[*row.artifacts, (files.report("diagnosis"), ""), (files.DIAGNOSIS, "")],
+    )
 
 
 def gallery_row(experiment: str) -> Row:

@@ -32,6 +32,7 @@ def summary() -> str:
             "reconstruction",
             f"MSE {metrics['mse']:.5f}, PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}",
         ),
+        ("diagnosis", _verdict()),
         ("gallery", "open reports/gallery/index.html"),
         ("tracking", "`make ui` (or `mlflow ui`), then http://localhost:5000"),
     ]
@@ -45,6 +46,12 @@ def _likelihood(model: dict[str, Any], train: dict[str, Any]) -> str:
     implied = train["implied_sigma2_at_beta_1"]
     weight = "" if implied is None else f" (beta sigma^2 = {implied:.3g})"
     return f"{name}, sigma {train['sigma']:.4f}{weight}"
+
+
+def _verdict() -> str:
+    findings = read_json(files.report("diagnosis"))["findings"]
+    found = [item["title"] for item in findings if item["severity"] != "note"]
+    return f"{', '.join(found) or 'nothing wrong is proven'} (reports/diagnosis.md)"
 
 
 def _bits(run: dict[str, Any], metrics: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from pipeline.identity import SECTIONS, describe
 from pipeline.params import render
 from pipeline.row import Row
 from pipeline.schema import Params
+from pipeline.watch import Watch
 from vae import machine as machines
 from vae.data.batches import Images
 from vae.errors import UserError
@@ -53,6 +54,7 @@ class Session:
     folder: Path
     params: Params
     tracker: tracking.Tracker
+    constant: float | None
 
 
 def train(params: Params) -> None:
@@ -128,7 +130,15 @@ def open_session(
         folder=folder,
         params=params,
         tracker=tracking.connect(params.tracking.uri, params.tracking.enabled),
+        constant=cost_of_constant(params, train_images, plan),
     )
+
+
+def cost_of_constant(params: Params, images: Images, plan: Plan) -> float | None:
+    """Distortion of the best constant image, where the likelihood has a formula for it."""
+    likelihood = params.model.likelihood
+    constant = best_constant(images.mapped, plan.augmentation)
+    return constant_distortion(constant, likelihood.name, **options(likelihood))
 
 
 @contextmanager
@@ -185,6 +195,7 @@ def run_epochs(session: Session) -> None:
     done, total = session.state.epoch * steps, session.plan.epochs * steps
     if done == total:
         return
+    watch = Watch(session.run, session.constant)
     with bar(total, "train", initial=done) as advance:
         for report in fit(
             session.state, session.plan, session.train, session.valid, session.machine
@@ -192,6 +203,7 @@ def run_epochs(session: Session) -> None:
             if isinstance(report, EpochReport):
                 keep(session, report)
                 say(line(session, report))
+                watch.look(session.state.history)
             else:
                 advance()
 
@@ -306,11 +318,7 @@ def summary(session: Session) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "latent_shape": list(model.latent),
         "beta": session.plan.beta,
-        "constant_distortion": constant_distortion(
-            best_constant(session.train.mapped, session.plan.augmentation),
-            likelihood.name,
-            **options(likelihood),
-        ),
+        "constant_distortion": session.constant,
         "sigma": sigma,
         "implied_sigma2_at_beta_1": implied,
         "epochs": state.epoch,
