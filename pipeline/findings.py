@@ -34,16 +34,17 @@ def collapse(results: Path) -> str:
             "",
             "A study of CIFAR-10 over latent sizes trained mean binary cross-entropy + summed KL "
             "and called totals of 0.6604-0.6609 with a KL of 0.000000 stable. A mean over "
-            f"{d} sub-pixels beside a sum over latents weighs the rate {d} times: `beta: {d}` "
-            "here. Nothing is worth coding at that price, and the decoder learns the mean image "
-            "of the padded crops: the best constant image costs, computed exactly from the "
-            "pixels, what the training ends at. The twin has the same network, data, batches and "
-            "optimiser; only the units are mended (beta 1 on sums, a Gaussian whose sigma is "
-            "found, two epochs of warm-up).",
+            f"{d} sub-pixels beside a sum over latents weighs the rate {d} times: "
+            f"`beta: {_dimensions(study)}` here. Nothing is worth coding at that price, and the "
+            "decoder learns the mean image of the padded crops: the best constant image costs, "
+            "computed exactly from the pixels, what the training ends at. The twin has the same "
+            "network, data, batches and optimiser; only the units are mended (beta 1 on sums, a "
+            "Gaussian whose sigma is found, two epochs of warm-up).",
             "",
             *_study_table(study, _evidence(results / REPAIRED)),
             "",
-            f"{_epochs(study)} of the published 50 epochs, latent 128, {_machine(study)}. "
+            f"{_epochs(study)} of the published 50 epochs (`train.epochs`), latent 128, "
+            f"{_machine(study)}. "
             "Totals of training, rate and units of validation, errors of the test split.",
             "",
             "| collapsed | repaired |",

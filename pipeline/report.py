@@ -115,9 +115,9 @@ def _captions(name: str) -> str:
     resolved = machine["machine"]
     return "\n".join(
         [
-            f"All on the test split ({judged['metrics']['images']:,} images for `{name}`), ± one "
+            f"All on the test split ({judged['metrics']['images']:,} images), ± one "
             "standard error over images; bits/dim from the exact mass of 8-bit bins and the "
-            "ELBO with beta 1. Trained on "
+            f"ELBO with beta 1. `{name}` was trained on "
             f"{resolved['threads']} CPU cores in {resolved['precision']}, "
             f"{machine['images_per_second']:,.0f} images/s, beta {train['beta']:g}, sigma "
             f"{train['sigma']:.4f} at the end.",
