@@ -2,7 +2,7 @@
 
 The floors, from the ground up; each uses only those below it:
 
-    evaluation   bounds, importance, latents: what a trained model is worth
+    evaluation   bounds, importance, latents, features, fidelity, diagnosis: what a model is worth
     training     schedules, optimiser, loop, checkpoints: how it gets there
     objectives   means and weights -> a loss
     perceptual   feature differences between images and decoded means
