@@ -9,6 +9,8 @@ and of its reconstruction from z = mu, cut to [0, 1]:
 
     MSE    mean over sub-pixels of (x - m)^2
     PSNR   10 log10(1 / MSE), decibels; a perfect image is counted with the MSE of 1e-10
+    shuffled PSNR   the PSNR of the image decoded from another image's mu (the next of the batch):
+           as high as the PSNR, z says nothing that the decoder heeds
     SSIM   structural similarity with an 11x11 Gaussian window of sigma 1.5 (smaller where the
            image is), K = (0.01, 0.03), mean over places and channels (Wang et al. 2004)
 
@@ -44,6 +46,7 @@ class Scores:
     mass: np.ndarray | None
     mu: np.ndarray
     mse: np.ndarray
+    shuffled_mse: np.ndarray
     ssim: np.ndarray
 
 
@@ -56,12 +59,14 @@ def score(
         mass = model.mass(terms, x)
         with torch.no_grad(), machine.autocast():
             decoded = model.mean_image(terms.posterior.mu).float()
+            others = torch.roll(decoded, 1, dims=0)
         yield Scores(
             distortion=_array(terms.distortion),
             rate=_array(terms.rate),
             mass=None if mass is None else _array(mass),
             mu=_array(terms.posterior.mu),
             mse=_array((x - decoded).square().flatten(1).mean(1)),
+            shuffled_mse=_array((x - others).square().flatten(1).mean(1)),
             ssim=_array(ssim(x, decoded)),
         )
 
@@ -76,6 +81,7 @@ def gather(batches: Iterable[Scores]) -> Scores:
         mass=np.concatenate(mass) if mass else None,
         mu=np.concatenate([part.mu for part in parts]),
         mse=np.concatenate([part.mse for part in parts]),
+        shuffled_mse=np.concatenate([part.shuffled_mse for part in parts]),
         ssim=np.concatenate([part.ssim for part in parts]),
     )
 
@@ -90,7 +96,8 @@ def summarise(scores: Scores, dimensions: int) -> dict[str, float | None]:
         "rate": rate,
         "bits_per_dim": None if scores.mass is None else (scores.mass + rate) / bits,
         "mse": scores.mse,
-        "psnr": -10 * np.log10(np.maximum(scores.mse, LEAST_MSE)),
+        "psnr": _decibels(scores.mse),
+        "shuffled_psnr": _decibels(scores.shuffled_mse),
         "ssim": scores.ssim,
     }
     summary: dict[str, float | None] = {}
@@ -98,6 +105,11 @@ def summarise(scores: Scores, dimensions: int) -> dict[str, float | None]:
         summary[name] = None if array is None else float(array.mean())
         summary[f"{name}_se"] = None if array is None else standard_error(array)
     return summary
+
+
+def _decibels(mse: np.ndarray) -> np.ndarray:
+    values: np.ndarray = -10 * np.log10(np.maximum(mse, LEAST_MSE))
+    return values
 
 
 def standard_error(values: np.ndarray) -> float:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from vae.data.batches import Images
+from vae.data.batches import Images, as_real
 from vae.evaluation.bounds import gather, score, ssim, standard_error, summarise
 from vae.machine import Machine
 from vae.models.densities import Gaussian
@@ -58,6 +58,32 @@ def test_the_elbo_is_minus_distortion_minus_rate_and_bits_come_from_the_mass() -
     assert summary["bits_per_dim"] == pytest.approx(nats / (144 * np.log(2)))
     psnr = np.mean([10 * np.log10(1 / mse) for mse in scores.mse])
     assert summary["psnr"] == pytest.approx(psnr)
+
+
+def test_shuffled_codes_tell_whether_the_decoder_heeds_them() -> None:
+    """Equal where the decoder gives one image for all; lower where it draws what it is told."""
+    vae = model(Gaussian(0.3))
+    with torch.no_grad():
+        vae.decoder.stem.weight.zero_()
+    deaf = summarise(gather(score(vae, images(), CPU, seed=0, batch_size=16)), 144)
+    assert deaf["shuffled_psnr"] == pytest.approx(deaf["psnr"])
+
+    x = as_real(next(images(16).in_order(16)))
+    codes = torch.arange(16.0)[:, None].expand(16, 4)
+
+    class Copyist(torch.nn.Module):
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            return x[z[:, 0].round().long().clamp(0, 15)]
+
+    class Numberer(torch.nn.Module):
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            return torch.stack([codes, torch.full_like(codes, -8.0)], 1)
+
+    vae.encoder, vae.decoder = Numberer(), Copyist()  # type: ignore[assignment]
+    told = summarise(gather(score(vae, images(16), CPU, seed=0, batch_size=16)), 144)
+    assert told["psnr"] == pytest.approx(100)
+    assert told["shuffled_psnr"] is not None
+    assert told["shuffled_psnr"] < 10
 
 
 def test_bernoulli_reports_no_bits() -> None:
