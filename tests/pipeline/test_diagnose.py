@@ -216,7 +216,8 @@ def test_every_remedy_is_a_change_that_params_accept(name: str) -> None:
     tree = params.read(ROOT / "params.yaml")
     for finding in findings_of(PATIENTS[name].change(healthy())):
         for cure in finding.remedies:
-            params.parse(params.override(tree, [f"{cure.key}={cure.value}"]))
+            cured = params.parse(params.override(tree, [f"{cure.key}={cure.value}"]))
+            assert cure.key.split(".")[0] in params.to_tree(cured)
 
 
 def test_a_strangers_verdict_covers_every_entry(tmp_path: Path) -> None:
