@@ -27,9 +27,17 @@ class Terminated(SystemExit):
     """SIGTERM as an exception, so that files are closed and the tracker's row is marked."""
 
 
+class _Shield:
+    """Whether a signal has to wait, and the one that does."""
+
+    depth = 0
+    waiting: int | None = None
+
+
 def command(main: Callable[[], None]) -> NoReturn:
     """Run a command: UserError becomes one line and exit code 2, Ctrl-C exit code 130."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _on_signal)
     try:
         _check_environment()
         main()
@@ -51,8 +59,33 @@ def command(main: Callable[[], None]) -> NoReturn:
     sys.exit(0)
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated(128 + number)
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    """Raise, or wait for the end of `undisturbed`; a second signal does not wait."""
+    if _Shield.depth and _Shield.waiting is None:
+        _Shield.waiting = number
+        return
+    _raise(number)
+
+
+def _raise(number: int) -> NoReturn:
+    _Shield.waiting = None
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated(128 + number)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM take effect at the end of the block.
+
+    For libraries that do not expect an exception just anywhere, in their imports and
+    transactions.
+    """
+    _Shield.depth += 1
+    try:
+        yield
+    finally:
+        _Shield.depth -= 1
+        if not _Shield.depth and _Shield.waiting is not None:
+            _raise(_Shield.waiting)
 
 
 def _check_environment() -> None:

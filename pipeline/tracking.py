@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import ROOT, store
-from pipeline.console import say, warn
+from pipeline.console import say, undisturbed, warn
 from pipeline.row import (
     PICTURES,
     RUNNING,
@@ -103,6 +103,10 @@ class Tracker:
                 self._try(row)
 
     def _try(self, row: Row) -> bool:
+        with undisturbed():
+            return self._project(row)
+
+    def _project(self, row: Row) -> bool:
         try:
             self._link = self._link or Link(self._place)
             whole = self._link.project(row)

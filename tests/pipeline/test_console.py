@@ -16,9 +16,11 @@ from vae.errors import UserError
 
 @pytest.fixture(autouse=True)
 def own_signal_handler() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 def ends(main: Callable[[], None]) -> int:
@@ -74,6 +76,35 @@ def test_other_errors_are_not_swallowed() -> None:
 def test_interrupts_and_sigterm_have_their_codes() -> None:
     assert ends(raises(KeyboardInterrupt())) == 130
     assert ends(lambda: os.kill(os.getpid(), signal.SIGTERM)) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_waits_for_the_end_of_an_undisturbed_block(number: int, code: int) -> None:
+    done = []
+
+    def main() -> None:
+        with console.undisturbed():
+            with console.undisturbed():
+                os.kill(os.getpid(), number)
+            done.append("inner")
+        done.append("after")
+
+    assert ends(main) == code
+    assert done == ["inner"]
+
+
+def test_a_second_signal_does_not_wait() -> None:
+    done = []
+
+    def main() -> None:
+        with console.undisturbed():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("one")
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("two")
+
+    assert ends(main) == 128 + signal.SIGTERM
+    assert done == ["one"]
 
 
 def test_progress_passes_everything_on_and_prints_plain_lines(
