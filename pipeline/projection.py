@@ -115,6 +115,24 @@ def finished_train_row(experiment: str) -> Row:
     )
 
 
+def prior_row(experiment: str) -> Row:
+    """The priors that reports/prior.json holds, under their model's row.
+
+    Their numbers are of the validation split; the model's row shows those of the shipped one.
+    """
+    report = read_json(files.report("prior"))
+    metrics = report["metrics"]
+    row = _child("prior", report, experiment, files.FIGURES / "prior", metrics)
+    shown = ("two_sample", "marginal_kl")
+    best = _numbers(metrics[metrics["shipped"]])
+    return dataclasses.replace(
+        row,
+        tags={**row.tags, "prior": metrics["shipped"]},
+        headline={f"valid_prior_{name}": best[name] for name in shown if name in best},
+        artifacts=[*row.artifacts, (files.PRIORS, ""), (files.PRIOR / "curves.csv", "")],
+    )
+
+
 def evaluate_row(experiment: str) -> Row:
     """The evaluation that reports/evaluate.json holds, under its model's row."""
     report = read_json(files.report("evaluate"))

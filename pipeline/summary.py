@@ -71,6 +71,7 @@ def bring_up_to_date() -> None:
     makers = (
         projection.data_row,
         projection.finished_train_row,
+        projection.prior_row,
         projection.evaluate_row,
         projection.gallery_row,
     )

@@ -11,6 +11,7 @@ from pipeline.schema.data import Data
 from pipeline.schema.judging import Evaluate, Gallery, Tracking
 from pipeline.schema.kinds import Section
 from pipeline.schema.model import Model
+from pipeline.schema.prior import Prior
 from pipeline.schema.training import Checkpoints, Objective, Train
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Model",
     "Objective",
     "Params",
+    "Prior",
     "Section",
     "Tracking",
     "Train",
@@ -38,6 +40,8 @@ class Params(Section):
     """how it is minimised"""
     checkpoints: Checkpoints
     """what is kept on the way; changes no result"""
+    prior: Prior
+    """what z is drawn from: distributions fitted to encodings of the training split"""
     evaluate: Evaluate
     """numbers on the test split"""
     gallery: Gallery

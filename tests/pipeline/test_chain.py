@@ -9,7 +9,7 @@ from tests.checkout import Checkout, write_images
 
 pytestmark = pytest.mark.timeout(900)
 
-LATER = ["train", "evaluate", "gallery"]
+LATER = ["train", "prior", "evaluate", "gallery"]
 EVERYTHING = ["source", "prepare", *LATER]
 OUTPUTS = ("artifacts/data", "artifacts/model", "artifacts/source.json", "reports", "dvc.lock")
 
@@ -125,7 +125,7 @@ def test_a_clone_that_pulled_needs_no_raw_data_and_makes_its_rows_again(
     assert clone.digests(*OUTPUTS) == chain.digests(*OUTPUTS)
     clone.run("python", "-m", "pipeline.summary")
     rows = clone.run("python", "-c", ROWS)
-    assert rows.split() == ["evaluate", "gallery", "prepare", "train", "unknown"]
+    assert rows.split() == ["evaluate", "gallery", "prepare", "prior", "train", "unknown"]
 
 
 ROWS = """

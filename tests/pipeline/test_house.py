@@ -24,6 +24,7 @@ from vae.models.blocks import ACTIVATIONS, NORMALISATIONS
 from vae.models.likelihoods import LIKELIHOODS
 from vae.models.networks import HEADS, NETWORKS
 from vae.objectives import PENALTIES
+from vae.priors.fits import FITS
 from vae.seeds import numpy_generator
 from vae.training.loop import EpochReport, fit
 from vae.training.optimiser import OPTIMISERS
@@ -34,6 +35,7 @@ SCRIPTS = {
     "source": "pipeline/source.py",
     "prepare": "pipeline/prepare.py",
     "train": "train.py",
+    "prior": "pipeline/prior.py",
     "evaluate": "evaluate.py",
     "gallery": "pipeline/gallery.py",
 }
@@ -129,6 +131,10 @@ def test_choices_are_the_registries_keys(
     section: type[schema.Section], field: str, registry: Collection[str]
 ) -> None:
     assert choices(section, field) == set(registry)
+
+
+def test_named_priors_are_the_registrys_keys() -> None:
+    assert typing.get_args(schema.prior.PriorName) == tuple(FITS)
 
 
 def test_named_crops_are_those_of_the_preparation() -> None:

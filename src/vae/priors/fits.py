@@ -131,7 +131,8 @@ def fit_flow(
     for report in flow.train((rows - mean) / scale, flow.Plan(**plan), seed, machine):
         yield Step(report.step, report.steps, report.step, report.loss)
     about = {"steps": report.steps, "loss": report.loss}
-    yield Fitted(Flow(latent, mean, scale, report.model, integration_steps, machine, about))
+    device = machine.device
+    yield Fitted(Flow(latent, mean, scale, report.model, integration_steps, device, about))
 
 
 # The simplest first: a tie goes to the earlier one.

@@ -184,19 +184,18 @@ def _report(step: int, plan: Plan, loss: float, model: Velocity) -> Trained:
 
 @torch.inference_mode()
 def draw(
-    model: Velocity, count: int, steps: int, seed: int, temperature: float, machine: Machine
+    model: Velocity, count: int, steps: int, seed: int, temperature: float, device: str
 ) -> Tensor:
     """Draws x_1 (count, n) from noise of standard deviation `temperature`, `steps` Heun steps.
 
     Block b of the draws comes from (seed, "prior flow", b) and is always computed whole, so that
-    fewer draws are the first of more, bit for bit.
+    fewer draws are the first of more, bit for bit. In fp32, whatever the training's precision.
     """
     blocks = []
     for block in range(math.ceil(count / DRAWS_AT_ONCE)):
         shape = (DRAWS_AT_ONCE, model.size)
-        noise = normal(shape, seed, "prior flow", block).to(machine.device)
-        with machine.autocast():
-            blocks.append(_integrate(model, temperature * noise, steps).cpu())
+        noise = normal(shape, seed, "prior flow", block).to(device)
+        blocks.append(_integrate(model, temperature * noise, steps).cpu())
     return torch.cat(blocks)[:count] if blocks else torch.empty(0, model.size)
 
 

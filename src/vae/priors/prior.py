@@ -129,14 +129,14 @@ class Flow:
     scale: Tensor
     velocity: flow.Velocity
     integration_steps: int
-    machine: Machine
+    device: str
     fit: Mapping[str, Any]
     name: ClassVar[str] = "flow"
 
     def sample(self, count: int, seed: int, temperature: float = 1.0) -> np.ndarray:
         _check_draw(count, temperature)
         draws = flow.draw(
-            self.velocity, count, self.integration_steps, seed, temperature, self.machine
+            self.velocity, count, self.integration_steps, seed, temperature, self.device
         )
         return _shaped((self.mean + self.scale * draws).numpy(), self.latent)
 
@@ -172,7 +172,7 @@ class Flow:
         velocity.load_state_dict(weights)
         velocity.to(machine.device).requires_grad_(False)
         steps, mean, scale = about["integration_steps"], tensors["mean"], tensors["scale"]
-        return cls(latent, mean, scale, velocity, steps, machine, about["fit"])
+        return cls(latent, mean, scale, velocity, steps, machine.device, about["fit"])
 
 
 def flat(codes: np.ndarray, latent: Shape) -> np.ndarray:

@@ -74,5 +74,5 @@ def test_a_poor_fit_lowers_the_bound_and_never_lifts_it(count: int) -> None:
 
 def test_n_0_i_itself_bounds_by_nothing_and_a_flow_not_at_all() -> None:
     assert marginal_kl_bound(Standard((6,)), clusters(50, 0)) == pytest.approx((0, 0), abs=1e-12)
-    flow = Flow((6,), torch.zeros(6), torch.ones(6), Velocity(6, 4, 1), 1, MACHINE, {})
+    flow = Flow((6,), torch.zeros(6), torch.ones(6), Velocity(6, 4, 1), 1, "cpu", {})
     assert marginal_kl_bound(flow, clusters(5, 0)) is None

@@ -86,7 +86,7 @@ def test_temperature_scales_covariances_about_the_means() -> None:
 
 def test_an_untrained_flow_draws_standard_codes_at_any_temperature() -> None:
     velocity = flow.Velocity(3, 8, 1)
-    prior = Flow((3,), torch.zeros(3), torch.ones(3), velocity, 60, MACHINE, {})
+    prior = Flow((3,), torch.zeros(3), torch.ones(3), velocity, 60, "cpu", {})
     for temperature in (1.0, 0.5):
         draws = prior.sample(5000, 0, temperature)
         assert draws.std() == pytest.approx(temperature, rel=0.03)
