@@ -101,6 +101,16 @@ def density_coverage(
     return float(counts.sum()) / (k * len(y)), float((counts > 0).double().mean())
 
 
+def local_density(queries: np.ndarray, references: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
+    """1/k #{i: y_j in B(x_i)} (Q,) of queries y (Q, F): density's share of each, in any number."""
+    x, y = as_tensor(references, k + 1), as_tensor(queries, 1)
+    centre = x.mean(0)
+    x, y = x - centre, y - centre
+    # The same margin as in `density_coverage`.
+    reach = torch.from_numpy(squared_radii(references, k)) + ROUNDING * x.square().sum(1).max()
+    return torch.cat([(rows <= reach).sum(1) for _, rows in _squared_rows(y, x)]).numpy() / k
+
+
 def memorisation_ratio(samples: np.ndarray, held_out: np.ndarray, train: np.ndarray) -> float:
     """Median distance of samples to the nearest of `train`, over that of held-out images.
 
