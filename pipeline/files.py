@@ -27,6 +27,7 @@ LAST = MODEL / "last.safetensors"
 FIGURES = REPORTS / "figures"
 GALLERY = REPORTS / "gallery"
 DIAGNOSIS = REPORTS / "diagnosis.md"
+RESULTS = REPORTS / "results"
 
 
 def report(stage: str) -> Path:
