@@ -40,7 +40,7 @@ format: install  ## write the code in its one format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-prove: install  ## the long proofs (100 kills); writes reports/prove.json
+prove: install  ## the long proofs (100 kills, the diagnosis on real trainings); writes reports/prove.json
 	@$(RUN) -m tests.proofs run
 
 ui: install  ## open the tracker: http://localhost:5000

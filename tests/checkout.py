@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from pipeline import ROOT, params
+from pipeline import ROOT, files, params
 from pipeline.preset import preset
 from vae.storage import write_text
 
@@ -101,6 +102,13 @@ class Checkout:
             for file in sorted(files)
             if file.is_file()
         }
+
+
+def relocate(patch: pytest.MonkeyPatch, root: Path) -> None:
+    """Let the stages of this process read and write below `root`, until the patch is undone."""
+    for name, path in vars(files).items():
+        if isinstance(path, Path) and name != "ROOT":
+            patch.setattr(files, name, root / path.relative_to(files.ROOT))
 
 
 def write_images(folder: Path, count: int = 60, size: int = 10) -> None:
