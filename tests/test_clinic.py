@@ -63,7 +63,12 @@ def test_the_params_of_every_case_are_valid(name: str) -> None:
 
 
 def verdict(*findings: str) -> dict[str, Any]:
-    return {"findings": list(findings), "accusations": list(findings), "seconds": 1.0}
+    accusations = [name for name in findings if name not in casebook.NOTES]
+    return {
+        "findings": {name: {} for name in findings},
+        "accusations": accusations,
+        "seconds": 1.0,
+    }
 
 
 def test_a_missed_disease_and_an_accused_healthy_run_lower_the_rates() -> None:

@@ -18,6 +18,7 @@ from tests.clinic.course import Case
 NOTES = frozenset({"clipping_inert", "unused_latents", "wide_sigma", "totals_do_not_add_up"})
 DIGITS = Cohort("digits")
 FEW_DIGITS = Cohort("digits", train=150)
+HANDFUL = Cohort("digits", train=60)
 GARMENTS = Cohort("fashion_mnist", train=2000, valid=400, test=500)
 
 FROM_THE_START = "objective.beta_schedule={name: constant}"
@@ -71,10 +72,16 @@ DISEASES = {
         f"{COLLAPSE} effective_beta",
         "class_imbalance",
     ),
-    "units closed early": disease(
-        Case(DIGITS, ("objective.beta_schedule={name: linear, start: 300.0, epochs: 6.0}",)),
-        "partial_collapse",
-        "under_trained samples_alike class_imbalance",
+    "narrow encoder": disease(
+        Case(
+            DIGITS,
+            (
+                "model.network={name: conv, widths: [16, 2], activation: silu,"
+                " normalisation: batch, head: pool}",
+            ),
+        ),
+        "over_regularised",
+        "samples_alike class_imbalance",
     ),
     "dead decoder": disease(
         Case(
@@ -118,9 +125,9 @@ DISEASES = {
         LOST,
     ),
     "stopped early": disease(
-        Case(DIGITS, ("train.epochs=8", "train.optimiser.lr=0.0005", FROM_THE_START, STEADY)),
+        Case(DIGITS, ("train.epochs=10", "train.optimiser.lr=0.0001", FROM_THE_START, STEADY)),
         "under_trained",
-        "class_imbalance",
+        LOST,
     ),
     "exploded": disease(
         Case(DIGITS, ("train.optimiser.lr=1000000000.0", *UNGUARDED)), "not_a_number"
@@ -131,7 +138,11 @@ DISEASES = {
         "clipping_inert",
         twin=Case(DIGITS, ("train.clip_norm=100.0",)),
     ),
-    "steps left out": disease(Case(DIGITS, ("train.skip_norm=80.0",)), "updates_skipped"),
+    "steps left out": disease(
+        Case(DIGITS, ("train.optimiser.lr=0.001", "train.skip_norm=100.0", STEADY)),
+        "updates_skipped",
+        "under_trained fluctuation class_imbalance",
+    ),
     "chosen while beta rose": disease(
         Case(DIGITS, ("objective.beta_schedule.epochs=12.0",), chosen_by="valid_objective"),
         "false_minimum",
@@ -147,23 +158,9 @@ DISEASES = {
         Case(DIGITS, ("model.log_var_range=[-1.0, 10.0]",)), "saturated_log_variance"
     ),
     "latent too large": disease(
-        Case(DIGITS, ("model.latent.dim=60", sigma(0.25))),
+        Case(DIGITS, ("model.latent.dim=40", sigma(0.7))),
         "unused_latents",
-        twin=Case(DIGITS, (sigma(0.25),)),
-    ),
-    "wandering weights": disease(
-        Case(
-            DIGITS,
-            (
-                SMOOTH,
-                "train.optimiser.lr=0.02",
-                "train.optimiser.betas=[0.9, 0.8]",
-                "train.batch_size=32",
-                *RAW,
-            ),
-        ),
-        "fluctuation",
-        f"{LOST} learning_rate_too_high",
+        "samples_alike class_imbalance",
     ),
     "spikes": disease(
         Case(DIGITS, (SMOOTH, sigma(0.1), "train.optimiser.lr=0.1", *RAW)),
@@ -184,8 +181,8 @@ DISEASES = {
     ),
     "copies": disease(
         Case(
-            FEW_DIGITS,
-            (*BY_HEART, "objective.beta=0.1"),
+            HANDFUL,
+            (SMOOTH, "objective.beta=0.01", "train.epochs=200", "train.batch_size=20"),
             prior="exemplars",
             chosen_by="train_objective",
         ),

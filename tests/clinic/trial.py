@@ -17,14 +17,14 @@ from typing import Any
 
 from pipeline.closure import code_digest
 from pipeline.proven import rate
-from tests.clinic.casebook import DISEASES, HEALTHY, NOTES
+from tests.clinic.casebook import DISEASES, HEALTHY, NOTES, Disease
 from tests.clinic.cohorts import Cohort, Judged, admitted, judged
 from tests.clinic.course import Case, examine, machine
 from vae.storage import digest_of, read_json, write_json
 
 WORKERS = 2
-SCRIPT = "tests/clinic/trial.py"
-Verdict = dict[str, Any]  # findings, accusations (no notes; those on the way too), seconds
+SCRIPT = "tests/clinic/course.py"  # what verdicts depend on; the casebook only lists cases
+Verdict = dict[str, Any]  # findings: numbers by name, accusations: no notes, those on the way
 
 
 def cases() -> dict[str, Case]:
@@ -67,7 +67,7 @@ def attend(case: Case, folder: Path) -> Verdict:
         stack.enter_context(admitted(case.cohort, folder / str(os.getpid())))
         diagnosis, told = examine(case, _judge(case.cohort))
     return {
-        "findings": sorted(finding.name for finding in diagnosis.findings),
+        "findings": {item.name: dict(item.numbers) for item in diagnosis.findings},
         "accusations": sorted(
             told | {finding.name for finding in diagnosis.findings if finding.severity != "note"}
         ),
@@ -89,8 +89,8 @@ def proof(found: Mapping[str, Verdict]) -> dict[str, Any]:
         diseases[name] = {
             "must": sorted(disease.must),
             "may": sorted(disease.may),
-            "found": [item for item in sick["findings"] if item not in NOTES - disease.must],
-            "twin_found": [item for item in twin["findings"] if item not in NOTES],
+            "found": _names(sick, disease),
+            "twin_found": _names(twin, disease),
         }
     detected = [set(entry["must"]) <= set(entry["found"]) for entry in diseases.values()]
     accused = {name: found[key_of(case)]["accusations"] for name, case in HEALTHY.items()}
@@ -101,3 +101,8 @@ def proof(found: Mapping[str, Verdict]) -> dict[str, Any]:
         "sensitivity": rate("found", sum(detected), len(detected)),
         "specificity": rate("clean", sum(not names for names in accused.values()), len(accused)),
     }
+
+
+def _names(verdict: Verdict, disease: Disease) -> list[str]:
+    """Findings without the notes that anyone may raise, unless the note is the disease."""
+    return sorted({*verdict["findings"], *verdict["accusations"]} - (NOTES - disease.must))
