@@ -26,8 +26,9 @@ repro: install  ## run the chain of params.yaml (dvc repro) and show what came o
 	@$(RUN) -m dvc repro
 	@$(RUN) -m pipeline.summary
 
-test: install  ## run the test suite
-	@$(RUN) -m pytest -q
+# A file's tests stay in one process, for their fixtures' sake; the heavy files come first.
+test: install  ## run the test suite, in two processes
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: install  ## format, lint, types, layers, freshness of the proofs
 	@$(BIN)/ruff format --check .

@@ -197,7 +197,7 @@ def test_every_preset_is_valid_and_takes_a_real_step(
     shape = SHAPES.get(chosen.data.name, (3, size, size))
     pixels = numpy_generator(0, "preset").integers(0, 256, (8, *shape), dtype=np.uint8)
     small = params.parse(params.override(params.to_tree(chosen), ["train.batch_size=8"]))
-    place = machine.resolve("cpu", "auto", None)
+    place = machine.resolve("cpu", "auto", 1)
     levels = 256 if small.data.binarize == "none" else 2
     state = assembly.build_state(small.model, small.train, shape, levels, place)
     images = Images(pixels, "cpu")
