@@ -26,8 +26,9 @@ repro: install  ## run the chain of params.yaml (dvc repro) and show what came o
 	@$(RUN) -m dvc repro
 	@$(RUN) -m pipeline.summary
 
-test: install  ## run the test suite
-	@$(RUN) -m pytest -q
+# A file's tests stay in one process, for their fixtures' sake; the heavy files come first.
+test: install  ## run the test suite, in two processes
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: install  ## format, lint, types, layers, freshness of the proofs
 	@$(BIN)/ruff format --check .
@@ -40,7 +41,7 @@ format: install  ## write the code in its one format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-prove: install  ## the long proofs (100 kills); writes reports/prove.json
+prove: install  ## the long proofs (100 kills, the diagnosis on real trainings); writes reports/prove.json
 	@$(RUN) -m tests.proofs run
 
 ui: install  ## open the tracker: http://localhost:5000

@@ -1,39 +1,73 @@
-"""The evaluate stage: numbers of a trained model on the test split."""
+"""The evaluate stage: numbers of a trained model and its priors on held-out images.
+
+reports/evaluate.json    the test split: ELBO and its parts, IWAE, latents, and the headline of the
+                         first judge for the shipped prior's samples
+reports/judges.json      all distances: by judge, split, and what was compared (judging.py)
+reports/diagnosis.*      the verdict
+artifacts/samples        the images that the judges saw
+"""
 
 import math
+import shutil
+from collections.abc import Mapping
 
 import torch
 
-from pipeline import files, projection, runlog
+from pipeline import files, judges, judging, projection, runlog
 from pipeline.assembly import from_tensors
 from pipeline.closure import code_digest
-from pipeline.console import progress, table
+from pipeline.console import progress, table, warn
+from pipeline.failure_inputs import show_failures
 from pipeline.params import to_tree
+from pipeline.sampling import Renderer
 from pipeline.schema import Params
-from pipeline.shipped import find_checkpoint, open_model, open_split, resolve
+from pipeline.shipped import (
+    find_checkpoint,
+    open_model,
+    open_prior,
+    open_split,
+    resolve,
+)
 from pipeline.verdict import write_verdict
 from vae import machine as machines
 from vae.evaluation import bounds, importance, latents, linear
 from vae.figures.chart_png import write_png
 from vae.figures.charts import rate_spectrum
 from vae.models.vae import VAE
+from vae.priors.aggregate import marginal_kl_bound
+from vae.priors.prior import Prior
 from vae.storage import read_array, read_json, write_csv, write_json
 from vae.training.validation import active_units
 
 FOLDER = files.FIGURES / "evaluate"
+SPLITS = ("valid", "test")
 
 
 def evaluate(params: Params) -> None:
     """Score the shipped best weights and write the stage's outputs."""
     model, about, machine = open_model(files.BEST, params.evaluate.device)
-    settings = to_tree(params, "evaluate")
-    key = projection.child_key("evaluate", about["key"], settings, code_digest("evaluate.py"))
+    settings, code = to_tree(params, "evaluate"), code_digest("evaluate.py")
+    beside = {stage: read_json(files.report(stage))["key"] for stage in ("prior", "extractor")}
+    key = projection.child_key("evaluate", about["key"], settings | beside, code)
     runlog.start(files.log_of(key), "evaluate", machine.as_dict())
-    scores = score(model, params, machine)
-    write_rates(scores)
-    report = {"key": key, "model": about["key"], "epoch": about["epoch"], "params": settings}
-    numbers = metrics(model, scores) | weigh(model, params, machine)
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    scores = {split: score(model, params, machine, split) for split in SPLITS}
+    write_rates(scores["test"])
+    numbers = metrics(model, scores["test"]) | weigh(model, params, machine)
     numbers["ppca_bits_per_dim"] = promised(model)
+    priors = {name: open_prior(name, machine) for name in files.read_priors()["fitted"]}
+    numbers |= information(scores["test"], priors)
+    made = make(model, params, machine, scores, priors)
+    courts = convene(params, made)
+    trees = {court.judge.name: judging.judge(court, made) for court in courts}
+    write_json(files.report("judges"), trees)
+    if courts:
+        numbers |= judging.headline(
+            courts[0].judge.name, trees[courts[0].judge.name], made.shipped
+        )
+    show_failures(courts[0] if courts else None, model, params, scores, made)
+    report = {"key": key, "model": about["key"], "epoch": about["epoch"], "code": code}
+    report |= beside | {"params": settings}
     write_json(files.report("evaluate"), report | {"metrics": numbers})
     write_verdict()
     runlog.append(files.log_of(key), "end", status="FINISHED")
@@ -45,23 +79,27 @@ def evaluate_checkpoint(params: Params, name: str) -> str:
     tensors, about, where = find_checkpoint(name)
     machine = resolve(params.evaluate.device)
     model = from_tensors(tensors, about, machine, where)
-    numbers = metrics(model, score(model, params, machine)) | weigh(model, params, machine)
+    scores = score(model, params, machine, "test")
+    numbers = metrics(model, scores) | weigh(model, params, machine)
     shown = [(key, "none" if value is None else f"{value:.5g}") for key, value in numbers.items()]
     return f"{where}, epoch {about['epoch']}\n{table(shown)}"
 
 
-def score(model: VAE, params: Params, machine: machines.Machine) -> bounds.Scores:
+def score(model: VAE, params: Params, machine: machines.Machine, split: str) -> bounds.Scores:
     settings = params.evaluate
-    images = open_split("test", model, machine.device)
+    images = open_split(split, model, machine.device)
     size = settings.batch_size
     batches = bounds.score(model, images, machine, seed=settings.seed, batch_size=size)
-    return bounds.gather(progress(batches, -(-len(images) // size), "evaluate"))
+    return bounds.gather(progress(batches, -(-len(images) // size), f"score {split}"))
 
 
 def metrics(model: VAE, scores: bounds.Scores) -> dict[str, float | None]:
     """The headline numbers of the test split."""
+    low, high = model.log_var_range
+    clamped = (scores.log_var <= low) | (scores.log_var >= high)
     return bounds.summarise(scores, model.dimensions) | {
         "active_units": active_units(torch.from_numpy(scores.mu)),
+        "log_var_clamped": float(clamped.mean()),
         "images": len(scores.mse),
     }
 
@@ -83,6 +121,60 @@ def weigh(model: VAE, params: Params, machine: machines.Machine) -> dict[str, fl
     steps = -(-count // max(1, settings.batch_size // draws))
     weighted = importance.gather(progress(batches, steps, f"IWAE-{draws}"))
     return importance.summarise(weighted, model.dimensions, draws)
+
+
+def information(scores: bounds.Scores, priors: Mapping[str, Prior]) -> dict[str, float | None]:
+    """What the codes say of the images, and how far their distribution is from N(0, I)."""
+    found: dict[str, float | None] = {
+        "mutual_information": latents.index_information(scores.mu, scores.log_var, scores.z),
+        "mutual_information_ceiling": math.log(len(scores.mu)),
+    }
+    known = [marginal_kl_bound(prior, scores.z) for prior in priors.values()]
+    best = max((bound for bound in known if bound), default=(None, None))
+    return found | {"marginal_kl_bound": best[0], "marginal_kl_bound_se": best[1]}
+
+
+def convene(params: Params, made: judging.Made) -> list[judging.Court]:
+    """The judges that passed their test, the one of the headline first."""
+    fewest = min(map(len, made.reconstructions.values()))
+    if fewest < judges.LEAST:
+        warn(f"a split of {fewest} images, fewer than {judges.LEAST}: nothing is judged")
+        return []
+    settings = params.evaluate
+    fast = resolve(settings.device, precision="auto")
+    opened = [judges.open_judge(name, params, fast) for name in judges.approved(params)]
+    rest = (settings.batch_size, settings.seed, settings.samples)
+    return [judging.Court(judge, *rest) for judge in opened]
+
+
+def make(
+    model: VAE,
+    params: Params,
+    machine: machines.Machine,
+    scores: Mapping[str, bounds.Scores],
+    priors: Mapping[str, Prior],
+) -> judging.Made:
+    """Reconstructions of both splits, samples of every prior, further ones of the shipped."""
+    settings, known = params.evaluate, files.read_priors()
+    renderer = Renderer(model, machine, settings.batch_size, known["temperature"])
+    count, seed = settings.samples, settings.seed
+    for folder in (files.SAMPLES, files.RECONSTRUCTIONS):
+        shutil.rmtree(folder, ignore_errors=True)
+    return judging.Made(
+        reconstructions={
+            split: renderer.write(files.RECONSTRUCTIONS / f"{split}.npy", scored.mu)
+            for split, scored in scores.items()
+        },
+        samples={name: renderer.samples(prior, count, seed) for name, prior in priors.items()},
+        codes={
+            name: prior.sample(count, seed, known["temperature"]) for name, prior in priors.items()
+        },
+        shipped=known["shipped"],
+        repeats=tuple(
+            renderer.more(priors[known["shipped"]], count, seed + number)
+            for number in range(1, settings.repeats)
+        ),
+    )
 
 
 def promised(model: VAE) -> float | None:

@@ -24,9 +24,17 @@ HISTORY = MODEL / "history.csv"
 BEST = MODEL / "best.safetensors"
 LAST = MODEL / "last.safetensors"
 
+EXTRACTOR = ARTIFACTS / "extractor"
+CLASSIFIER = EXTRACTOR / "classifier.safetensors"
+SAMPLES = ARTIFACTS / "samples"
+RECONSTRUCTIONS = ARTIFACTS / "reconstructions"
+PRIOR = ARTIFACTS / "prior"
+PRIORS = PRIOR / "prior.json"
+
 FIGURES = REPORTS / "figures"
 GALLERY = REPORTS / "gallery"
 DIAGNOSIS = REPORTS / "diagnosis.md"
+RESULTS = REPORTS / "results"
 
 
 def report(stage: str) -> Path:
@@ -49,9 +57,24 @@ def read_run() -> dict[str, Any]:
     return _described(RUN, "no trained model", "run `dvc repro train`")
 
 
+def read_priors() -> dict[str, Any]:
+    """What the fitted priors are (model, fitted, shipped, temperature).
+
+    UserError if there are none, or if they belong to another model than the shipped one.
+    """
+    about = _described(PRIORS, "no fitted prior", "run `dvc repro prior`")
+    if about["model"] != read_run()["key"]:
+        raise UserError(
+            f"the priors are of another model, {about['model']}",
+            where="artifacts/prior",
+            remedy="run `dvc repro prior`",
+        )
+    return about
+
+
 def _described(path: Path, what: str, remedy: str) -> dict[str, Any]:
     if not path.exists():
-        raise UserError(what, where=str(path.parent.relative_to(ROOT)), remedy=remedy)
+        raise UserError(what, where=f"{path.parent.relative_to(ARTIFACTS.parent)}", remedy=remedy)
     description: dict[str, Any] = read_json(path)
     return description
 

@@ -47,6 +47,26 @@ def data_row(experiment: str) -> Row:
     )
 
 
+def extractor_row(experiment: str) -> Row:
+    """The judges that artifacts/extractor holds: a row of their own, beside the data's."""
+    report = read_json(files.report("extractor"))
+    spec = read_json(files.SPEC)
+    history = files.EXTRACTOR / "history.csv"
+    tests = {f"test.{name}": found for name, found in report["tests"].items() if found}
+    return Row(
+        key=report["key"],
+        name=f"{spec['name']} judges {report['key'][:8]}",
+        stage="extractor",
+        experiment=f"{experiment}-data",
+        status="FINISHED",
+        params=to_flat(report["params"]),
+        tags=_surroundings(report["key"]) | {"data": spec["digest"]},
+        history=read_csv(history) if history.exists() else (),
+        metrics=_numbers(report["metrics"] | tests),
+        artifacts=[(files.EXTRACTOR, ""), (files.FIGURES / "extractor", "")],
+    )
+
+
 def train_row(
     run: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
@@ -108,10 +128,37 @@ def _train_artifacts() -> list[tuple[Path, str]]:
 
 
 def finished_train_row(experiment: str) -> Row:
-    """The training that artifacts/model holds, from its outputs alone."""
-    history: Sequence[Mapping[str, Any]] = read_csv(files.HISTORY)
-    return train_row(
-        read_json(files.RUN), history, "FINISHED", experiment, files.FIGURES / "train"
+    """The training that artifacts/model holds, from its outputs alone, with its verdict."""
+    run, history = read_json(files.RUN), read_csv(files.HISTORY)
+    row = train_row(run, history, "FINISHED", experiment, files.FIGURES / "train")
+    return dataclasses.replace(row, tags={**row.tags, **_verdict(run["key"])})
+
+
+def _verdict(key: str) -> dict[str, str]:
+    """The tag `diagnosis`, if this model has been diagnosed."""
+    path = files.report("diagnosis")
+    verdict = read_json(path) if path.exists() else {}
+    if verdict.get("model") != key:
+        return {}
+    found = [item["name"] for item in verdict["findings"] if item["severity"] != "note"]
+    return {"diagnosis": ", ".join(found) or "nothing wrong is proven"}
+
+
+def prior_row(experiment: str) -> Row:
+    """The priors that reports/prior.json holds, under their model's row.
+
+    Their numbers are of the validation split; the model's row shows those of the shipped one.
+    """
+    report = read_json(files.report("prior"))
+    metrics = report["metrics"]
+    row = _child("prior", report, experiment, files.FIGURES / "prior", metrics)
+    shown = ("two_sample", "marginal_kl")
+    best = _numbers(metrics[metrics["shipped"]])
+    return dataclasses.replace(
+        row,
+        tags={**row.tags, "prior": metrics["shipped"]},
+        headline={f"valid_prior_{name}": best[name] for name in shown if name in best},
+        artifacts=[*row.artifacts, (files.PRIORS, ""), (files.PRIOR / "curves.csv", "")],
     )
 
 
@@ -119,13 +166,22 @@ def evaluate_row(experiment: str) -> Row:
     """The evaluation that reports/evaluate.json holds, under its model's row."""
     report = read_json(files.report("evaluate"))
     row = _child("evaluate", report, experiment, files.FIGURES / "evaluate", report["metrics"])
-    verdict = read_json(files.report("diagnosis"))
-    found = [item["name"] for item in verdict["findings"] if item["severity"] != "note"]
+    distances = _numbers(_by_count(read_json(files.report("judges"))))
     return dataclasses.replace(
         row,
-        tags={**row.tags, "diagnosis": ", ".join(found) or "nothing wrong is proven"},
+        tags={**row.tags, **_verdict(report["model"])},
+        metrics={**row.metrics, **distances},
         artifacts=[*row.artifacts, (files.report("diagnosis"), ""), (files.DIAGNOSIS, "")],
     )
+
+
+def _by_count(judges: Mapping[str, Any]) -> dict[str, Any]:
+    """Distances under names that carry the judge and the number of images."""
+    return {
+        f"{judge}_n{found['n']}.{split}": found
+        for judge, branch in judges.items()
+        for split, found in branch["splits"].items()
+    }
 
 
 def gallery_row(experiment: str) -> Row:

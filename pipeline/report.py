@@ -1,164 +1,210 @@
-"""Evidence kept, and the README's numbers made from it.
+"""Evidence kept, and the pages made from it.
 
     python -m pipeline.report keep NAME    keep the run that stands in reports/ (NAME: a preset)
-    python -m pipeline.report              write the README's table and picture captions anew
+    python -m pipeline.report              write README's section, REPORT.md and MODEL_CARD.md anew
 
-`reports/results/<name>/` holds the metrics files, history and params of a run and a few
-pictures, all small, in Git. The README's text between its two markers comes from these files
-alone, and a test makes it again and compares.
+The words stand in `templates/*.md.j2`, written by hand and without a number; numbers, tables and
+pictures come from `reports/results` alone. A test makes the pages again and compares, so that a
+page also changes, and must be made again, when code changes under evidence that was current.
+REPORT.md has two pages at most: LONGEST words (tables and formulas among them), and PICTURES.
 """
 
 import argparse
-import shutil
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import ROOT, files, findings, runlog
+from pipeline import ROOT, files, findings, keeping, repairs, tables
 from pipeline.console import command, say
+from pipeline.kept import CURRENT, HEADLINE, UNSTAMPED, Kept, headlines, read_all
 from vae.errors import UserError
-from vae.storage import read_json, write_json, write_text
+from vae.storage import write_text
 
-README = ROOT / "README.md"
-RESULTS = files.REPORTS / "results"
+README, REPORT, CARD = ROOT / "README.md", files.REPORTS / "REPORT.md", ROOT / "MODEL_CARD.md"
 BEGIN, END = "<!-- results: made by `python -m pipeline.report` -->", "<!-- end of results -->"
-HEADLINE = "fashion_mnist"
-PICTURES = (
-    "reconstructions",
-    "samples",
-    "temperatures",
-    "interpolations_within",
-    "interpolations_across",
-    "traversals",
-    "curves",
+TEMPLATES = Path(__file__).parent / "templates"
+LONGEST, PICTURES = 900, 7
+SHOWN = {"reconstructions": "images over reconstructions", "samples": "samples"}
+LEGEND = (
+    f"Code `{CURRENT}`: trained and scored by the code beside it; `older`: by code that has "
+    f"changed since; `{UNSTAMPED}`: stamped before digests were kept."
 )
-LARGEST_PICTURE = 300_000
+HEADER = (
+    "| preset | latent | parameters | training | bits/dim | ELBO, nats | rate, nats "
+    "| MSE | PSNR, dB | SSIM | code |"
+)
 
 
-def keep(name: str) -> None:
-    """Copy the evidence of the run in reports/ and artifacts/model; a / in the name is a dot."""
-    run, folder = files.read_run(), RESULTS / name.replace("/", ".")
-    pictures = [
-        path for path in (files.GALLERY / f"{name}.png" for name in PICTURES) if path.exists()
+def page(template: str, **facts: Any) -> str:
+    """A template filled; a placeholder without a fact is an error."""
+    from jinja2 import Environment, StrictUndefined
+
+    house = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+    text = (TEMPLATES / f"{template}.md.j2").read_text(encoding="utf-8")
+    filled = house.from_string(text).render(**facts)
+    return re.sub(r"\n{3,}", "\n\n", filled).strip() + "\n"
+
+
+def report(runs: Mapping[str, Kept]) -> str:
+    """reports/REPORT.md."""
+    columns = headlines(runs)
+    return page(
+        "report",
+        ages=ages(columns),
+        data=tables.side_by_side(columns, tables.data_rows()),
+        model=tables.side_by_side(columns, tables.model_rows()),
+        results=tables.side_by_side(columns, result_rows(columns)),
+        pictures=tables.pictures(columns, SHOWN, up="../"),
+        rate_distortion=tables.rate_distortion(up="../"),
+        repairs=repairs.table(runs),
+    )
+
+
+def result_rows(columns: Sequence[Kept]) -> list[tables.Row]:
+    """Bounds and errors, then what the judge says."""
+    return [*tables.metric_rows(tables.METRICS), *tables.judged_rows(columns)]
+
+
+def model_card(runs: Mapping[str, Kept]) -> str:
+    """MODEL_CARD.md."""
+    columns = headlines(runs)
+    return page(
+        "model_card",
+        ages=ages(columns),
+        runs=columns,
+        model=tables.side_by_side(columns, tables.model_rows()),
+        data=tables.side_by_side(columns, tables.data_rows()),
+        results=tables.side_by_side(columns, result_rows(columns)),
+        legend=LEGEND,
+        weights=weights(columns),
+        faces=next((run for run in columns if run.run["data_set"] == "celeba"), None),
+        verdicts=verdicts(columns),
+        worst=worst_cases(columns),
+    )
+
+
+def weights(columns: Sequence[Kept]) -> str:
+    """Where weights lie that are kept."""
+    found = [file for run in columns for file in sorted(run.folder.glob("*.safetensors"))]
+    if not found:
+        return "No weights are kept in Git; `dvc repro` makes them."
+    links = ", ".join(f"[{path.parent.name}/{path.name}]({_from_root(path)})" for path in found)
+    return f"Weights: {links}; the others are made by `dvc repro`."
+
+
+def _from_root(path: Path) -> str:
+    return f"reports/results/{path.parent.name}/{path.name}"
+
+
+def worst_cases(columns: Sequence[Kept]) -> str:
+    """The sheets of failures, where there are any."""
+    drawn = [run for run in columns if run.has_picture("worst")]
+    return tables.pictures(drawn, {"worst": "worst cases"}, up="") if drawn else ""
+
+
+def verdicts(columns: Sequence[Kept]) -> list[str]:
+    """What the diagnosis found wrong, a line a run that has one."""
+    lines = []
+    for run in columns:
+        findings_of = (run.more.get("diagnosis") or {}).get("findings")
+        if findings_of is not None:
+            wrong = [item["title"] for item in findings_of if item["severity"] != "note"]
+            lines.append(f"Diagnosis of `{run.preset}`: {', '.join(wrong) or 'nothing proven'}.")
+    return lines
+
+
+def ages(columns: Sequence[Kept]) -> str:
+    """A sentence on what is older than the code."""
+    marks = {UNSTAMPED: "stamped before digests were kept"}
+    marked = [
+        f"`{run.preset}` ({marks.get(run.age(), run.age())})"
+        for run in columns
+        if run.age() != CURRENT
     ]
-    for path in pictures:
-        if path.stat().st_size > LARGEST_PICTURE:
-            raise UserError(f"larger than {LARGEST_PICTURE:,} bytes", where=str(path.name))
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for stage in ("data", "train", "evaluate"):
-        shutil.copy(files.report(stage), folder)
-    for path in (files.RUN, files.HISTORY, files.MODEL / "params.yaml"):
-        shutil.copy(path, folder)
-    for path in pictures:
-        shutil.copy(path, folder)
-    write_json(folder / "machine.json", circumstances(run["key"]))
+    if not marked:
+        return "All runs were trained and scored by the code beside them."
+    return f"Not shown to be by the code as it stands: {', '.join(marked)}."
 
 
-def circumstances(key: str) -> dict[str, Any]:
-    """Commit, machine and speed of the training, from its log."""
-    lines = runlog.read(files.log_of(key))
-    starts = [line for line in lines if line["event"] == "start"]
-    epochs = [line for line in lines if line["event"] == "epoch"]
-    speeds = sorted(line["images_per_second"] for line in epochs)
-    return {
-        "commit": starts[0]["commit"],
-        "platform": starts[0]["platform"],
-        "machine": starts[0].get("machine", runlog.UNKNOWN),
-        "training_seconds": round(epochs[-1]["time"] - starts[0]["time"]),
-        "sessions": len(starts),
-        "images_per_second": speeds[len(speeds) // 2],
-    }
-
-
-def section() -> str:
+def section(runs: Mapping[str, Kept]) -> str:
     """The README's text between the markers."""
-    names = sorted(path.name for path in RESULTS.iterdir())
-    names = [HEADLINE, *[name for name in names if name != HEADLINE]]
-    lines = [
-        "| preset | latent | parameters | training | bits/dim | ELBO, nats | rate, nats "
-        "| MSE | PSNR, dB | SSIM |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-        *[_row(name) for name in names],
-        "",
-        _captions(HEADLINE),
-    ]
-    return "\n\n".join(["\n".join(lines), *findings.chapters(RESULTS)])
+    lines = [HEADER, "|---" * (HEADER.count("|") - 1) + "|", *map(_row, runs.values())]
+    headline = runs.get(HEADLINE)
+    return page(
+        "readme",
+        table="\n".join(lines),
+        legend=LEGEND,
+        headline=headline,
+        training=headline and _training(headline),
+        chapters=findings.chapters(runs),
+    )
 
 
-def _row(name: str) -> str:
-    train, judged, machine = _evidence(name)
-    m = judged["metrics"]
+def _training(run: Kept) -> str:
+    speed, sigma = run.machine["images_per_second"], run.train["sigma"]
+    found = "" if sigma is None else f", sigma {sigma:.4f} at the end"
+    return f"{run.machine_words}, {speed:,.0f} images/s, beta {run.train['beta']:g}{found}"
+
+
+def _row(run: Kept) -> str:
+    m = run.metrics
     cells = [
-        f"`{name.replace('.', '/')}`",
-        "x".join(map(str, train["latent_shape"])),
-        f"{train['parameters']:,}",
-        f"{train['epochs']} epochs, {machine['training_seconds']} s",
-        _plus_minus(m, "bits_per_dim", 3),
-        _plus_minus(m, "elbo", 1),
-        _plus_minus(m, "rate", 2),
+        f"`{run.preset}`",
+        "x".join(map(str, run.train["latent_shape"])),
+        f"{run.train['parameters']:,}",
+        f"{run.train['epochs']} epochs, {run.machine['training_seconds']} s",
+        *(
+            tables.number(m, name, digits) or tables.MISSING
+            for name, digits in (("bits_per_dim", 3), ("elbo", 1), ("rate", 2))
+        ),
         f"{m['mse']:.5f}",
         f"{m['psnr']:.2f}",
         f"{m['ssim']:.3f}",
+        run.age(),
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def _plus_minus(metrics: dict[str, Any], name: str, digits: int) -> str:
-    if metrics[name] is None:
-        return "none"
-    return f"{metrics[name]:.{digits}f} ± {metrics[name + '_se']:.{digits}f}"
+def rendered(text: str, runs: Mapping[str, Kept]) -> str:
+    """The README with the section made anew."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise UserError(
+            "no pair of markers", where=README.name, remedy=f"add the lines {BEGIN} and {END}"
+        )
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    return f"{before}{BEGIN}\n{section(runs)}{END}{after}"
 
 
-def _captions(name: str) -> str:
-    train, judged, machine = _evidence(name)
-    folder = f"reports/results/{name}"
-    resolved = machine["machine"]
-    return "\n".join(
-        [
-            f"All on the test split ({judged['metrics']['images']:,} images), ± one "
-            "standard error over images; bits/dim from the exact mass of 8-bit bins and the "
-            f"ELBO with beta 1. `{name}` was trained on "
-            f"{resolved['threads']} CPU cores in {resolved['precision']}, "
-            f"{machine['images_per_second']:,.0f} images/s, beta {train['beta']:g}, sigma "
-            f"{train['sigma']:.4f} at the end.",
-            "",
-            f"![samples]({folder}/samples.png)",
-            "",
-            f"![reconstructions]({folder}/reconstructions.png)",
-            "",
-            f"![interpolations]({folder}/interpolations_across.png)",
-        ]
-    )
+def words(text: str) -> int:
+    """Words of a page: what has a letter or a digit, pictures and link targets left out."""
+    shown = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", lambda found: found[1] * (found[0][0] != "!"), text)
+    return sum(any(map(str.isalnum, word)) for word in shown.split())
 
 
-def _evidence(name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    folder: Path = RESULTS / name
-    train, judged, machine = (
-        read_json(folder / f"{part}.json") for part in ("train", "evaluate", "machine")
-    )
-    return train, judged, machine
-
-
-def rendered(readme: str) -> str:
-    """The README with its section made anew; UserError without the two markers."""
-    head, begin, rest = readme.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise UserError("the markers of the results are missing", where="README.md")
-    return f"{head}{BEGIN}\n{section()}\n{END}{tail}"
+def write() -> None:
+    """Write all pages, and plotly's script beside a kept gallery page that lacks it."""
+    runs = read_all()
+    write_text(README, rendered(README.read_text(encoding="utf-8"), runs))
+    write_text(REPORT, report(runs))
+    write_text(CARD, model_card(runs))
+    for place in keeping.pages_without_script():
+        keeping.add_script(place)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.report", description=__doc__)
-    parser.add_argument("action", nargs="?", choices=["keep"])
-    parser.add_argument("name", nargs="?")
+    parser.add_argument("action", nargs="?", choices=["keep"], help="keep a run's evidence first")
+    parser.add_argument("name", nargs="?", help="the name of its preset")
     arguments = parser.parse_args()
-    if arguments.action == "keep" and not arguments.name:
-        parser.error("name the results")
-    if arguments.action == "keep":
-        keep(arguments.name)
-        say(f"kept the evidence of {arguments.name} in {RESULTS.relative_to(ROOT)}")
-    write_text(README, rendered(README.read_text()))
+    if arguments.action and not arguments.name:
+        parser.error("keep needs the name of a preset")
+    if arguments.name:
+        say(f"kept in reports/results/{keeping.keep(arguments.name).name}")
+    write()
+    say(f"wrote the section of {README.name}, {REPORT.name} and {CARD.name}")
 
 
 if __name__ == "__main__":

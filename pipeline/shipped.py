@@ -1,4 +1,4 @@
-"""The trained model and the prepared data, opened by later stages on the machine that judges."""
+"""The trained model, its priors and the prepared data, opened by later stages on their machine."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +10,8 @@ from vae import machine as machines
 from vae.data.batches import Images
 from vae.errors import UserError
 from vae.models.vae import VAE
+from vae.priors.prior import Prior
+from vae.priors.prior import from_tensors as from_file
 from vae.storage import read_tensors
 from vae.training import checkpoints
 
@@ -43,20 +45,41 @@ def find_checkpoint(name: str) -> tuple[Mapping[str, Any], dict[str, Any], str]:
 
 
 def open_model(
-    path: Path, device: machines.DeviceName
+    path: Path, device: machines.DeviceName, where: str = "evaluate.device"
 ) -> tuple[VAE, dict[str, Any], machines.Machine]:
     """The shipped model, what it says of itself, and the machine to judge it on, in fp32."""
     files.read_run()
-    machine = resolve(device)
+    machine = resolve(device, where)
     tensors, about = read_tensors(path)
     return from_tensors(tensors, about, machine, str(path)), about, machine
 
 
-def resolve(device: machines.DeviceName) -> machines.Machine:
+def resolve(
+    device: machines.DeviceName,
+    where: str = "evaluate.device",
+    precision: machines.PrecisionName = "fp32",
+) -> machines.Machine:
+    """The machine for a device that the param `where` names."""
     try:
-        return machines.resolve(device, "fp32", None)
+        return machines.resolve(device, precision, None)
     except ValueError as error:
-        raise UserError(str(error), where="evaluate.device") from None
+        raise UserError(str(error), where=where) from None
+
+
+def open_prior(name: str, machine: machines.Machine) -> Prior:
+    """A prior fitted to the shipped model, by name or as `shipped`, to draw on this machine.
+
+    UserError if none was fitted, if it belongs to another model, or if there is none of the name.
+    """
+    about = files.read_priors()
+    chosen = about["shipped"] if name == "shipped" else name
+    if chosen not in about["fitted"]:
+        raise UserError(
+            f"no fitted prior `{name}`; there are {', '.join(about['fitted'])}",
+            where="artifacts/prior",
+            remedy="name it in prior.fit and run `dvc repro prior`",
+        )
+    return from_file(*read_tensors(files.PRIOR / f"{chosen}.safetensors"), machine)
 
 
 def open_split(name: str, model: VAE, device: str) -> Images:

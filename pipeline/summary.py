@@ -32,11 +32,27 @@ def summary() -> str:
             "reconstruction",
             f"MSE {metrics['mse']:.5f}, PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}",
         ),
+        *_samples(metrics),
         ("diagnosis", _verdict()),
         ("gallery", "open reports/gallery/index.html"),
         ("tracking", "`make ui` (or `mlflow ui`), then http://localhost:5000"),
     ]
     return table(rows)
+
+
+def _samples(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    """How far the shipped prior's samples are from real images; nothing where nobody judged."""
+    if "judge" not in metrics:
+        return []
+    beside = [f"reconstructions {metrics['reconstruction_distance']:.3g}"]
+    if metrics["floor_distance"] is not None:
+        beside.append(f"real images {metrics['floor_distance']:.2g}")
+    drawn = (
+        f"prior {metrics['prior']}: distance {metrics['sample_distance']:.3g} "
+        f"({', '.join(beside)}), coverage {metrics['coverage']:.2f}; "
+        f"{metrics['judge']}, {metrics['judged_images']:,} images"
+    )
+    return [("samples", drawn)]
 
 
 def _likelihood(model: dict[str, Any], train: dict[str, Any]) -> str:
@@ -71,6 +87,8 @@ def bring_up_to_date() -> None:
     makers = (
         projection.data_row,
         projection.finished_train_row,
+        projection.prior_row,
+        projection.extractor_row,
         projection.evaluate_row,
         projection.gallery_row,
     )

@@ -3,15 +3,20 @@
 import hashlib
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from pipeline import ROOT, params
+from pipeline import ROOT, files, params
 from pipeline.preset import preset
+from tests import nursery
 from vae.storage import write_text
 
 PARTS = (
@@ -31,6 +36,11 @@ TINY = (
     "train.sheet_every=2",
     "train.threads=1",
     "train.precision=fp32",
+    "extractor.epochs=4",
+    "prior.gmm.components=[2]",
+    "prior.flow.steps=20",
+    "evaluate.samples=60",
+    "evaluate.repeats=2",
     "gallery.samples=16",
     "gallery.traversals=2",
     "gallery.interpolations=2",
@@ -68,6 +78,7 @@ class Checkout:
         return kept | {"PATH": path, "PYTHONPATH": str(self.folder / "src")}
 
     def start(self, *command: str) -> "subprocess.Popen[str]":
+        """A command at work, started as a shell starts it."""
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -78,11 +89,26 @@ class Checkout:
         )
 
     def run(self, *command: str, code: int = 0) -> str:
-        """Output of a command that must end with this exit code."""
-        process = self.start(*command)
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == code, f"{command} ended with {process.returncode}:\n{output}"
+        """Output of a command that must end with this exit code; `python` is the nursery's."""
+        if command[0] == "python":
+            ended, output = nursery.run(command[1:], self.folder, self.environment)
+        else:
+            process = self.start(*command)
+            output, _ = process.communicate(timeout=600)
+            ended = process.returncode
+        assert ended == code, f"{command} ended with {ended}:\n{output}"
         return output
+
+    def ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Rows of the tracker's store, read past MLflow."""
+        with closing(sqlite3.connect(self.folder / "mlflow.db")) as store:
+            return store.execute(query, values).fetchall()
+
+    def stages(self, last: str) -> str:
+        """Output of the chain's stages up to one, by their commands, without DVC."""
+        chain = params.read(ROOT / "dvc.yaml")["stages"]
+        names = list(chain)[: list(chain).index(last) + 1]
+        return "".join(self.run(*chain[name]["cmd"].split()) for name in names)
 
     def repro(self, *arguments: str) -> list[str]:
         """`dvc repro`; the stages that ran."""
@@ -101,6 +127,13 @@ class Checkout:
             for file in sorted(files)
             if file.is_file()
         }
+
+
+def relocate(patch: pytest.MonkeyPatch, root: Path) -> None:
+    """Let the stages of this process read and write below `root`, until the patch is undone."""
+    for name, path in vars(files).items():
+        if isinstance(path, Path) and name != "ROOT":
+            patch.setattr(files, name, root / path.relative_to(files.ROOT))
 
 
 def write_images(folder: Path, count: int = 60, size: int = 10) -> None:

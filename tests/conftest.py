@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import files
+from tests.checkout import relocate
 from vae.data import sources
 from vae.data.layouts import MissingData
 
@@ -34,8 +34,6 @@ def real_data_root(request: pytest.FixtureRequest) -> Path:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder in which the stages of this process read and write; no data root is set."""
     root = tmp_path / "project"
-    for name, path in vars(files).items():
-        if isinstance(path, Path) and name != "ROOT":
-            monkeypatch.setattr(files, name, root / path.relative_to(files.ROOT))
+    relocate(monkeypatch, root)
     monkeypatch.delenv("VAE_DATA_ROOT", raising=False)
     return root

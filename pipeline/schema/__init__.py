@@ -8,19 +8,22 @@ field's docstring is its comment there: meaning and unit.
 from pydantic import model_validator
 
 from pipeline.schema.data import Data
-from pipeline.schema.judging import Evaluate, Gallery, Tracking
+from pipeline.schema.judging import Evaluate, Extractor, Gallery, Tracking
 from pipeline.schema.kinds import Section
 from pipeline.schema.model import Model
+from pipeline.schema.prior import Prior
 from pipeline.schema.training import Checkpoints, Objective, Train
 
 __all__ = [
     "Checkpoints",
     "Data",
     "Evaluate",
+    "Extractor",
     "Gallery",
     "Model",
     "Objective",
     "Params",
+    "Prior",
     "Section",
     "Tracking",
     "Train",
@@ -38,8 +41,12 @@ class Params(Section):
     """how it is minimised"""
     checkpoints: Checkpoints
     """what is kept on the way; changes no result"""
+    extractor: Extractor
+    """network that judges images of this data set; for data with labels"""
+    prior: Prior
+    """what z is drawn from: distributions fitted to encodings of the training split"""
     evaluate: Evaluate
-    """numbers on the test split"""
+    """numbers on the validation and test splits"""
     gallery: Gallery
     """pictures"""
     tracking: Tracking

@@ -1,15 +1,47 @@
-"""The sections `evaluate`, `gallery` and `tracking`: how a model is judged and shown."""
+"""The sections `extractor`, `evaluate`, `gallery`, `tracking`: how a model is judged and shown."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.schema.kinds import Count, Device, Index, Positive, Section, as_tuple
+from pipeline.schema.kinds import Count, Device, Index, NotNegative, Positive, Section, as_tuple
+from pipeline.schema.training import Augment
+
+JudgeName = Literal["auto", "in_domain", "efficientnet_lite2", "inception_v3_compat"]
+
+
+class Extractor(Section):
+    seed: Index
+    """of its weights, order and augmentation"""
+    features: Annotated[int, Field(ge=8)]
+    """numbers that stand for an image"""
+    epochs: Count
+    """passes over the training split"""
+    batch_size: Count
+    """images a step"""
+    lr: Positive
+    """learning rate (AdamW), its highest value"""
+    weight_decay: NotNegative
+    """taken off the weights directly"""
+    augment: Augment
+    """random changes of training images"""
+    device: Device
+    """auto takes CUDA where there is one"""
 
 
 class Evaluate(Section):
     seed: Index
-    """of the noise of the test encodings"""
+    """of the noise of the test encodings, and of samples"""
+    samples: Annotated[int, Field(ge=20)]
+    """images drawn from each prior, and real images that they are compared with at most"""
+    repeats: Count
+    """draws of the shipped prior's samples, each with a seed of its own, that show the spread"""
+    judges: Annotated[tuple[JudgeName, ...], as_tuple, Field(min_length=1)]
+    """in_domain (wants labels) | efficientnet_lite2 | inception_v3_compat; auto: what can"""
+    failures: Annotated[int, Field(ge=10, le=20)]
+    """worst, median and best reconstructions, and worst samples, that the gallery shows"""
+    inception_weights: str | None
+    """file of Inception's weights (FID), should it judge; null = the official download"""
     iwae_samples: Count
     """draws of z an image for the importance-weighted bound (IWAE)"""
     iwae_images: Count

@@ -3,6 +3,7 @@
 The floors, from the ground up; each uses only those below it:
 
     evaluation   bounds, importance, latents, features, fidelity, diagnosis: what a model is worth
+    priors       aggregate, mixture, flow, choice: what z is drawn from
     training     schedules, optimiser, loop, checkpoints: how it gets there
     objectives   means and weights -> a loss
     perceptual   feature differences between images and decoded means

@@ -1,8 +1,8 @@
 """The commands as a person meets them: answers, and one clear line with exit code 2."""
 
+import os
 import re
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(600)
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A tiny training on digits, shipped, without a tracker."""
     checkout = Checkout(tmp_path_factory.mktemp("trained") / "project", "tracking.enabled=false")
-    checkout.repro("train")
+    checkout.stages("train")
     return checkout
 
 
@@ -34,13 +34,21 @@ def refused(checkout: Checkout, *command: str) -> str:
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
 def test_help_answers_within_a_second(trained: Checkout, script: str) -> None:
-    """The best of three, so that a busy machine is not blamed on the command."""
+    """Of the processor's time, the best of three: a busy machine is not the command's fault."""
     seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        assert "--params" in trained.run("python", script, "--help")
-        seconds.append(time.perf_counter() - start)
+    while not seconds or (min(seconds) >= 1.0 and len(seconds) < 3):
+        before = processor_seconds()
+        process = trained.start("python", script, "--help")
+        assert "--params" in process.communicate()[0]
+        assert process.returncode == 0
+        seconds.append(processor_seconds() - before)
     assert min(seconds) < 1.0
+
+
+def processor_seconds() -> float:
+    """Of all child processes that have ended."""
+    spent = os.times()
+    return spent.children_user + spent.children_system
 
 
 def test_describe_prints_layers_shapes_and_counts(trained: Checkout) -> None:
@@ -161,18 +169,6 @@ def test_an_unreachable_tracker_costs_one_warning(trained: Checkout, tmp_path: P
     history = (checkout.folder / "artifacts" / "model" / "history.csv").read_text()
     assert len(history.splitlines()) == 4
     assert (checkout.folder / "artifacts" / "model" / "best.safetensors").is_file()
-
-
-def test_a_diverged_training_names_step_rate_and_norm_and_keeps_the_last_good_epoch(
-    trained: Checkout, tmp_path: Path
-) -> None:
-    checkout = copy(trained, tmp_path / "project")
-    line = "train.optimiser.lr=1e30"
-    output = checkout.run("python", "train.py", "-S", line, code=2)
-    error = output.strip().splitlines()[-1]
-    assert re.search(r"no finite number (at step|after epoch) \d+", error)
-    assert "train.optimiser.lr" in error
-    assert not list((checkout.folder / "artifacts").rglob("*.part"))
 
 
 def test_a_run_without_memory_says_what_to_lower(trained: Checkout, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The gallery's sheets from tiny models with a vector and with a spatial latent."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,15 +8,20 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline import files, gallery
-from pipeline.gallery import ENCODED, Studio, tabs
+from pipeline import exhibits, files, gallery, params, preset, studio
+from pipeline.gallery import tabs
 from pipeline.schema import Gallery
+from pipeline.studio import ENCODED, Studio
+from pipeline.verdict import tree
 from vae.data.batches import Images
+from vae.evaluation.diagnosis import Diagnosis, Finding
+from vae.evaluation.evidence import Remedy
 from vae.models.densities import Gaussian
 from vae.models.networks import build
 from vae.models.vae import VAE
+from vae.priors.prior import Standard
 from vae.seeds import initialisation, numpy_generator
-from vae.storage import write_csv
+from vae.storage import write_csv, write_json
 
 IMAGE = (1, 12, 10)
 LATENTS = [(5,), (2, 3, 3)]
@@ -31,7 +37,7 @@ SETTINGS = Gallery(
 )
 
 
-def studio(latent: tuple[int, ...], count: int = 40) -> Studio:
+def maker_of(latent: tuple[int, ...], count: int = 40) -> Studio:
     with initialisation(0):
         encoder, decoder = build(
             "residual",
@@ -47,7 +53,8 @@ def studio(latent: tuple[int, ...], count: int = 40) -> Studio:
     )
     pixels = numpy_generator(0, "test").integers(0, 256, (count, *IMAGE), dtype=np.uint8)
     labels = np.arange(count) % 2
-    return Studio(model.eval(), "cpu", Images(pixels, "cpu"), labels, SETTINGS, "tiny")
+    test, known = Images(pixels, "cpu"), {"standard": Standard(latent)}
+    return Studio(model.eval(), "cpu", test, labels, SETTINGS, "tiny", known)
 
 
 @pytest.fixture
@@ -64,23 +71,23 @@ def test_every_sheet_is_drawn_for_every_kind_of_latent(
     folder: Path, latent: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gallery, "curves", list)  # they come from a training's files, not from z
-    named = {picture.file for tab in tabs(studio(latent)) for picture in tab.pictures}
+    named = {item.file for tab in tabs(maker_of(latent)) for item in tab.items}
     assert named == {path.name for path in folder.glob("*.png")}
-    assert {"traversals.png", "samples.png", "interpolations_across.png"} <= named
-    assert ("dimensions.png" in named) == (len(latent) == 1)
+    assert {"traversals.png", "samples-standard.png", "interpolations_across.png"} <= named
+    assert ("dimensions.png" in named) == ("dimensions-frames.png" in named) == (len(latent) == 1)
 
 
 @pytest.mark.parametrize("latent", LATENTS, ids=str)
 def test_encodings_are_those_of_different_test_images_batch_by_batch(
     latent: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    maker = studio(latent)
-    monkeypatch.setattr(gallery, "BATCH", 16)  # 40 images: two whole batches and a rest
+    maker = maker_of(latent)
+    monkeypatch.setattr(studio, "BATCH", 16)  # 40 images: two whole batches and a rest
     found = maker.encodings()
     assert found.shape == (40, *latent)
     together = maker.encode(maker.chosen(ENCODED, "encodings")).numpy()
     np.testing.assert_allclose(found, together, atol=1e-6)
-    monkeypatch.setattr(gallery, "ENCODED", 7)
+    monkeypatch.setattr(studio, "ENCODED", 7)
     assert maker.encodings().shape == (7, *latent)
 
 
@@ -88,7 +95,7 @@ def test_encodings_are_those_of_different_test_images_batch_by_batch(
 def test_directions_start_at_the_mean_encoding_and_keep_their_length(
     folder: Path, latent: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    maker, seen = studio(latent), []
+    maker, seen = maker_of(latent), []
     walks = Studio.walks
 
     def spy(self: Studio, z: np.ndarray, *, title: str, row_labels: list[str]) -> Image.Image:
@@ -96,7 +103,7 @@ def test_directions_start_at_the_mean_encoding_and_keep_their_length(
         return walks(self, z, title=title, row_labels=row_labels)
 
     monkeypatch.setattr(Studio, "walks", spy)
-    gallery.traversals(maker)
+    exhibits.walk_directions(maker)
     ((z, labels),) = seen
     mu = maker.encodings()
     assert z.shape == (3, 5, *latent)
@@ -112,14 +119,14 @@ def test_directions_start_at_the_mean_encoding_and_keep_their_length(
 def test_a_dimension_is_walked_alone_and_in_the_order_of_rate(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    maker, seen = studio((5,)), []
+    maker, seen = maker_of((5,)), []
 
     def spy(self: Studio, z: np.ndarray, *, title: str, row_labels: list[str]) -> Image.Image:
         seen.append((z, row_labels))
         return Image.new("L", (4, 4))
 
     monkeypatch.setattr(Studio, "walks", spy)
-    gallery.dimensions(maker)
+    exhibits.walk_dimensions(maker)
     ((z, labels),) = seen
     assert labels == ["z0: 9.00 nats", "z1: 8.00 nats", "z2: 7.00 nats"]
     for axis, row in enumerate(z):
@@ -130,9 +137,102 @@ def test_a_dimension_is_walked_alone_and_in_the_order_of_rate(
 
 @pytest.mark.parametrize("latent", LATENTS, ids=str)
 def test_a_collapsed_model_is_drawn(folder: Path, latent: tuple[int, ...]) -> None:
-    maker = studio(latent)
+    maker = maker_of(latent)
     with torch.no_grad():
         for weights in maker.model.encoder.head.parameters():
             weights.zero_()
-    gallery.traversals(maker)
+    exhibits.walk_directions(maker)
     assert (folder / "traversals.png").stat().st_size > 0
+
+
+def test_a_slider_has_a_frame_a_step_and_its_middle_is_the_unmoved_image(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker, seen = maker_of((5,)), []
+    decode_all = Studio.decode_all
+
+    def spy(self: Studio, z: np.ndarray) -> np.ndarray:
+        seen.append(z)
+        return decode_all(self, z)
+
+    monkeypatch.setattr(Studio, "decode_all", spy)
+    slider, _ = exhibits.walk_directions(maker)
+    walked = next(z for z in seen if z.ndim == 4)
+    assert walked.shape == (3, 9, exhibits.WALKED, 5), "9 steps between the sheet's 5"
+    assert (len(slider.rows), len(slider.columns)) == (3, 9)
+    assert slider.columns == ["-2", "-1.5", "-1", "-0.5", "+0", "+0.5", "+1", "+1.5", "+2"]
+    start = maker.encode(maker.chosen(exhibits.WALKED, "traversals")).numpy()
+    for row in walked:
+        np.testing.assert_allclose(row[4, 0], maker.encodings().mean(0), atol=1e-5)
+        np.testing.assert_allclose(row[4, 1:], start[:3], atol=1e-5)
+        moves = row - row[4]
+        np.testing.assert_allclose(moves, np.broadcast_to(moves[:, :1], moves.shape), atol=1e-5)
+
+
+def test_batches_do_not_change_what_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    maker = maker_of((2, 3, 3))
+    z = numpy_generator(0, "z").standard_normal((3, 4, 2, 3, 3))
+    whole = maker.decode_all(z)
+    assert whole.shape == (3, 4, *IMAGE)
+    monkeypatch.setattr(studio, "BATCH", 5)
+    assert np.abs(maker.decode_all(z).astype(int) - whole).max() <= 1
+
+
+def test_every_prior_has_a_sheet_and_its_temperatures(folder: Path) -> None:
+    maker, asked = maker_of((5,)), []
+
+    class Spy(Standard):
+        def sample(self, count: int, seed: int, temperature: float = 1.0) -> np.ndarray:
+            asked.append((count, seed, temperature))
+            return super().sample(count, seed, temperature)
+
+    known = {"flow": Spy((5,)), "standard": Standard((5,))}
+    drawn = [item.file for item in gallery.samples(replace(maker, priors=known))]
+    assert drawn == [
+        "samples-flow.png",
+        "samples-standard.png",
+        "temperatures-flow.png",
+        "temperatures-standard.png",
+    ]
+    assert asked == [(6, 0, 1.0), (16, 0, 0.5), (16, 0, 1.0)]
+
+
+# What other stages found
+
+
+def test_no_file_no_tab(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery, "curves", list)
+    names = [tab.name for tab in tabs(maker_of((5,)))]
+    assert names == ["Reconstructions", "Samples", "Interpolations", "Traversals"]
+
+
+def test_the_diagnosis_is_shown_with_lines_that_params_yaml_takes(folder: Path) -> None:
+    proof = Finding(
+        "clipping_inert", "clipping never acts", "note", {"clip_norm": 1e3}, "history.csv",
+        "a guard", (Remedy("train.clip_norm", "null", "same"),),
+    )  # fmt: skip
+    verdict = tree(Diagnosis((proof,), ("overfitting",), {"memorisation": "samples"}))
+    write_json(files.report("diagnosis"), {"model": "key", **verdict})
+    (shown,) = gallery.diagnosis()
+    (found,) = shown.findings
+    assert (found.severity, found.title, found.text) == ("note", "Clipping never acts", "A guard.")
+    assert (shown.cleared, shown.unjudged) == (["overfitting"], {"memorisation": "samples"})
+    assert [cure.lines for cure in found.cures] == ["train:\n  clip_norm: null"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("objective.beta", "0.5"),
+        ("train.optimiser.lr", "0.001"),
+        ("train.clip_norm", "null"),
+        ("train.lr_schedule", "{name: cosine, end_share: 0.5}"),
+    ],
+)
+def test_copied_lines_say_what_an_override_says(key: str, value: str, tmp_path: Path) -> None:
+    (tmp_path / "lines.yaml").write_text(gallery.as_lines(key, value))
+    lines = params.read(tmp_path / "lines.yaml")
+    said = params.override(params.to_tree(preset.preset("digits")), [f"{key}={value}"])
+    for section in key.split("."):
+        lines, said = lines[section], said[section]
+    assert lines == said

@@ -24,6 +24,7 @@ from vae.models.blocks import ACTIVATIONS, NORMALISATIONS
 from vae.models.likelihoods import LIKELIHOODS
 from vae.models.networks import HEADS, NETWORKS
 from vae.objectives import PENALTIES
+from vae.priors.fits import FITS
 from vae.seeds import numpy_generator
 from vae.training.loop import EpochReport, fit
 from vae.training.optimiser import OPTIMISERS
@@ -33,7 +34,9 @@ STAGES: dict[str, dict[str, Any]] = params.read(ROOT / "dvc.yaml")["stages"]
 SCRIPTS = {
     "source": "pipeline/source.py",
     "prepare": "pipeline/prepare.py",
+    "extractor": "pipeline/extractor.py",
     "train": "train.py",
+    "prior": "pipeline/prior.py",
     "evaluate": "evaluate.py",
     "gallery": "pipeline/gallery.py",
 }
@@ -131,6 +134,10 @@ def test_choices_are_the_registries_keys(
     assert choices(section, field) == set(registry)
 
 
+def test_named_priors_are_the_registrys_keys() -> None:
+    assert typing.get_args(schema.prior.PriorName) == tuple(FITS)
+
+
 def test_named_crops_are_those_of_the_preparation() -> None:
     assert choices(schema.data.CelebaData, "crop") == CROPS.keys() - {"none", "square"}
 
@@ -197,7 +204,7 @@ def test_every_preset_is_valid_and_takes_a_real_step(
     shape = SHAPES.get(chosen.data.name, (3, size, size))
     pixels = numpy_generator(0, "preset").integers(0, 256, (8, *shape), dtype=np.uint8)
     small = params.parse(params.override(params.to_tree(chosen), ["train.batch_size=8"]))
-    place = machine.resolve("cpu", "auto", None)
+    place = machine.resolve("cpu", "auto", 1)
     levels = 256 if small.data.binarize == "none" else 2
     state = assembly.build_state(small.model, small.train, shape, levels, place)
     images = Images(pixels, "cpu")

@@ -1,32 +1,262 @@
-"""The README's numbers are those of the committed evidence, made again here."""
+"""The pages are those that the committed evidence makes; what is missing or old is said."""
+
+import re
+import shutil
+from pathlib import Path
 
 import pytest
 
-from pipeline import ROOT, report
+from pipeline import ROOT, files, keeping, repairs, report, tables
+from pipeline.kept import CURRENT, UNSTAMPED, headlines, read, read_all
+from tests.pipeline import planted
 from vae.errors import UserError
-from vae.storage import read_json
+from vae.storage import read_json, write_csv, write_json
+
+AGAIN = "run `python -m pipeline.report` and commit what it writes"
+
+
+@pytest.fixture
+def results(project: Path) -> Path:
+    """An empty folder of results, where the pages look for evidence."""
+    files.RESULTS.mkdir(parents=True)
+    return files.RESULTS
 
 
 def test_the_readme_is_what_the_evidence_makes() -> None:
     text = report.README.read_text()
-    assert report.rendered(text) == text
+    assert report.rendered(text, read_all()) == text, AGAIN
+
+
+def test_the_report_is_what_the_evidence_makes() -> None:
+    assert report.report(read_all()) == report.REPORT.read_text(), AGAIN
+
+
+def test_the_model_card_is_what_the_evidence_makes() -> None:
+    assert report.model_card(read_all()) == report.CARD.read_text(), AGAIN
 
 
 def test_a_changed_number_is_noticed() -> None:
     text = report.README.read_text()
-    bits = read_json(report.RESULTS / report.HEADLINE / "evaluate.json")["metrics"]["bits_per_dim"]
-    harmed = text.replace(f"{bits:.3f}", f"{bits + 1:.3f}")
+    metrics = read_json(files.RESULTS / report.HEADLINE / "evaluate.json")["metrics"]
+    bits = f"{metrics['bits_per_dim']:.3f}"
+    harmed = text.replace(bits, f"{metrics['bits_per_dim'] + 1:.3f}")
     assert harmed != text
-    assert report.rendered(harmed) == text
+    assert report.rendered(harmed, read_all()) == text
+    assert bits in report.REPORT.read_text()
+    assert bits in report.CARD.read_text()
 
 
-def test_every_picture_of_the_readme_is_committed_and_small() -> None:
-    for name in report.PICTURES:
-        picture = report.RESULTS / report.HEADLINE / f"{name}.png"
-        assert 0 < picture.stat().st_size <= report.LARGEST_PICTURE
-    assert str(picture.relative_to(ROOT)).startswith("reports/results/")
+@pytest.mark.parametrize("path", [report.README, report.REPORT, report.CARD], ids=lambda p: p.name)
+def test_every_link_leads_to_a_file_and_every_picture_is_small(path: Path) -> None:
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)#]+)\)", path.read_text())
+    assert links
+    for mark, target in links:
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
+            if mark:
+                assert (path.parent / target).stat().st_size <= keeping.LARGEST_PICTURE
 
 
 def test_missing_markers_are_named() -> None:
     with pytest.raises(UserError, match="markers"):
-        report.rendered("# a README without markers")
+        report.rendered("# a README without markers", {})
+    with pytest.raises(UserError, match="markers"):
+        report.rendered(f"{report.END} {report.BEGIN}", {})
+
+
+# Two pages
+
+
+def three_judged(results: Path) -> None:
+    """The longest page that there can be: three headline runs with everything measured."""
+    for name in ("fashion_mnist", "cifar10", "celeba"):
+        folder = planted.plant(results, name, **planted.JUDGED)
+        planted.judge(folder, standard=41.0, gaussian=38.0, mixture=33.33, flow=35.0)
+        counts = {"encoder": 140_000, "decoder": 142_068, "likelihood": 0}
+        write_json(folder / "architecture.json", counts)
+        write_json(folder / "extractor.json", {"accuracy": 0.912, "digest": "d"})
+    planted.plant(results, "fashion_mnist.textbook")
+    for name in ("cifar10.latent_study.128", "cifar10.latent_study.128_repaired"):
+        shutil.copytree(ROOT / "reports" / "results" / name, results / name)
+    plant_curve(results)
+
+
+def plant_curve(results: Path, code: str = "old") -> None:
+    folder = results / "rate_distortion"
+    row = {"data_set": "fashion_mnist", "seed": 0, "distortion": -500.0, "bits_per_dim": 4.25}
+    points = [row | {"beta": 8.0, "rate": 12.5, "mse": 0.0175}]
+    points += [row | {"beta": 0.5, "rate": 45.5, "mse": 0.0075}]
+    write_csv(folder / "points.csv", points)
+    about = {"preset": "fashion_mnist", "epochs": 3, "code": {"rate_distortion": code}}
+    write_json(folder / "stamp.json", about)
+
+
+def test_the_committed_report_has_two_pages_at_most() -> None:
+    text = report.REPORT.read_text()
+    assert 400 < report.words(text) <= report.LONGEST
+    assert text.count("![") <= report.PICTURES
+
+
+def test_the_longest_report_has_two_pages_at_most(results: Path) -> None:
+    three_judged(results)
+    text = report.report(read_all())
+    assert report.words(text) <= report.LONGEST
+    assert text.count("![") == report.PICTURES
+
+
+def test_words_are_what_is_read() -> None:
+    assert report.words("one | two-and-half | --- | **3** ![four](five/six) [seven](eight)") == 4
+
+
+def test_templates_hold_no_measured_number() -> None:
+    for path in report.TEMPLATES.glob("*.md.j2"):
+        words = re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "", path.read_text())
+        assert not re.search(r"(?<!-)\b\d+\.\d|\d%|\d{2,} (nats|dB)", words), path.name
+
+
+# Side by side
+
+
+def test_columns_stand_side_by_side_with_their_numbers(results: Path) -> None:
+    three_judged(results)
+    text = report.report(read_all())
+    assert "| | `fashion_mnist` | `cifar10` | `celeba` |" in text
+    for number in (
+        "33.33 ± 0.44",
+        "22.22",
+        "0.615; 0.426",
+        "41.00 (test)",
+        "classifier, 10,000",
+        "0.912",
+    ):
+        assert number in text
+    assert "encoder 140,000; decoder 142,068)" in text
+
+
+def test_what_one_column_lacks_is_not_measured_and_what_all_lack_has_no_row(results: Path) -> None:
+    planted.plant(results, "fashion_mnist")
+    planted.plant(results, "cifar10", sample_distance=33.33)
+    text = report.report(read_all())
+    assert "| Fréchet distance, samples | not measured | 33.33 |" in text
+    assert "| judge, images a side | not measured | not measured |" in text
+    assert "precision" not in text
+    assert "samples of prior" not in text
+
+
+def test_a_likelihood_without_a_mass_has_none(results: Path) -> None:
+    planted.plant(results, "fashion_mnist", bits_per_dim=None, bits_per_dim_se=None)
+    assert "| bits/dim | none |" in report.report(read_all())
+
+
+def test_without_any_evidence_the_pages_say_so(results: Path) -> None:
+    text = report.report(read_all())
+    assert text.count("Not measured.") == 4
+    assert "curve over beta: not measured" in text
+    assert "No pair of runs is kept." in text
+    assert report.model_card(read_all())
+    assert report.section(read_all())
+
+
+def test_the_faces_bring_their_licence(results: Path) -> None:
+    planted.plant(results, "fashion_mnist")
+    assert "Faces" not in report.model_card(read_all())
+    planted.plant(results, "celeba")
+    text = report.model_card(read_all())
+    assert "non-commercial research only" in text
+    assert "saw 54,996 training images" in text.replace("\n", " ")
+
+
+def test_kept_failures_and_verdicts_stand_among_the_limits(results: Path) -> None:
+    folder = planted.plant(results, "fashion_mnist")
+    about = {"text": "Sandals come out whole.", "claims": [], "tests": []}
+    write_json(folder / "failures.json", about)
+    found = [{"title": "wide sigma", "severity": "warning"}, {"title": "x", "severity": "note"}]
+    write_json(folder / "diagnosis.json", {"findings": found})
+    text = report.model_card(read_all())
+    assert "Worst cases of `fashion_mnist`: Sandals come out whole." in text
+    assert "Diagnosis of `fashion_mnist`: wide sigma." in text
+    assert "worst.png" not in text
+    shutil.copy(folder / "samples.png", folder / "worst.png")
+    assert "reports/results/fashion_mnist/worst.png" in report.model_card(read_all())
+
+
+# Before and after
+
+
+def test_a_pair_shows_both_numbers_and_what_was_changed(results: Path) -> None:
+    before = planted.plant(results, "fashion_mnist.textbook", bits_per_dim=6.5, mse=0.0625)
+    planted.plant(results, "fashion_mnist", bits_per_dim=4.25, mse=0.0125)
+    planted.change(
+        before / "run.json",
+        lambda run: run["params"]["model"]["likelihood"].update(sigma=1.0, old_key=3),
+    )
+    (row,) = [line for line in repairs.table(read_all()).splitlines() if "textbook" in line]
+    assert "`fashion_mnist/textbook`: bits/dim 6.500, MSE 0.06250 |" in row
+    assert "| `model.likelihood.sigma: optimal` (was 1) |" in row
+    assert "`fashion_mnist`: bits/dim 4.250, MSE 0.01250 |" in row
+
+
+def test_the_hole_of_the_prior_is_two_samplers_of_one_model(results: Path) -> None:
+    folder = planted.plant(results, "fashion_mnist", **planted.JUDGED)
+    assert "hole" not in repairs.table(read_all())
+    planted.judge(folder, standard=41.5, mixture=33.25)
+    assert "samples' distance 41.50 (classifier, test)" in repairs.table(read_all())
+    assert "prior `mixture`, fitted to the codes | 33.25 |" in repairs.table(read_all())
+
+
+def test_a_model_shipped_with_the_standard_prior_has_no_repaired_hole(results: Path) -> None:
+    folder = planted.plant(results, "fashion_mnist", **{**planted.JUDGED, "prior": "standard"})
+    planted.judge(folder, standard=41.5, mixture=33.25)
+    assert "hole" not in repairs.table(read_all())
+
+
+# Age
+
+
+def test_evidence_of_this_code_is_current(results: Path) -> None:
+    folder = planted.plant(results, "fashion_mnist")
+    planted.stamp(folder)
+    assert read(folder).age() == CURRENT
+    assert "All runs were trained and scored by the code beside them." in report.report(read_all())
+    assert report.section(read_all()).count(f"| {CURRENT} |") == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "mark"),
+    [
+        ({"evaluate": "other"}, "older: scored"),
+        ({"train": "other"}, "older: trained"),
+        ({"train": "other", "evaluate": None}, "older: trained, scored"),
+    ],
+)
+def test_evidence_of_other_code_is_marked_by_what_changed(
+    results: Path, changed: dict[str, str], mark: str
+) -> None:
+    folder = planted.plant(results, "fashion_mnist")
+    planted.stamp(folder, **changed)
+    assert f"`fashion_mnist` ({mark})" in report.report(read_all())
+    assert f"`fashion_mnist` ({mark})" in report.model_card(read_all())
+    assert f"| {mark} |" in report.section(read_all())
+
+
+def test_evidence_without_a_stamp_is_said_to_be(results: Path) -> None:
+    assert read(planted.plant(results, "fashion_mnist")).age() == UNSTAMPED
+    assert "`fashion_mnist` (stamped before digests were kept)" in report.report(read_all())
+
+
+# The curve over beta
+
+
+def test_the_curve_shows_its_ends_and_its_age(results: Path) -> None:
+    plant_curve(results)
+    text = tables.rate_distortion(up="")
+    assert "from beta 0.5 to 8 the rate goes from 45.5 to 12.5 nats" in text
+    assert "MSE from 0.0075 to 0.0175" in text
+    assert text.endswith("Older than the code.")
+    plant_curve(results, tables.code_as_it_stands("pipeline/rate_distortion.py"))
+    assert "Older" not in tables.rate_distortion(up="")
+
+
+def test_the_folder_of_the_curve_is_no_run(results: Path) -> None:
+    plant_curve(results)
+    assert headlines(read_all()) == []

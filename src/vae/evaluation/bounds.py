@@ -30,8 +30,10 @@ from torch.nn import functional
 from vae.data.batches import Images
 from vae.machine import Machine
 from vae.models.vae import VAE
+from vae.seeds import normal
 from vae.training.validation import passes
 
+STREAM = "evaluate"
 LEAST_MSE = 1e-10
 WINDOW = 11
 WINDOW_SIGMA = 1.5
@@ -39,12 +41,14 @@ WINDOW_SIGMA = 1.5
 
 @dataclass(frozen=True)
 class Scores:
-    """Values of N images; float64 arrays (N,), `rate` and `mu` (N, *latent); mass may be None."""
+    """Values of N images; float64 arrays (N,), those of latents (N, *latent); mass may be None."""
 
     distortion: np.ndarray
     rate: np.ndarray
     mass: np.ndarray | None
     mu: np.ndarray
+    log_var: np.ndarray
+    z: np.ndarray
     mse: np.ndarray
     shuffled_mse: np.ndarray
     ssim: np.ndarray
@@ -54,8 +58,9 @@ def score(
     model: VAE, images: Images, machine: Machine, *, seed: int, batch_size: int
 ) -> Iterator[Scores]:
     """Scores batch by batch, in the split's order."""
-    options = {"seed": seed, "stream": "evaluate", "batch_size": batch_size}
-    for x, terms in passes(model, images, machine, **options):  # type: ignore[arg-type]
+    options = {"seed": seed, "stream": STREAM, "batch_size": batch_size}
+    for index, (x, terms) in enumerate(passes(model, images, machine, **options)):  # type: ignore[arg-type]
+        noise = normal((len(x), *model.latent), seed, STREAM, index, device=machine.device)
         mass = model.mass(terms, x)
         with torch.no_grad(), machine.autocast():
             decoded = model.mean_image(terms.posterior.mu).float()
@@ -65,6 +70,8 @@ def score(
             rate=_array(terms.rate),
             mass=None if mass is None else _array(mass),
             mu=_array(terms.posterior.mu),
+            log_var=_array(terms.posterior.log_var),
+            z=_array(terms.posterior.rsample(noise)),
             mse=_array((x - decoded).square().flatten(1).mean(1)),
             shuffled_mse=_array((x - others).square().flatten(1).mean(1)),
             ssim=_array(ssim(x, decoded)),
@@ -80,6 +87,8 @@ def gather(batches: Iterable[Scores]) -> Scores:
         rate=np.concatenate([part.rate for part in parts]),
         mass=np.concatenate(mass) if mass else None,
         mu=np.concatenate([part.mu for part in parts]),
+        log_var=np.concatenate([part.log_var for part in parts]),
+        z=np.concatenate([part.z for part in parts]),
         mse=np.concatenate([part.mse for part in parts]),
         shuffled_mse=np.concatenate([part.shuffled_mse for part in parts]),
         ssim=np.concatenate([part.ssim for part in parts]),

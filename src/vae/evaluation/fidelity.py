@@ -29,6 +29,7 @@ What is *not* guaranteed: that people agree. A network sees what it was trained 
 
 from dataclasses import dataclass
 from functools import cached_property
+from http.client import HTTPException
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from vae.downloads import impatient
 from vae.errors import UserError
 from vae.evaluation.neighbours import (
     CHUNK,
@@ -53,6 +55,7 @@ INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 SUBSETS, SUBSET_SIZE = 100, 1000
 SCORE_PARTS = 10
+FEW = 5000  # images whose nearest neighbours are searched
 
 
 def _fidelity(module: str) -> Any:
@@ -129,6 +132,32 @@ def classifier_score(logits: np.ndarray, seed: int) -> tuple[float, float]:
     return float(found[module.KEY_METRIC_ISC_MEAN]), float(found[module.KEY_METRIC_ISC_STD])
 
 
+def download() -> Path:
+    """The official file of Inception's weights, fetched into torch's folder unless it is there.
+
+    UserError where it cannot be had.
+    """
+    from torch import hub
+
+    file = Path(hub.get_dir()) / "checkpoints" / INCEPTION_FILE
+    if file.is_file() and sha256_of_file(file) == INCEPTION_SHA256:
+        return file
+    address = _fidelity("feature_extractor_inceptionv3").URL_INCEPTION_V3
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with impatient():
+            hub.download_url_to_file(address, str(file), INCEPTION_SHA256, progress=False)
+    except (OSError, RuntimeError, EOFError, HTTPException) as error:
+        raise UserError(
+            f"no weights of Inception: the download of {address} failed"
+            f" ({str(error) or type(error).__name__})",
+            where="evaluate.judges",
+            remedy="fetch that address on another machine and set evaluate.inception_weights to "
+            f"the file, or take {INCEPTION} out of evaluate.judges",
+        ) from None
+    return file
+
+
 def inception(weights: Path) -> Any:
     """torch-fidelity's Inception: uint8 (B, 3, H, W) -> ((B, 2048),) float32; `fc` is its head.
 
@@ -197,12 +226,14 @@ class Reference:
     """The real side (N, F) and what is computed from it once, for every comparison.
 
     extractor, digest   the extractor's name and the SHA-256 of its weights
+    few                 how many, the first ones, have their neighbours searched: that costs N^2
     """
 
     features: np.ndarray
     extractor: str
     digest: str
     k: int = NEIGHBOURS
+    few: int = FEW
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -210,16 +241,20 @@ class Reference:
 
     @cached_property
     def radii(self) -> np.ndarray:
-        return squared_radii(self.features, self.k)
+        return squared_radii(self.features[: self.few], self.k)
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """The numbers of one comparison of n images with n; no score without logits."""
+    """The numbers of one comparison of n images with n; no score without logits.
+
+    Precision, recall, density and coverage are of the first `neighbours_n`, with their k nearest.
+    """
 
     extractor: str
     digest: str
     n: int
+    neighbours_n: int
     k: int
     frechet: float
     kernel: float
@@ -248,14 +283,18 @@ def compare(
 
     ValueError unless there are as many as real ones.
     """
-    precision, recall = precision_recall(real.features, fake, real.k)
-    density, coverage = density_coverage(real.features, fake, real.k, real.radii)
+    if len(fake) != len(real.features):
+        raise ValueError(f"{len(real.features)} real and {len(fake)} generated features")
+    near, near_fake = real.features[: real.few], fake[: real.few]
+    precision, recall = precision_recall(near, near_fake, real.k)
+    density, coverage = density_coverage(near, near_fake, real.k, real.radii)
     kernel, kernel_spread = kernel_distance(real.features, fake, seed)
     score, score_spread = (None, None) if logits is None else classifier_score(logits, seed)
     return Fidelity(
         extractor=real.extractor,
         digest=real.digest,
         n=len(fake),
+        neighbours_n=len(near),
         k=real.k,
         frechet=frechet(real.statistics, statistics(fake)),
         kernel=kernel,

@@ -7,6 +7,8 @@ density     1/(k n) sum_j #{i: y_j in B(x_i)}: about 1 for equal distributions, 
             it forgives outliers among the x, whose large balls hold few y
 coverage    share of the B(x_i) that hold any y_j: at most 1, and the honest one for diversity
             (both Naeem et al. 2020)
+diversity   mean distance of two generated images over that of two real ones: 1 for equal
+            distributions, near 0 when all samples are alike, and above 1 for noise as well
 memorisation ratio   median distance of samples to their nearest training feature, over the same
             of held-out images: far below 1 is copying
 
@@ -22,6 +24,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
+
+from vae.seeds import numpy_generator
 
 NEIGHBOURS = 5
 CHUNK = 1000  # rows of a distance matrix that are held at once
@@ -99,6 +103,29 @@ def density_coverage(
     reach = squares + ROUNDING * x.square().sum(1).max()
     counts = torch.cat([(rows <= reach[i, None]).sum(1) for i, rows in _squared_rows(x, y)])
     return float(counts.sum()) / (k * len(y)), float((counts > 0).double().mean())
+
+
+def diversity(samples: np.ndarray, real: np.ndarray, seed: int) -> float:
+    """Of features (N, F) and (M, F), each image paired with one other, by (seed, "pairs")."""
+    spread, usual = (_mean_distance(as_tensor(side, 2), seed) for side in (samples, real))
+    return spread / usual if usual else float("inf")
+
+
+def _mean_distance(features: Tensor, seed: int) -> float:
+    """Of each to the next on a random circle, so that none is its own partner."""
+    order = torch.from_numpy(numpy_generator(seed, "pairs").permutation(len(features)))
+    circle = features[order]
+    return float((circle - circle.roll(1, 0)).norm(dim=1).mean())
+
+
+def local_density(queries: np.ndarray, references: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
+    """1/k #{i: y_j in B(x_i)} (Q,) of queries y (Q, F): density's share of each, in any number."""
+    x, y = as_tensor(references, k + 1), as_tensor(queries, 1)
+    centre = x.mean(0)
+    x, y = x - centre, y - centre
+    # The same margin as in `density_coverage`.
+    reach = torch.from_numpy(squared_radii(references, k)) + ROUNDING * x.square().sum(1).max()
+    return torch.cat([(rows <= reach).sum(1) for _, rows in _squared_rows(y, x)]).numpy() / k
 
 
 def memorisation_ratio(samples: np.ndarray, held_out: np.ndarray, train: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 import html
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,16 @@ def _add_panel(figure: Any, panel: Panel, index: int, columns: int) -> None:
     figure.update_yaxes(
         _axis(panel.y_label, panel.log_y, [y for _, y in points]), row=row, col=column
     )
+    if panel.names:
+        figure.update_yaxes(_named(panel.names), row=row, col=column)
     _dress(figure, panel, index, (row, column), legend)
+
+
+def _named(names: Sequence[str]) -> dict[str, Any]:
+    """Names for the numbers of an axis, the first one on top."""
+    texts = [_literal(name) for name in names]
+    span = [len(names) - 0.5, -0.5]
+    return {"tickvals": list(range(len(names))), "ticktext": texts, "range": span}
 
 
 def _axis(label: str, log: bool, values: list[float]) -> dict[str, Any]:
@@ -150,7 +160,7 @@ def _trace(panel: Panel, line: Series, paint: str, legend: str) -> Any:
         "y": [_or_none(y) for _, y in points],
         "name": _literal(line.name),
         "legend": legend,
-        "showlegend": len(panel.series) > 1,
+        "showlegend": panel.has_legend,
     }
     if line.kind == "bar":
         return graph_objects.Bar(**shared, marker={"color": paint, "line": {"width": 0}})

@@ -70,7 +70,7 @@ def _draw(axes: "Axes", panel: Panel) -> None:
     for line, paint in panel.painted():
         _draw_series(axes, panel, line, paint)
     _scale(axes, panel)
-    if len(panel.series) > 1:
+    if panel.has_legend:
         axes.legend(**_legend(panel))
 
 
@@ -105,6 +105,9 @@ def _scale(axes: "Axes", panel: Panel) -> None:
         _number(axes.yaxis, [y for _, y in panel.shown()])
     if panel.counts:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    if panel.names:
+        axes.set_yticks(range(len(panel.names)), [_literal(name) for name in panel.names])
+        axes.set_ylim(len(panel.names) - 0.5, -0.5)
 
 
 def _number(axis: Any, values: list[float]) -> None:

@@ -47,7 +47,10 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes. Labels name the quantity's unit; a single series needs no legend."""
+    """One pair of axes. Labels name the quantity's unit; a single series needs no legend.
+
+    `names` stand at y = 0, 1, 2 ... from the top down, in place of numbers.
+    """
 
     title: str
     x_label: str
@@ -55,6 +58,7 @@ class Panel:
     series: Sequence[Series]
     log_x: bool = False
     log_y: bool = False
+    names: Sequence[str] = ()
 
     def points(self, series: Series) -> list[tuple[float, float]]:
         """The series' x and y as floats; both are NaN where its axes cannot show the point."""
@@ -82,6 +86,11 @@ class Panel:
     def counts(self) -> bool:
         """Whether x counts something, such as epochs: its ticks are whole numbers."""
         return not self.log_x and all(x.is_integer() for x, _ in self.shown())
+
+    @property
+    def has_legend(self) -> bool:
+        """Whether series need telling apart by colour; what stands at a name does not."""
+        return len(self.series) > 1 and not self.names
 
     @property
     def legend_above(self) -> bool:
@@ -224,3 +233,29 @@ def rate_spectrum(rates: Sequence[float] | np.ndarray) -> Chart:
             Panel("Cumulative share of the rate", rank, "percent", [line]),
         ],
     )
+
+
+def forest(
+    title: str, x_label: str, groups: Mapping[str, Sequence[tuple[str, float, float, float]]]
+) -> Chart:
+    """Estimates with their intervals, (name, low, estimate, high), one below the other.
+
+    Each group is a panel with a line at 0.
+    """
+    return Chart(title, [_forest_panel(name, x_label, rows) for name, rows in groups.items()])
+
+
+def _forest_panel(
+    title: str, x_label: str, rows: Sequence[tuple[str, float, float, float]]
+) -> Panel:
+    reach, place, middle, height = [], [], [], []
+    for number, (_, low, estimate, high) in enumerate(rows):
+        # The third point is a gap.
+        reach += [low, high, high]
+        place += [number, number, None]
+        middle += [estimate, estimate]
+        height += [number, None]
+    zero = Series("0", [0, 0], [-0.5, len(rows) - 0.5], dash=True, colour=PALETTE.index(GREY))
+    spans = Series("95 % interval", reach, place, colour=PALETTE.index(GREY))
+    series = [spans, Series("estimate", middle, height, colour=0), zero] if rows else []
+    return Panel(title, x_label, "", series, names=[row[0] for row in rows])

@@ -1,43 +1,38 @@
-"""The page: tabs of pictures and charts, opened from the disk by a double click.
+"""The page: tabs of pictures, widgets and charts, opened from the disk by a double click.
 
 `write_page` puts `index.html` and plotly's script into a folder where the pictures lie already.
-The page names its files relatively and loads nothing else: no network, no fonts, no second page.
-It works without a mouse (arrow keys change tabs and pictures), on a telephone, and in light and
-dark; a tab has an address (`index.html#samples`). Without scripts it shows all tabs in a row.
+The page names its files relatively and loads nothing else: no network, no fonts, no second page;
+its style and its own script (`page/`) stand in it. It works without a mouse (arrow keys change
+tabs, pictures and frames), on a telephone, and in light and dark; a tab has an address
+(`index.html#samples`). Without scripts it shows all tabs in a row, every card of every deck, and
+the middle frame of a slider.
 
 Equal input gives equal bytes under one version of jinja2 and plotly.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
 from vae.figures.chart_html import div, plotly_script
 from vae.figures.charts import SCRIPT, Chart
+from vae.figures.widgets import Cases, Findings, Picture, Prose, Slider, Table
 from vae.storage import write_text
 
-TEMPLATE = Path(__file__).with_name("gallery.html")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image file on the page; `file` is its path relative to the page's folder."""
-
-    title: str
-    caption: str
-    file: str
+PAGE = Path(__file__).with_name("page")
+Item = Picture | Chart | Slider | Cases | Table | Findings | Prose
+SLIDER_WIDTH, CASE_WIDTH = 640, 272  # pixels that a frame is enlarged to, by a whole factor
 
 
 @dataclass(frozen=True)
 class Tab:
-    """One tab: its pictures, then its charts; `note` is a sentence above them."""
+    """One tab: its items in their order; `note` is a sentence above them."""
 
     name: str
-    pictures: Sequence[Picture] = ()
-    charts: Sequence[Chart] = ()
+    items: Sequence[Item] = ()
     note: str = ""
 
 
@@ -47,21 +42,47 @@ def write_page(
     """Write `folder/index.html` and the script beside it; returns the page's path.
 
     `facts` are the headline's pairs of name and value. ValueError without tabs, for two tabs
-    with one address, or for a picture that is not an image file inside the folder.
+    with one address, or for a picture that is not an image file inside the folder or is no
+    sprite of its frames.
     """
-    from jinja2 import Environment, StrictUndefined
-
     folder = Path(folder)
     shown = [_tab(folder, tab) for tab in tabs]
     _check_addresses([tab["slug"] for tab in shown])
-    house = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    page = _template().render(
+        title=title,
+        facts=facts,
+        tabs=shown,
+        script=SCRIPT,
+        style=_text("gallery.css"),
+        program=_text("gallery.js"),
     )
-    template = house.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    page = template.render(title=title, facts=facts, tabs=shown, script=SCRIPT)
     write_text(folder / SCRIPT, plotly_script())
     write_text(folder / "index.html", page.rstrip("\n") + "\n")
     return folder / "index.html"
+
+
+def _text(name: str) -> str:
+    return (PAGE / name).read_text(encoding="utf-8")
+
+
+def _template() -> Any:
+    from jinja2 import Environment, StrictUndefined
+
+    house = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    house.filters["number"] = number
+    house.filters["words"] = lambda name: str(name).replace("_", " ")
+    return house.from_string(_text("gallery.html"))
+
+
+def number(value: float | str | None) -> str:
+    """A value as it is read: four digits, counts whole, words as they are, none a dash."""
+    if value is None:
+        return "\N{EN DASH}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _check_addresses(slugs: Sequence[str]) -> None:
@@ -74,25 +95,20 @@ def _check_addresses(slugs: Sequence[str]) -> None:
 
 def _tab(folder: Path, tab: Tab) -> dict[str, Any]:
     slug = re.sub(r"[^a-z0-9]+", "-", tab.name.lower()).strip("-") or "tab"
-    charts = [
-        {
-            "title": chart.title,
-            "columns": chart.shape[1],
-            "div": div(chart, f"{slug}-chart-{number}"),
-        }
-        for number, chart in enumerate(tab.charts, 1)
+    items = [
+        {"kind": type(item).__name__.lower(), "id": f"{slug}-{place}"}
+        | SHOWN[type(item)](folder, item, f"{slug}-{place}")
+        for place, item in enumerate(tab.items, 1)
     ]
-    pictures = [_picture(folder, picture) for picture in tab.pictures]
-    return {
-        "name": tab.name,
-        "slug": slug,
-        "note": tab.note,
-        "pictures": pictures,
-        "charts": charts,
-    }
+    return {"name": tab.name, "slug": slug, "note": tab.note, "items": items}
 
 
-def _picture(folder: Path, picture: Picture) -> dict[str, Any]:
+def _chart(_folder: Path, chart: Chart, element: str) -> dict[str, Any]:
+    fragment = div(chart, f"{element}-chart")
+    return {"title": chart.title, "columns": chart.shape[1], "div": fragment}
+
+
+def _picture(folder: Path, picture: Picture, _element: str) -> dict[str, Any]:
     width, height = _size(folder, picture.file)
     return {
         "title": picture.title,
@@ -101,6 +117,54 @@ def _picture(folder: Path, picture: Picture) -> dict[str, Any]:
         "file": quote(picture.file),
         "width": width,
         "height": height,
+    }
+
+
+def _slider(folder: Path, slider: Slider, _element: str) -> dict[str, Any]:
+    rows, columns = len(slider.rows), len(slider.columns)
+    sprite = _sprite(folder, slider.file, rows, columns, SLIDER_WIDTH)
+    return asdict(slider) | {"sprite": sprite, "middle": columns // 2}
+
+
+def _cases(folder: Path, deck: Cases, _element: str) -> dict[str, Any]:
+    return {
+        "deck": deck,
+        "title": deck.title,
+        "caption": deck.caption,
+        "sprite": _sprite(folder, deck.file, deck.frames, 1, CASE_WIDTH),
+    }
+
+
+def _plain(_folder: Path, item: Any, _element: str) -> dict[str, Any]:
+    return {"it": item}
+
+
+SHOWN: dict[type, Callable[[Path, Any, str], dict[str, Any]]] = {
+    Picture: _picture,
+    Chart: _chart,
+    Slider: _slider,
+    Cases: _cases,
+    Table: _plain,
+    Findings: _plain,
+    Prose: _plain,
+}
+
+
+def _sprite(folder: Path, file: str, rows: int, columns: int, target: int) -> dict[str, Any]:
+    """The file with its frames' size, and the width a frame is shown at."""
+    width, height = _size(folder, file)
+    if width % columns or height % rows:
+        raise ValueError(
+            f"picture {file!r} of {width} x {height} pixels is no sprite of {columns} x {rows}"
+        )
+    width, height = width // columns, height // rows
+    return {
+        "file": quote(file),
+        "rows": rows,
+        "columns": columns,
+        "width": width,
+        "height": height,
+        "shown": width * max(1, target // width),
     }
 
 

@@ -3,7 +3,8 @@
 Images come as uint8 (N, C, H, W) with C = 1 (grey) or 3 (RGB) and fill the rows from the left.
 Each is enlarged by an integer factor with nearest neighbour: every pixel of the image becomes a
 square of that many pixels, so what stands on the sheet are the image's own values, uninterpolated.
-A title, row labels and column labels stand around the tiles, never on them.
+A title, row labels and column labels stand around the tiles, never on them. A sprite has no
+words: the page that shows it frame by frame writes them.
 
 The picture of a grey sheet has mode "L", of a colour sheet "RGB". Equal input gives equal bytes
 under one version of Pillow. Not guaranteed: letters outside DejaVu Sans show as boxes.
@@ -24,6 +25,7 @@ GROUP_GAP = 10  # pixels between an original's reconstruction and the next origi
 MARGIN = 14
 SMALLEST_WIDTH = 380  # so that a title of a narrow sheet still reads as lines
 LABEL_WIDTH = 150
+SPRITE_SIDE = 32
 TITLE_SIZE, LABEL_SIZE = 16, 13
 PAPER, INK, SOFT_INK = "#ffffff", "#16191d", "#4a525c"
 
@@ -69,6 +71,27 @@ def paired(
     below = [(row + 1, column) for row, column in cells]
     grid = _Grid(title, 2 * lines, columns, ("original", "decoded") * lines, (), group=2)
     return _draw(grid, np.concatenate([originals, reconstructions]), cells + below, None)
+
+
+def sprite(images: np.ndarray) -> Image.Image:
+    """Frames (rows, columns) in one picture without words, for a page that shows one at a time.
+
+    `images` is uint8 (rows, columns, N, C, H, W): the N images of a frame stand side by side,
+    each pixel once, or a few times where the sides are below `SPRITE_SIDE`. A transparent line of
+    one pixel right of and below each keeps a neighbour out of a window whose edge falls between
+    pixels. Modes are "LA" and "RGBA"; ValueError for another shape or dtype.
+    """
+    if images.ndim != 6:
+        raise ValueError(f"images are {images.shape}, a sprite takes (rows, columns, N, C, H, W)")
+    _check(images.reshape(-1, *images.shape[3:]), 1, None)
+    factor = max(1, SPRITE_SIDE // max(images.shape[4:]))
+    images = images.repeat(factor, axis=4).repeat(factor, axis=5)
+    rows, columns, count, channels, height, width = images.shape
+    tiles = np.zeros((rows, columns, count, channels + 1, height + 1, width + 1), np.uint8)
+    tiles[..., :channels, :height, :width] = images
+    tiles[..., channels, :height, :width] = 255
+    shape = (rows * (height + 1), columns * count * (width + 1), channels + 1)
+    return Image.fromarray(tiles.transpose(0, 4, 1, 2, 5, 3).reshape(shape))
 
 
 def save(image: Image.Image, path: Path) -> None:

@@ -110,6 +110,39 @@ def test_kl_may_rise_while_the_distortion_falls() -> None:
     assert diagnose_running(so_far(dataclasses.replace(healthy(), history=history), 40)) == []
 
 
+def test_nothing_is_learned_by_heart_where_training_moves_by_chance_alone() -> None:
+    """Running statistics lag behind weights that stand still: validation worsens by itself."""
+    at_rest = edited(
+        healthy(),
+        lambda i, row: (
+            both("rate", 10.0)
+            | {"train_distortion": 500.0 - 0.01 * i, "valid_distortion": 400.0 + 8.0 * i}
+        ),
+    )
+    assert "overfitting" not in names(diagnose(at_rest))
+    assert "overfitting" in names(diagnose(PATIENTS["by heart"].change(healthy())))
+
+
+def test_a_kl_that_opens_by_less_than_chance_is_no_spike() -> None:
+    """From 0.2 to 1.3 nats: many times the median before, and less than an epoch's chance."""
+    opening = edited(
+        healthy(Shape(warm_up=0)),
+        lambda i, row: both("rate", 0.2 if i < 4 else 1.3) | both("distortion", 300.0 + i),
+    )
+    assert "kl_instability" not in names(diagnose(opening))
+
+
+def test_totals_of_epochs_in_which_beta_rose_are_not_judged() -> None:
+    """An epoch's total is a mean over its steps, its beta that of the last one."""
+    rising = edited(healthy(Shape(warm_up=30)), lambda i, row: both("rate", 400.0))
+    rows = [
+        {**row, "train_objective": row["train_objective"] - (i < 29) * 20.0}
+        for i, row in enumerate(rising.history)
+    ]
+    assert "totals_do_not_add_up" not in names(diagnose(dataclasses.replace(rising, history=rows)))
+    assert "totals_do_not_add_up" in names(diagnose(PATIENTS["mixed"].change(healthy())))
+
+
 def test_beta_may_squeeze_the_rate() -> None:
     """Annealing raises the loss and lowers the KL; nothing is wrong with that."""
     evidence = healthy(Shape(warm_up=30, epochs=60))

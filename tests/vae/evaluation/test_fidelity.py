@@ -1,5 +1,6 @@
 """Distances against closed forms, direct formulas and brute force; planted faults are seen."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from vae.evaluation.fidelity import (
 )
 from vae.evaluation.neighbours import (
     density_coverage,
+    diversity,
     memorisation_ratio,
     nearest,
     squared_radii,
@@ -143,6 +145,16 @@ def test_copying_the_training_images_makes_the_memorisation_ratio_0() -> None:
     assert memorisation_ratio(held_out, train[:50], train) == float("inf")
 
 
+def test_diversity_is_1_for_equal_clouds_and_scales_with_the_spread() -> None:
+    x, y = cloud(4000), cloud(4000, stream="fake")
+    assert diversity(y, x, seed=0) == pytest.approx(1, abs=0.03)
+    middle = y.mean(0)
+    assert diversity(middle + 0.3 * (y - middle), x, seed=0) == pytest.approx(0.3, abs=0.02)
+    assert diversity(np.repeat(middle[None], 50, 0), x, seed=0) == 0
+    pair = np.array([[0.0, 0.0], [3.0, 4.0]])
+    assert diversity(pair, pair / 5, seed=0) == pytest.approx(5)
+
+
 # Classes
 
 
@@ -196,6 +208,15 @@ def test_planted_faults_are_seen_and_told_apart() -> None:
     assert lacking.precision > 0.8
     assert lacking.recall < 0.7
     assert lacking.coverage < 0.6
+
+
+def test_neighbours_are_those_of_the_first_few_on_both_sides() -> None:
+    x, y = cloud(300), cloud(300, stream="fake")
+    found = compare(replace(reference(x), few=120), y, seed=0)
+    assert (found.n, found.neighbours_n) == (300, 120)
+    assert (found.density, found.coverage) == density_coverage(x[:120], y[:120])
+    assert (found.precision, found.recall) == precision_recall(x[:120], y[:120])
+    assert found.frechet == frechet(statistics(x), statistics(y))
 
 
 def test_names_carry_the_extractor_and_only_inceptions_distance_is_a_fid() -> None:

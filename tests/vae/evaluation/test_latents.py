@@ -1,9 +1,10 @@
-"""Principal axes of encodings against the covariance, planted directions, latents of any shape."""
+"""Principal axes against the covariance, information against closed forms, any latent shape."""
 
 import numpy as np
 import pytest
 
-from vae.evaluation.latents import directions, leading, rate_per_dimension
+from vae.evaluation import latents
+from vae.evaluation.latents import directions, index_information, leading, rate_per_dimension
 from vae.seeds import numpy_generator
 
 
@@ -80,3 +81,29 @@ def test_rates_are_means_over_images_and_lead_by_their_size() -> None:
     rates = rate_per_dimension(rate)
     assert rates.tolist() == [0, 5, 2, 0]
     assert leading(rates).tolist() == [1, 2, 0, 3]
+
+
+def test_the_index_code_information_is_the_entropy_of_the_index_for_codes_that_tell_all() -> None:
+    mu = 100.0 * np.arange(40)[:, None, None, None] * np.ones((1, 2, 1, 3))
+    log_var = np.full_like(mu, -2.0)
+    assert index_information(mu, log_var, mu) == pytest.approx(np.log(40))
+
+
+def test_codes_that_tell_nothing_have_no_information() -> None:
+    mu, z = np.zeros((1200, 3)), np.random.default_rng(0).normal(size=(1200, 3))
+    assert index_information(mu, np.zeros_like(mu), z) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_information_is_that_of_two_gaussians_and_chunks_do_not_matter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Half of the posteriors at +1, half at -1: I is the information of one bit through noise."""
+    generator = np.random.default_rng(1)
+    mu = np.repeat([1.0, -1.0], 2000)[:, None]
+    z = mu + generator.normal(size=mu.shape)
+    found = index_information(mu, np.zeros_like(mu), z)
+    draws = generator.normal(size=200_000) + 1
+    bit = np.log(2) - np.log1p(np.exp(-2 * draws)).mean()  # closed up to one integral
+    assert found == pytest.approx(bit, abs=0.02)
+    monkeypatch.setattr(latents, "CHUNK", 77)
+    assert index_information(mu, np.zeros_like(mu), z) == pytest.approx(found, rel=1e-12)

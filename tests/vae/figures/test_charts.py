@@ -226,3 +226,31 @@ def test_importing_the_figures_is_light() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert answer.stdout.strip() == "[]"
+
+
+def a_forest() -> Chart:
+    rows = [("rising", 0.2, 0.3, 0.4), ("falling", -0.5, -0.4, -0.2), ("neither", -0.1, 0.0, 0.1)]
+    return charts.forest("Relations", "rho", {"one": rows, "other": rows[:1], "none": []})
+
+
+def test_a_forest_has_each_interval_apart_at_its_name(tmp_path: Path) -> None:
+    panel, other, empty = a_forest().panels
+    assert panel.names == ["rising", "falling", "neither"]
+    spans, estimates, zero = panel.series
+    assert panel.points(spans)[:2] == [(0.2, 0.0), (0.4, 0.0)]
+    assert math.isnan(panel.points(spans)[2][0])
+    shown = [point for point in panel.points(estimates) if not math.isnan(point[0])]
+    assert shown == [(0.3, 0.0), (-0.4, 1.0), (0.0, 2.0)]
+    assert charts.marked(panel.points(estimates))
+    assert set(zero.x) == {0}
+    assert not panel.has_legend
+    assert (len(other.shown()), empty.shown()) == (5, [])
+    chart_png.write_png(a_forest(), tmp_path / "forest.png")
+    assert ink(tmp_path / "forest.png") > 20
+
+
+def test_a_forests_names_stand_on_the_axis_of_its_page_from_the_top_down() -> None:
+    text = chart_html.div(a_forest(), "forest")
+    assert '"ticktext":["rising","falling","neither"]' in text
+    assert '"range":[2.5,-0.5]' in text
+    assert '"ticktext":["rising"]' in text

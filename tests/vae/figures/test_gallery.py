@@ -1,8 +1,6 @@
 """Laws of the page: it names only files that lie there, quotes its words, needs no network."""
 
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -11,14 +9,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vae.figures import sheets
+from vae.figures import gallery, sheets
 from vae.figures.charts import SCRIPT, Chart, Panel, Series
-from vae.figures.gallery import Picture, Tab, write_page
+from vae.figures.gallery import Item, Tab, number, write_page
+from vae.figures.widgets import (
+    Case,
+    Cases,
+    Cure,
+    Finding,
+    Findings,
+    Picture,
+    Prose,
+    Slider,
+    Table,
+)
 
 CHART = Chart(
     "Objective", [Panel("Objective", "epoch", "nats", [Series("train", [1, 2], [3, 2])])]
 )
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
 
 
 class Reader(HTMLParser):
@@ -40,20 +48,27 @@ class Reader(HTMLParser):
         return [about["id"] or "" for _, about in self.tags if "id" in about]
 
 
+@pytest.fixture(autouse=True)
+def short_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    """plotly's script has megabytes, and no test here reads it."""
+    monkeypatch.setattr(gallery, "plotly_script", lambda: "// plotly")
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     images = np.random.default_rng(0).integers(0, 256, (4, 1, 8, 8), dtype=np.uint8)
     for name in ("samples.png", "curves/a b #1.png"):
         sheets.save(sheets.sheet(images, title=name, columns=4), tmp_path / name)
+    frames = np.random.default_rng(1).integers(0, 256, (2, 3, 2, 3, 8, 8), dtype=np.uint8)
+    sheets.save(sheets.sprite(frames), tmp_path / "frames.png")
+    sheets.save(sheets.sprite(frames.reshape(6, 1, *frames.shape[2:])), tmp_path / "deck.png")
     return tmp_path
 
 
 def tabs() -> list[Tab]:
     return [
         Tab("Samples", [Picture("Samples", "seed 0, temperature 1", "samples.png")]),
-        Tab(
-            "Curves & bars", [Picture("Curves", "", "curves/a b #1.png")], [CHART, CHART], "A note"
-        ),
+        Tab("Curves & bars", [Picture("Curves", "", "curves/a b #1.png"), CHART, CHART], "A note"),
     ]
 
 
@@ -95,7 +110,7 @@ def test_no_id_stands_twice_and_every_tab_has_its_panel(folder: Path) -> None:
 
 def test_words_are_text_and_never_markup(folder: Path) -> None:
     evil = '<script>alert("x")</script>'
-    tab = Tab(evil, [Picture(evil, evil, "samples.png")], [], evil)
+    tab = Tab(evil, [Picture(evil, evil, "samples.png")], evil)
     page = write_page(folder, title=evil, facts=[(evil, evil)], tabs=[tab]).read_text()
     assert evil not in page
     assert "&lt;script&gt;alert" in page
@@ -123,31 +138,100 @@ def test_tabs_without_an_address_of_their_own_raise(folder: Path) -> None:
         page_of(folder, tabs=[])
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs chromium, which this machine lacks")
-def test_a_browser_opens_the_tab_of_the_address(folder: Path, tmp_path: Path) -> None:
-    page_of(folder, tabs=tabs())
-    reader = Reader(rendered(folder / "index.html", "#curves-bars", tmp_path / "profile"))
-    chosen = {
-        about["id"]: about["aria-selected"]
-        for _, about in reader.tags
-        if about.get("role") == "tab"
-    }
-    hidden = {about["id"]: "hidden" in about for tag, about in reader.tags if tag == "section"}
-    assert chosen == {"tab-samples": "false", "tab-curves-bars": "true"}
-    assert hidden == {"panel-samples": True, "panel-curves-bars": False}
-    drawn = [about for tag, about in reader.tags if "main-svg" in (about.get("class") or "")]
-    assert len(drawn) >= 2, "plotly drew the charts"
+# Widgets
+
+WALK = Slider("Walk", "c", "frames.png", ["first", "second"], ["-1", "+0", "+1"], "axis", "step")
+DECK = Cases(
+    "Deck",
+    "ranked",
+    "deck.png",
+    6,
+    "image, decoded",
+    [
+        Case("#7", 0, "worst", "cat", {"mse": 0.5}, "edges", {"contrast": 0.97}),
+        Case("#8", 4, "best", None, {"mse": 1e-9, "rate": 3.0}),
+    ],
+)
+TABLE = Table("Tests", "", ["what", "p"], [["edges", 0.012345], ["dark", None]])
+NOTE = Finding("note", "Clipping", "Never.", {"clip_norm": 1000.0}, "history.csv")
+FAULT = Finding("fault", "Collapse", "No rate.", {}, "rates.png", [Cure("a:\n  b: 1", "why")])
 
 
-def rendered(page: Path, address: str, profile: Path) -> str:
-    """The page's document after its scripts ran in a headless browser without a network."""
-    assert BROWSER is not None
-    flags = (
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
-        "--disable-background-networking --disable-component-update --virtual-time-budget=4000"
+def page_with(folder: Path, *items: Item) -> str:
+    return page_of(folder, tabs=[Tab("Widgets", items)])
+
+
+def test_a_slider_shows_its_middle_frame_without_scripts(folder: Path) -> None:
+    page = page_with(folder, WALK)
+    ((_, image),) = [tag for tag in Reader(page).tags if tag[1].get("src") == "frames.png"]
+    assert "width: 300%; height: 200%" in str(image["style"])
+    assert "translate(-33.3333%, 0%)" in str(image["style"]).replace("-0%", "0%")
+    for words in ("<option>first</option>", 'label="-1"', "<output>+0</output>"):
+        assert words in page
+
+
+def test_a_deck_shows_every_card_with_its_frame_and_its_numbers(folder: Path) -> None:
+    page = page_with(folder, DECK)
+    images = [about for _, about in Reader(page).tags if about.get("src") == "deck.png"]
+    places = [re.findall(r"translate\((.*?)\)", str(image["style"]))[0] for image in images]
+    assert [float(place.split(", ")[1].rstrip("%")) for place in places] == pytest.approx(
+        [0, -400 / 6], abs=1e-4
     )
-    command = [BROWSER, *flags.split(), f"--user-data-dir={profile}", "--dump-dom"]
-    answer = subprocess.run(
-        [*command, page.as_uri() + address], capture_output=True, text=True, check=True, timeout=90
-    )
-    return answer.stdout
+    assert [image["alt"] for image in images] == ["#7: image, decoded", "#8: image, decoded"]
+    assert 'data-of="mse" data-value="1e-09"' in page
+    assert 'data-of="% contrast" data-value="0.97"' in page
+    assert '<option value="% contrast">' in page
+
+
+def test_filters_offer_only_what_tells_cards_apart(folder: Path) -> None:
+    page = page_with(folder, DECK)
+    assert 'name="kind"' in page, "two kinds"
+    assert 'name="group"' not in page, "one class and none"
+
+
+def test_a_table_aligns_columns_of_numbers_and_says_what_is_missing(folder: Path) -> None:
+    page = page_with(folder, TABLE)
+    assert '<th scope="col">what</th><th scope="col" class="value">p</th>' in page
+    assert '<td class="value">0.01235</td>' in page
+    assert '<td class="value">\N{EN DASH}</td>' in page
+
+
+def test_a_diagnosis_of_notes_accuses_nobody(folder: Path) -> None:
+    ruled_out = {"cleared": ["over_fitting"], "unjudged": {"samples_alike": "the samples"}}
+    clean = page_with(folder, Findings([NOTE], **ruled_out))
+    for words in ("Nothing wrong is proven", "over fitting", "missing: the samples", "clip norm"):
+        assert words in clean
+    faulty = page_with(folder, Findings([FAULT, NOTE]))
+    assert "Nothing wrong is proven" not in faulty
+    assert "<code>a:\n  b: 1</code>" in faulty
+
+
+def test_paragraphs_stand_apart(folder: Path) -> None:
+    assert "<p>one</p>\n<p>two</p>" in page_with(folder, Prose("T", ["one", "two"]))
+
+
+def test_widgets_are_equal_bytes_and_have_ids_of_their_own(folder: Path) -> None:
+    items = (WALK, WALK, DECK, DECK, TABLE, Findings([FAULT, NOTE]), CHART, CHART)
+    page = page_with(folder, *items)
+    assert page_with(folder, *items) == page
+    ids = Reader(page).ids()
+    assert len(ids) == len(set(ids))
+
+
+def test_frames_that_the_image_cannot_hold_raise(folder: Path) -> None:
+    with pytest.raises(ValueError, match="no sprite of 5 x 2"):
+        page_with(folder, Slider("W", "", "frames.png", ["a", "b"], list("abcde"), "x", "y"))
+    with pytest.raises(ValueError, match="has no frame"):
+        Slider("W", "", "frames.png", [], ["a"], "x", "y")
+    with pytest.raises(ValueError, match="'#7' has no frame"):
+        Cases("D", "", "deck.png", 6, "", [Case("#7", 6, "worst", None, {})])
+    with pytest.raises(ValueError, match="not as long as its header"):
+        Table("T", "", ["a"], [["b", "c"]])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.123456, "0.1235"), (1e-12, "1e-12"), (12345, "12,345"), ("word", "word")],
+)
+def test_numbers_are_read_with_four_digits(value: float | str, text: str) -> None:
+    assert number(value) == text

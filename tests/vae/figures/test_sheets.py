@@ -155,3 +155,31 @@ def test_unequal_pairs_raise() -> None:
         sheets.paired(images, images[:3], title="", columns=2)
     with pytest.raises(ValueError, match="do not pair"):
         sheets.paired(images, images.astype(float), title="", columns=2)
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "LA"), (3, "RGBA")])
+@pytest.mark.parametrize(("size", "factor"), [((6, 8), 4), ((40, 33), 1)])
+def test_a_sprite_has_every_frame_where_a_window_looks(
+    channels: int, mode: str, size: tuple[int, int], factor: int
+) -> None:
+    images = random_images(2, 3, 4, channels, *size)
+    picture = sheets.sprite(images)
+    assert picture.mode == mode
+    pixels = np.asarray(picture)
+    height, width = (length * factor + 1 for length in size)
+    assert pixels.shape == (2 * height, 3 * 4 * width, channels + 1)
+    for row, column, place in np.ndindex(2, 3, 4):
+        left = (column * 4 + place) * width
+        tile = pixels[row * height : (row + 1) * height, left : left + width]
+        enlarged = images[row, column, place].repeat(factor, 1).repeat(factor, 2)
+        np.testing.assert_array_equal(tile[:-1, :-1, :-1], enlarged.transpose(1, 2, 0))
+        assert (tile[:-1, :-1, -1] == 255).all()
+        assert not tile[-1].any(), "a transparent line below"
+        assert not tile[:, -1].any(), "and to the right"
+
+
+def test_a_sprite_of_another_shape_or_dtype_raises() -> None:
+    with pytest.raises(ValueError, match="a sprite takes"):
+        sheets.sprite(random_images(2, 3, 1, 8, 8))
+    with pytest.raises(ValueError, match="a sheet takes uint8"):
+        sheets.sprite(random_images(1, 1, 1, 1, 8, 8).astype(np.float32))

@@ -76,7 +76,7 @@ def objective(terms: Terms, beta: float) -> Tensor:
 
 def train(model: VAE, x: Tensor, beta: float) -> None:
     optimiser = torch.optim.Adam(model.parameters(), lr=0.03)
-    steps = 3000
+    steps = 1000
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = 0.03 * (1 - step / steps)

@@ -9,7 +9,8 @@ import math
 import numpy as np
 
 from vae.evaluation import symptoms
-from vae.evaluation.evidence import Evidence, Missing, Proof, Remedy, required
+from vae.evaluation.evidence import Evidence, Missing, Proof, Remedy, proven, required
+from vae.evaluation.rules.collapse import worse_than_constant
 
 RISES_AGAIN = 0.05  # of the gain, from the best epoch to the end
 PRIOR_GAP = 3.0  # samples over reconstructions: good fitted priors 1.1-2.6, N(0, I) 5-77
@@ -38,8 +39,11 @@ def overfitting(evidence: Evidence) -> Proof | None:
         return None
     epoch = float(later.epochs[best])
     at_best = float(np.interp(epoch, train.epochs, train.values))
-    if train.end >= at_best:
+    # Where training moves by chance alone, nothing was learned, so nothing by heart.
+    if at_best - train.end <= 3 * symptoms.jitter(evidence, train):
         return None
+    if proven(worse_than_constant, evidence):
+        raise Missing("a training that has learned more than the mean image")
     return Proof(
         {"best_epoch": epoch, "rise": later.lost, "train_fall": at_best - train.end},
         f"since epoch {epoch:g} the held-out objective has risen by {later.lost:.3g} and that of "
@@ -183,7 +187,11 @@ def totals_do_not_add_up(evidence: Evidence) -> Proof | None:
     """The total is not D + b R: running means and last values are mixed, as logs often do."""
     symptoms.require_plain(evidence)
     names = ("train_objective", "train_distortion", "train_rate")
-    found = [[symptoms.number(row, name) for name in (*names, "beta")] for row in evidence.history]
+    # A row's beta is its last step's; while beta moves, its total has others in it.
+    known = symptoms.curve(evidence, "beta") is not None
+    first = symptoms.settled_from(evidence) if known else -math.inf
+    rows = [row for row in evidence.history if row["epoch"] >= first]
+    found = [[symptoms.number(row, name) for name in (*names, "beta")] for row in rows]
     whole = [row for row in found if None not in row[:3]]
     if not whole:
         raise Missing("total, reconstruction and KL of the epochs")

@@ -65,7 +65,9 @@ def kl_instability(evidence: Evidence) -> Proof | None:
     if not watched:
         raise Missing("the KL and a loss of the epochs")
     for rates, losses in watched:
+        # A KL that opens by less than chance moves the loss is no jump, whatever its ratio.
         least = LEAST_JUMP if evidence.nats else LEAST_JUMP_SHARE * abs(losses.end)
+        least = max(least, BEYOND_CHANCE * symptoms.jitter(evidence, losses))
         found = _jump(rates, losses, least) or _blow_up(rates, losses, least)
         if found is not None:
             epoch, before, after = found

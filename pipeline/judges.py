@@ -1,0 +1,98 @@
+"""Who judges: the frozen networks that evaluate.judges names, opened and tested.
+
+`auto` is the data's own classifier (in_domain) where there are labels, else the ImageNet network
+efficientnet_lite2. The stage `extractor` tests each before it may judge
+(vae.evaluation.features.bends) and writes the verdicts to artifacts/extractor/about.json; the
+stage `evaluate` asks only those that passed.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import ROOT, files
+from pipeline.console import say, warn
+from pipeline.schema import Params
+from vae.errors import UserError
+from vae.evaluation import features, fidelity
+from vae.evaluation.classifier import load
+from vae.machine import Machine
+from vae.storage import read_array, read_json
+
+LEAST = 40  # images of a split: from fewer no distance is worth its name
+TESTED = 2000  # validation images that an ImageNet network is tested on, each seven times
+
+
+def wanted(settings: Params) -> list[str]:
+    """The names in evaluate.judges, `auto` resolved, in their order and once each."""
+    labels = bool(files.read_spec()["classes"])
+    own = "in_domain" if labels else "efficientnet_lite2"
+    names = [own if name == "auto" else name for name in settings.evaluate.judges]
+    if "in_domain" in names and not labels:
+        raise UserError(
+            "the data have no labels to train an in-domain judge with",
+            where="evaluate.judges",
+            remedy="choose auto or efficientnet_lite2",
+        )
+    return list(dict.fromkeys(names))
+
+
+def open_judge(name: str, settings: Params, machine: Machine) -> features.Judge:
+    """A judge by name; UserError where its weights are missing."""
+    if name == "in_domain":
+        return features.in_domain(load(files.CLASSIFIER), machine)
+    if name == fidelity.INCEPTION:
+        given = settings.evaluate.inception_weights
+        return features.inception(ROOT / given if given else fidelity.download(), machine)
+    return features.imagenet(name, machine)
+
+
+def tested(judge: features.Judge, seed: int) -> dict[str, Any] | None:
+    """The test on validation images as plain values; None with a warning for too few of them."""
+    images = read_array(files.DATA / "valid.npy", mapped=True)
+    if len(images) < LEAST:
+        warn(
+            f"{len(images)} validation images: too few to test {judge.name}, which will not judge"
+        )
+        return None
+    count = len(images) if judge.name == "in_domain" else min(len(images), TESTED)
+    labels = files.DATA / "valid_labels.npy"
+    modes = read_array(labels)[:count] if labels.exists() else None
+    say(f"extractor: testing {judge.name} on {count:,} validation images")
+    bending = features.bends(judge, np.asarray(images[:count]), seed, modes)
+    if not bending.passed:
+        failed = [fault for fault in bending.distances if not bending.rises(fault)]
+        warn(
+            f"the distance of {judge.name} does not rise under {', '.join(failed)} "
+            f"({bending.n} images): it will not judge"
+        )
+    return {
+        "digest": judge.digest,
+        "features": judge.size,
+        "n": bending.n,
+        "passed": bending.passed,
+        "floor": bending.floor,
+        "distances": {
+            fault: {f"{strength:g}": value for strength, value in found.items()}
+            for fault, found in bending.distances.items()
+        },
+    }
+
+
+def about() -> Path:
+    return files.EXTRACTOR / "about.json"
+
+
+def approved(settings: Params) -> list[str]:
+    """The wanted judges that passed their test; UserError if the stage has not tested them."""
+    verdicts = read_json(about()) if about().exists() else {}
+    names = wanted(settings)
+    missing = [name for name in names if name not in verdicts]
+    if missing:
+        raise UserError(
+            f"{missing[0]} has not been tested on these data",
+            where="artifacts/extractor",
+            remedy="run `dvc repro extractor`",
+        )
+    return [name for name in names if verdicts[name]]

@@ -1,0 +1,197 @@
+"""Evidence of the finished chain, copied to where Git keeps it: `reports/results/<name>/`.
+
+Kept are the metrics files that there are, history, params and pictures; of the headline run also
+the gallery's page (without plotly's script, 4 MB that `python -m pipeline.report` puts back beside
+it) and its weights. A picture over the limit loses colours and then size until it is below it;
+the same picture gives the same bytes under one version of Pillow.
+
+The stamp says what made the numbers: the commit at the training's start, the digest of the
+training's code from run.json, and that of the evaluation's code from evaluate.json.
+"""
+
+import io
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline import files, runlog
+from pipeline.console import say
+from pipeline.kept import HEADLINE, OPTIONAL
+from vae.errors import UserError
+from vae.figures.charts import SCRIPT
+from vae.storage import read_json, write_bytes, write_json, write_text
+
+GALLERY_PICTURES = (
+    "reconstructions",
+    "interpolations_within",
+    "interpolations_across",
+    "traversals",
+    "curves",
+)
+LARGEST_PICTURE = 300_000  # bytes
+LARGEST_WEIGHTS = 4_000_000  # bytes, of all weights of a run
+SHRINK = 0.8  # of a picture's sides, again and again until it is small enough
+COLOURS = 256
+MADE_HERE = ("architecture", "stamp", "spec")  # not copied from reports/
+
+
+def keep(name: str) -> Path:
+    """Copy the evidence of the run in reports/ and artifacts/; a / in the name is a dot.
+
+    UserError if the chain is not finished, if its files are of two runs, or without its log.
+    """
+    run, folder = files.read_run(), files.RESULTS / name.replace("/", ".")
+    judged = finished(run)
+    about = {
+        "machine": circumstances(run["key"]),
+        "architecture": parameters(),
+        "stamp": stamp(run, judged),
+    }
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for part, content in about.items():
+        write_json(folder / f"{part}.json", content)
+    for path in tables():
+        shutil.copy(path, folder)
+    headline = folder.name == HEADLINE
+    for picture, path in pictures(everything=headline).items():
+        copy_picture(path, folder / picture)
+    if headline:
+        copy_headline(folder)
+    return folder
+
+
+def finished(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """reports/evaluate.json, if it and reports/train.json are of this run."""
+    for stage, field in (("train", "key"), ("evaluate", "model")):
+        path = files.report(stage)
+        if not path.is_file() or read_json(path)[field] != run["key"]:
+            raise UserError(
+                f"no evidence of run {run['key']}",
+                where=f"reports/{path.name}",
+                remedy="run `dvc repro` to the end first",
+            )
+    judged: Mapping[str, Any] = read_json(files.report("evaluate"))
+    return judged
+
+
+def tables() -> list[Path]:
+    """The small text files of the finished chain."""
+    stages = ("data", "train", "evaluate", *(name for name in OPTIONAL if name not in MADE_HERE))
+    always = [files.RUN, files.HISTORY, files.MODEL / "params.yaml", files.SPEC]
+    found = (path for path in (*map(files.report, stages), files.DIAGNOSIS) if path.is_file())
+    return [*always, *found]
+
+
+def pictures(*, everything: bool) -> dict[str, Path]:
+    """The pictures that are kept, by the name that they get; those of the shipped prior first."""
+    shipped = files.read_priors()["shipped"]
+    named = {f"{name}.png": files.GALLERY / f"{name}.png" for name in GALLERY_PICTURES}
+    named |= {
+        "samples.png": files.GALLERY / f"samples-{shipped}.png",
+        "samples-standard.png": files.GALLERY / "samples-standard.png",
+        "temperatures.png": files.GALLERY / f"temperatures-{shipped}.png",
+        "latents.png": files.FIGURES / "prior" / "latents.png",
+        "worst.png": files.FIGURES / "failures" / "worst.png",
+        "worst_samples.png": files.FIGURES / "failures" / "samples.png",
+        "hypotheses.png": files.FIGURES / "failures" / "tests.png",
+    }
+    if everything:
+        named |= {path.name: path for path in files.GALLERY.glob("*.png")}
+    return {name: path for name, path in sorted(named.items()) if path.is_file()}
+
+
+def copy_picture(source: Path, target: Path) -> None:
+    """Copy a PNG; a large one with 256 colours, and smaller if that does not suffice."""
+    if source.stat().st_size <= LARGEST_PICTURE:
+        shutil.copy(source, target)
+        return
+    from PIL import Image
+
+    with Image.open(source) as opened:
+        picture = opened.convert("RGB")
+    while len(content := few_colours(picture)) > LARGEST_PICTURE:
+        width, height = (max(1, int(SHRINK * side)) for side in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    write_bytes(target, content)
+
+
+def few_colours(picture: Any) -> bytes:
+    """A Pillow image as PNG bytes with a palette, without dithering."""
+    from PIL import Image
+
+    content = io.BytesIO()
+    reduced = picture.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    reduced.save(content, "PNG", optimize=True)
+    return content.getvalue()
+
+
+def copy_headline(folder: Path) -> None:
+    """The gallery's page beside its pictures, and the weights if they are small."""
+    page = files.GALLERY / "index.html"
+    if page.is_file():
+        shutil.copy(page, folder)
+    weights = [files.BEST, *sorted((files.ARTIFACTS / "prior").glob("*.safetensors"))]
+    size = sum(path.stat().st_size for path in weights)
+    if size > LARGEST_WEIGHTS:
+        say(f"weights of {size:,} bytes are not kept (limit {LARGEST_WEIGHTS:,})")
+        return
+    for path in weights:
+        shutil.copy(path, folder)
+
+
+def pages_without_script() -> list[Path]:
+    """Folders of kept pages whose charts lack plotly's script; Git keeps the page without it."""
+    pages = sorted(files.RESULTS.glob("*/index.html"))
+    return [page.parent for page in pages if not (page.parent / SCRIPT).is_file()]
+
+
+def add_script(folder: Path) -> None:
+    """Put plotly's script where a kept page looks for it."""
+    from vae.figures.chart_html import plotly_script
+
+    write_text(folder / SCRIPT, plotly_script())
+
+
+def circumstances(key: str) -> dict[str, Any]:
+    """Commit, machine and speed of the training, from its log."""
+    lines = runlog.read(files.log_of(key))
+    starts = [line for line in lines if line["event"] == "start"]
+    epochs = [line for line in lines if line["event"] == "epoch"]
+    if not (starts and epochs):
+        raise UserError(
+            "no log of the training",
+            where=f"artifacts/logs/{key}.jsonl",
+            remedy="keep the evidence where it was trained",
+        )
+    speeds = sorted(line["images_per_second"] for line in epochs)
+    return {
+        "commit": starts[0]["commit"],
+        "platform": starts[0]["platform"],
+        "machine": starts[0].get("machine", runlog.UNKNOWN),
+        "training_seconds": round(epochs[-1]["time"] - starts[0]["time"]),
+        "sessions": len(starts),
+        "images_per_second": speeds[len(speeds) // 2],
+    }
+
+
+def parameters() -> dict[str, int]:
+    """Trained numbers of encoder, decoder and likelihood of the shipped model."""
+    from pipeline.assembly import from_weights
+    from vae.machine import Machine
+
+    model, _ = from_weights(files.BEST, Machine("cpu", "fp32", 1))
+    return {
+        name: sum(weights.numel() for weights in part.parameters())
+        for name, part in model.named_children()
+    }
+
+
+def stamp(run: Mapping[str, Any], judged: Mapping[str, Any]) -> dict[str, Any]:
+    """The commit at the training's start, and digests of the code that trained and that scored."""
+    log = runlog.read(files.log_of(run["key"]))
+    return {
+        "commit": next(line["commit"] for line in log if line["event"] == "start"),
+        "code": {"train": run["code"], "evaluate": judged["code"]},
+    }

@@ -1,0 +1,141 @@
+"""Evidence that Git keeps, read: one folder `reports/results/<name>/` a finished run.
+
+    run data train evaluate machine     what was trained, on what, how long, and its numbers
+    spec architecture judges prior extractor failures diagnosis     where the run made them
+    stamp                               commit, and digest of each stage's code (`keeping`)
+
+The name is that of the preset, its / a dot. A file that is missing makes nothing up: who asks for
+a number of it gets None, and the report says "not measured" or leaves the row out.
+
+Evidence ages when the code that made it changes: the digest in its stamp is then not that of the
+closure of the stage's script (`closure.code_digest`). Old evidence is no error; it is marked.
+"""
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import files
+from pipeline.closure import code_digest
+from vae.data import sources
+from vae.storage import read_csv, read_json
+
+HEADLINE = "fashion_mnist"
+SIDE_BY_SIDE = (HEADLINE, "cifar10", "celeba")
+NEEDED = ("run", "data", "train", "evaluate", "machine")
+OPTIONAL = (
+    "spec",
+    "architecture",
+    "judges",
+    "prior",
+    "extractor",
+    "failures",
+    "diagnosis",
+    "stamp",
+)
+SCRIPTS = {"train": "train.py", "evaluate": "evaluate.py"}
+WORDS = {"train": "trained", "evaluate": "scored"}
+CURRENT, UNSTAMPED = "current", "unstamped"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A run's evidence; `more` holds those of the OPTIONAL files that there are."""
+
+    folder: Path
+    run: Mapping[str, Any]
+    data: Mapping[str, Any]
+    train: Mapping[str, Any]
+    evaluate: Mapping[str, Any]
+    machine: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]]
+    more: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def preset(self) -> str:
+        return self.name.replace(".", "/")
+
+    @property
+    def link(self) -> str:
+        """The folder, from the README on."""
+        return f"reports/results/{self.name}"
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.evaluate["metrics"]
+        return found
+
+    @property
+    def dimensions(self) -> int:
+        """d: sub-pixels of an image."""
+        return math.prod(self.run["image"])
+
+    @property
+    def latents(self) -> int:
+        return math.prod(self.train["latent_shape"])
+
+    @property
+    def machine_words(self) -> str:
+        resolved = self.machine["machine"]
+        if resolved["device"] != "cpu":
+            return f"{resolved['device']} in {resolved['precision']}"
+        cores = "1 CPU core" if resolved["threads"] == 1 else f"{resolved['threads']} CPU cores"
+        return f"{cores} in {resolved['precision']}"
+
+    def about_data(self, what: str) -> str:
+        """`title`, `licence` or `citation` of the data set."""
+        spec = self.more.get("spec") or {}
+        return str(spec.get(what) or getattr(sources.named(self.run["data_set"]), what))
+
+    def has_picture(self, name: str) -> bool:
+        return (self.folder / f"{name}.png").is_file()
+
+    def age(self) -> str:
+        """`current`, `unstamped`, or `older: ` and what the code has changed for since."""
+        stamp = self.more.get("stamp")
+        if stamp is None:
+            return UNSTAMPED
+        older = [WORDS[stage] for stage in SCRIPTS if stamp["code"].get(stage) != present(stage)]
+        return f"older: {', '.join(older)}" if older else CURRENT
+
+
+def present(stage: str) -> str:
+    """Digest of a stage's code as it stands."""
+    return code_as_it_stands(SCRIPTS[stage])
+
+
+@functools.cache
+def code_as_it_stands(script: str) -> str:
+    """Read once: the code of a process at work does not change."""
+    return code_digest(script)
+
+
+def read(folder: Path) -> Kept:
+    """The evidence in a folder."""
+    found = {part: read_json(folder / f"{part}.json") for part in NEEDED}
+    more = {
+        part: read_json(folder / f"{part}.json")
+        for part in OPTIONAL
+        if (folder / f"{part}.json").is_file()
+    }
+    return Kept(folder=folder, history=read_csv(folder / "history.csv"), more=more, **found)
+
+
+def read_all(results: Path | None = None) -> dict[str, Kept]:
+    """All kept runs by name, the headline first."""
+    folder = results or files.RESULTS
+    names = sorted(path.parent.name for path in folder.glob("*/run.json"))
+    first = [name for name in SIDE_BY_SIDE if name in names]
+    return {name: read(folder / name) for name in dict.fromkeys([*first, *names])}
+
+
+def headlines(runs: Mapping[str, Kept]) -> list[Kept]:
+    """Those that stand side by side, in their order, as far as there are any."""
+    return [runs[name] for name in SIDE_BY_SIDE if name in runs]

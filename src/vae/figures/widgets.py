@@ -1,0 +1,167 @@
+"""What a tab of the page can hold, as plain values; `gallery` writes them as HTML.
+
+Picture   an image file, enlarged by a click
+Slider    frames moved by a range: columns of a sprite, with a choice of its rows
+Cases     cards of single images with their numbers, to be filtered and sorted
+Table     rows of words and numbers
+Findings  what a diagnosis found, ruled out and could not judge, remedies ready to be copied
+Prose     paragraphs
+
+A sprite is one image file of rows x columns frames of one size, so that a hundred small images
+are one file; the page shows a frame through a window over it (`sheets.sprite` draws one).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Severity = Literal["fault", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file on the page; `file` is its path relative to the page's folder."""
+
+    title: str
+    caption: str
+    file: str
+
+
+@dataclass(frozen=True)
+class Slider:
+    """A sprite seen one frame at a time: `rows` names its rows, `columns` the steps of the range.
+
+    `choice` says what the rows are (`direction`), `step` what the columns are, with unit. The
+    range starts in the middle. ValueError without a row or a column.
+    """
+
+    title: str
+    caption: str
+    file: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    choice: str
+    step: str
+
+    def __post_init__(self) -> None:
+        if not (self.rows and self.columns):
+            raise ValueError(f"slider {self.title!r} has no frame")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One card: its frame is row `place` of the deck's sprite.
+
+    `kind` and `group` are what the filters know (`worst`, the class); `percentiles` are ranks in
+    [0, 1] of measured attributes.
+    """
+
+    name: str
+    place: int
+    kind: str
+    group: str | None
+    numbers: Mapping[str, float]
+    text: str = ""
+    percentiles: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cases:
+    """A deck of cards over a sprite of one column and `frames` rows.
+
+    `pair` says what a frame shows. ValueError for a card whose place the sprite lacks.
+    """
+
+    title: str
+    caption: str
+    file: str
+    frames: int
+    pair: str
+    cases: Sequence[Case]
+
+    def __post_init__(self) -> None:
+        lost = [case.name for case in self.cases if not 0 <= case.place < self.frames]
+        if lost:
+            raise ValueError(f"cases {self.title!r}: {lost[0]!r} has no frame")
+
+    @property
+    def kinds(self) -> list[str]:
+        """Kinds in their order of appearance."""
+        return list(dict.fromkeys(case.kind for case in self.cases))
+
+    @property
+    def groups(self) -> list[str]:
+        """Groups in alphabetical order."""
+        return sorted({case.group for case in self.cases if case.group is not None})
+
+    @property
+    def measures(self) -> list[str]:
+        """Names of the cards' numbers in their order of appearance."""
+        return list(dict.fromkeys(name for case in self.cases for name in case.numbers))
+
+    @property
+    def attributes(self) -> list[str]:
+        """Names of the cards' percentiles in their order of appearance."""
+        return list(dict.fromkeys(name for case in self.cases for name in case.percentiles))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under a header; None is a cell without a value. ValueError if not whole."""
+
+    title: str
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | float | None]]
+
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.header) for row in self.rows):
+            raise ValueError(f"table {self.title!r}: a row is not as long as its header")
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Whether a column holds numbers alone."""
+        columns = ([row[place] for row in self.rows] for place in range(len(self.header)))
+        return [not any(isinstance(cell, str) for cell in column) for column in columns]
+
+
+@dataclass(frozen=True)
+class Cure:
+    """Lines of a params file that may help, and why."""
+
+    lines: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One entry of a diagnosis."""
+
+    severity: Severity
+    title: str
+    text: str
+    numbers: Mapping[str, float]
+    shown_by: str
+    cures: Sequence[Cure] = ()
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A diagnosis: findings, the worst first; what is ruled out; what lacks which evidence."""
+
+    findings: Sequence[Finding]
+    cleared: Sequence[str] = ()
+    unjudged: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is wrong: notes are no accusation."""
+        return all(finding.severity == "note" for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class Prose:
+    """A title over paragraphs."""
+
+    title: str
+    paragraphs: Sequence[str]

@@ -1,0 +1,69 @@
+"""The aggregate posterior: what the codes of a model are together, and how far from N(0, I).
+
+    q(z) = mean_x q(z | x)
+    mean_x KL(q(z | x) || p(z)) = I(x; z) + KL(q(z) || p(z)),   p(z) = N(0, I)
+
+(Hoffman & Johnson 2016.) The rate is the information that codes hold of their images, and the
+marginal KL: what sampling from p(z) gets wrong. q(z) is a mixture of as many Gaussians as there
+are images; it is easily drawn from (an image, then z ~ q(z | x)) and hopeless to evaluate.
+
+A density g fitted to it on other images bounds the marginal KL from below:
+
+    E_q[log g(z) - log p(z)] = KL(q || p) - KL(q || g) <= KL(q || p)     nats
+
+The bound is as good as g is. It is a mean over codes of images that g was not fitted to, with
+the standard error of that mean: one g may by chance exceed the true KL by that much. On the images
+that have chosen among several g it is higher by a hair, as every best of several is.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from vae.data.batches import Augmentation, Images, as_real
+from vae.machine import Machine
+from vae.models.vae import VAE
+from vae.seeds import normal
+
+if TYPE_CHECKING:
+    from vae.priors.prior import Prior
+
+BATCH = 500
+
+
+def encode(
+    model: VAE, images: Images, machine: Machine, *, seed: int, stream: str, binarize: bool = False
+) -> Iterator[np.ndarray]:
+    """One z ~ q(z | x) an image, in the split's order: codes (B, *latent), float32.
+
+    The noise of batch i is (seed, stream, i). `binarize` draws the pixels of grey images first,
+    for a model that was trained on such draws.
+    """
+    change = Augmentation(binarize=binarize)
+    for index, batch in enumerate(images.in_order(BATCH)):
+        x = as_real(change(batch, seed, index))
+        noise = normal((len(x), *model.latent), seed, stream, index, device=machine.device)
+        with torch.no_grad(), machine.autocast():
+            yield model.encode(x).rsample(noise).cpu().numpy()
+
+
+def marginal_kl_bound(prior: "Prior", codes: np.ndarray) -> tuple[float, float] | None:
+    """E_q[log g(z) - log p(z)] over codes (N, *latent), and its standard error, nats.
+
+    None for a prior without a density.
+    """
+    log_prob = prior.log_prob(codes)
+    if log_prob is None:
+        return None
+    squares = np.square(codes.reshape(len(codes), -1).astype(np.float64))
+    standard = -0.5 * (squares + math.log(2 * math.pi)).sum(axis=1)
+    return mean_and_error(log_prob - standard)
+
+
+def mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """Mean of values (N,), and its standard error; that of a single value is 0."""
+    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return float(values.mean()), float(error)

@@ -1,0 +1,209 @@
+"""Flow matching: a velocity that carries noise to codes along straight lines.
+
+For a standardised code z of n numbers, noise e ~ N(0, I) and a time t in [0, 1]:
+
+    x_t = (1 - t) e + t z                                   the path from noise to code
+    v*  = z - e                                             its velocity
+    loss = E_t,e,z |v(x_t, t) - v*|^2 / n                   squared error a dimension, no unit
+    draw:  x_0 ~ N(0, I),  dx/dt = v(x, t),  z = x_1        Heun's method in equal steps
+
+(Lipman et al. 2023.) The minimum of the loss is v = E[z - e | x_t], which carries N(0, I) to the
+distribution of z. The loss does not go to 0: what remains is the spread of z - e around its mean.
+
+    v(x, t) = a x + c f(c x, t),   1 / c^2 = t^2 + (1 - t)^2,   a = c^2 (2t - 1)
+
+With f = 0 this v is the exact one for z ~ N(0, I), so an untrained flow draws standard normal
+codes and f learns only how they differ from it; c gives f inputs and targets of unit size at
+every t (as Karras et al. 2022 do for diffusion). f is a residual network of `depth` blocks:
+
+    h <- h + B silu(A norm(h) + T g(t)),   g(t) from cos(pi k t), k = 0, 1, ...
+
+*Not* guaranteed: a density. log p(z) would need the divergence of v along the path, n times the
+work of a draw. Nor that a long training on few codes does not draw those codes again.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vae.errors import UserError
+from vae.machine import Machine
+from vae.seeds import initialisation, normal, torch_generator
+from vae.training.optimiser import OPTIMISERS, Average
+from vae.training.schedules import Progress, cosine, warmed
+
+CLOCK = 64
+WARM_STEPS = 100
+STEPS_A_REPORT = 50
+STEPS_A_AVERAGE = 4  # the running mean reads and writes every weight: not at each step
+DRAWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training does. `decay` is that of the weights' running mean, a step."""
+
+    width: int
+    depth: int
+    steps: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    decay: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """`step` of `steps` done; `loss` is the mean since the last report; `model` the average."""
+
+    step: int
+    steps: int
+    loss: float
+    model: "Velocity"
+
+
+class Velocity(nn.Module):
+    """v(x, t): (B, n), (B, 1) -> (B, n)."""
+
+    def __init__(self, size: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.size, self.width, self.depth = size, width, depth
+        self.enter = nn.Linear(size, width)
+        self.clock = nn.Sequential(nn.Linear(CLOCK, CLOCK), nn.SiLU())
+        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.leave = nn.Linear(width, size)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        squared = 1 / (t.square() + (1 - t).square())
+        scale = squared.sqrt()
+        time = self.clock(torch.cos(math.pi * torch.arange(CLOCK, device=t.device) * t))
+        h = self.enter(scale * x)
+        for block in self.blocks:
+            h = block(h, time)
+        return squared * (2 * t - 1) * x + scale * self.leave(self.norm(h)).float()
+
+
+class Block(nn.Module):
+    """h <- h + B silu(A norm(h) + T time)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.inner = nn.Linear(width, width)
+        self.time = nn.Linear(CLOCK, width, bias=False)
+        self.outer = nn.Linear(width, width)
+
+    def forward(self, h: Tensor, time: Tensor) -> Tensor:
+        inside = self.inner(self.norm(h)) + self.time(time)
+        return h + self.outer(nn.functional.silu(inside))
+
+
+def train(codes: Tensor, plan: Plan, seed: int, machine: Machine) -> Iterator[Trained]:
+    """Fit v to standardised codes (N, n), float32; the last report's model is the result.
+
+    Raises UserError when the loss becomes NaN or infinite.
+    """
+    model, average = _models(codes.shape[1], plan, seed, machine)
+    codes = codes.to(machine.device)
+    optimiser = OPTIMISERS["adamw"](model.parameters(), lr=plan.lr, weight_decay=plan.weight_decay)
+    total = torch.zeros((), device=machine.device)
+    since = 0
+    for step in range(plan.steps):
+        _set_rate(optimiser, plan, step)
+        total += _step(model, optimiser, _batch(codes, plan, seed, step), machine)
+        if (step + 1) % STEPS_A_AVERAGE == 0 or step + 1 == plan.steps:
+            average.update((step + 1) // STEPS_A_AVERAGE)
+        since += 1
+        if since == STEPS_A_REPORT or step + 1 == plan.steps:
+            yield _report(step + 1, plan, total.item() / since, average.model)
+            total.zero_()
+            since = 0
+
+
+def _models(
+    size: int, plan: Plan, seed: int, machine: Machine
+) -> tuple[Velocity, Average[Velocity]]:
+    with initialisation(seed):
+        model, copy = (Velocity(size, plan.width, plan.depth) for _ in range(2))
+    model.to(machine.device)
+    copy.to(machine.device)
+    return model, Average(model, copy, plan.decay**STEPS_A_AVERAGE)
+
+
+def _set_rate(optimiser: torch.optim.Optimizer, plan: Plan, step: int) -> None:
+    progress = Progress(step + 1, plan.steps)
+    rate = warmed(progress, lambda now: cosine(now, 0.0), WARM_STEPS)
+    for group in optimiser.param_groups:
+        group["lr"] = plan.lr * rate
+
+
+def _batch(codes: Tensor, plan: Plan, seed: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    """x_t (B, n), t (B, 1) and v* (B, n). The times are stratified: each B-th of [0, 1] has one,
+    which takes their chance out of the gradient."""
+    device, count = codes.device, plan.batch_size
+    generator = torch_generator(seed, "prior flow batch", step, device=device)
+    rows = torch.randint(len(codes), (count,), generator=generator, device=device)
+    shift = torch.rand((count, 1), generator=generator, device=device)
+    t = (torch.arange(count, device=device)[:, None] + shift) / count
+    z = codes[rows]
+    noise = normal(tuple(z.shape), seed, "prior flow noise", step, device=device)
+    return torch.lerp(noise, z, t), t, z - noise
+
+
+def _step(
+    model: Velocity,
+    optimiser: torch.optim.Optimizer,
+    batch: tuple[Tensor, Tensor, Tensor],
+    machine: Machine,
+) -> Tensor:
+    """One update; the batch's loss."""
+    x, t, velocity = batch
+    with machine.autocast():
+        loss = (model(x, t) - velocity).square().mean()
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+    return loss.detach()
+
+
+def _report(step: int, plan: Plan, loss: float, model: Velocity) -> Trained:
+    if not math.isfinite(loss):
+        raise UserError(
+            f"the flow's loss is no finite number at step {step} of {plan.steps}",
+            remedy="lower its learning rate",
+        )
+    return Trained(step, plan.steps, loss, model)
+
+
+@torch.inference_mode()
+def draw(
+    model: Velocity, count: int, steps: int, seed: int, temperature: float, device: str
+) -> Tensor:
+    """Draws x_1 (count, n) from noise of standard deviation `temperature`, `steps` Heun steps.
+
+    Block b of the draws comes from (seed, "prior flow", b) and is always computed whole, so that
+    fewer draws are the first of more, bit for bit. In fp32, whatever the training's precision.
+    """
+    blocks = []
+    for block in range(math.ceil(count / DRAWS_AT_ONCE)):
+        shape = (DRAWS_AT_ONCE, model.size)
+        noise = normal(shape, seed, "prior flow", block).to(device)
+        blocks.append(_integrate(model, temperature * noise, steps).cpu())
+    return torch.cat(blocks)[:count] if blocks else torch.empty(0, model.size)
+
+
+def _integrate(model: Velocity, x: Tensor, steps: int) -> Tensor:
+    """x_1 from x_0 by Heun's method: the mean of the velocities at both ends of a step."""
+    times = torch.linspace(0, 1, steps + 1, device=x.device)[:, None]
+    for now, then in itertools.pairwise(times):
+        here = model(x, now[None])
+        there = model(x + (then - now) * here, then[None])
+        x = x + (then - now) / 2 * (here + there)
+    return x

@@ -1,0 +1,1 @@
+"""Real short trainings, sick and healthy, as the proof of the diagnosis."""

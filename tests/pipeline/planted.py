@@ -1,0 +1,60 @@
+"""Kept evidence for tests: the committed headline run, copied, with numbers planted in it."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pipeline import files
+from pipeline.kept import HEADLINE, SCRIPTS, present
+from vae.storage import read_json, write_json
+
+COMMITTED = files.REPORTS / "results" / HEADLINE
+JUDGE = "classifier"
+# What a judged run has beside the bounds, each number different from the others.
+JUDGED: dict[str, Any] = {
+    "floor_distance": 1.11,
+    "reconstruction_distance": 22.22,
+    "sample_distance": 33.33,
+    "sample_distance_spread": 0.44,
+    "prior_gap": 11.12,
+    "precision": 0.615,
+    "recall": 0.426,
+    "density": 0.737,
+    "coverage": 0.548,
+    "memorisation_ratio": 0.959,
+    "marginal_kl_bound": 6.7,
+    "shuffled_psnr": 9.87,
+    "judge": JUDGE,
+    "judged_images": 10000,
+    "prior": "mixture",
+}
+
+
+def plant(results: Path, name: str, **metrics: Any) -> Path:
+    """A kept run of that name under `results`; `metrics` are added to its evaluation."""
+    folder = results / name
+    shutil.copytree(COMMITTED, folder)
+    (folder / "stamp.json").unlink(missing_ok=True)
+    change(folder / "evaluate.json", lambda report: report["metrics"].update(metrics))
+    change(folder / "run.json", lambda run: run.update(data_set=name.split(".")[0]))
+    return folder
+
+
+def change(path: Path, how: Any) -> None:
+    """Change a JSON file in place."""
+    content = read_json(path)
+    how(content)
+    write_json(path, content)
+
+
+def judge(folder: Path, **distances: float) -> None:
+    """judges.json: the distance of each prior's samples, test split."""
+    samples = {name: {"distance": value} for name, value in distances.items()}
+    splits = {"test": {"n": 10000, "floor": {}, "reconstructions": {}, "samples": samples}}
+    write_json(folder / "judges.json", {JUDGE: {"digest": "d", "features": 128, "splits": splits}})
+
+
+def stamp(folder: Path, **digests: str) -> None:
+    """A stamp of the code as it stands, but for the stages named."""
+    code = {stage: present(stage) for stage in SCRIPTS} | digests
+    write_json(folder / "stamp.json", {"commit": "c" * 40, "code": code})

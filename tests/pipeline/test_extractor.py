@@ -1,0 +1,96 @@
+"""The stage extractor: a judge that knows its data, tested before it may judge; pure files."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import files, judges, params
+from pipeline.extractor import extractor
+from pipeline.prepare import prepare
+from pipeline.preset import preset
+from pipeline.schema import Params
+from pipeline.source import source
+from vae.errors import UserError
+from vae.storage import read_csv, read_json, sha256_of_file
+
+
+def settings(*overrides: str) -> Params:
+    shared = ("tracking.enabled=false", "extractor.epochs=6")
+    return params.parse(params.override(params.to_tree(preset("digits")), [*shared, *overrides]))
+
+
+def run(chosen: Params) -> dict[str, Any]:
+    source(chosen.data)
+    prepare(chosen.data)
+    extractor(chosen)
+    report: dict[str, Any] = read_json(files.report("extractor"))
+    return report
+
+
+def outputs() -> dict[str, str]:
+    folders = (files.EXTRACTOR, files.FIGURES / "extractor")
+    paths = [files.report("extractor"), *(p for folder in folders for p in folder.iterdir())]
+    return {path.name: sha256_of_file(path) for path in paths}
+
+
+def test_it_learns_the_classes_and_passes_its_test(project: Path) -> None:
+    chosen = settings()
+    report = run(chosen)
+    assert report["metrics"]["test_accuracy"] > 0.9
+    tested = report["tests"]["in_domain"]
+    assert tested["passed"]
+    assert tested["distances"]["blur"]["2"] > tested["distances"]["blur"]["0.5"] > tested["floor"]
+    assert [row["epoch"] for row in read_csv(files.EXTRACTOR / "history.csv")] == list(range(1, 7))
+    assert judges.approved(chosen) == ["in_domain"]
+    first = outputs()
+    assert {"classifier.safetensors", "curves.png", "in_domain.png", "about.json"} <= first.keys()
+    extractor(chosen)
+    assert outputs() == first
+
+
+def test_a_judge_that_does_not_see_faults_does_not_judge(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Untrained features of a network whose rate is as good as nothing."""
+    real = judges.features.bends
+
+    def blind(judge: Any, images: Any, *rest: Any) -> Any:
+        return real(judge, np.full_like(images, 128), *rest)
+
+    monkeypatch.setattr(judges.features, "bends", blind)
+    chosen = settings("extractor.epochs=1")
+    report = run(chosen)
+    assert not report["tests"]["in_domain"]["passed"]
+    assert judges.approved(chosen) == []
+    assert "warning: the distance of in_domain does not rise under" in capsys.readouterr().err
+
+
+def test_without_labels_the_imagenet_network_judges(project: Path) -> None:
+    generator = np.random.default_rng(0)
+    for number in range(100):
+        path = project / "own" / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(generator.integers(0, 256, (4, 4, 3), np.uint8))
+        image.resize((32, 32), Image.Resampling.BICUBIC).save(path)
+    data = (
+        "data={name: folder, root: ., binarize: none, path: %s, channels: 3, centre_crop: false, "
+        "size: null, valid_share: 0.5, test_share: 0.2, seed: 0, max_broken: 0}"
+    )
+    chosen = settings(data % (project / "own"))
+    report = run(chosen)
+    assert list(report["tests"]) == ["efficientnet_lite2"]
+    assert report["metrics"] == {}
+    assert not files.CLASSIFIER.exists()
+    with pytest.raises(UserError, match="no labels to train an in-domain judge"):
+        judges.wanted(settings(data % (project / "own"), "evaluate.judges=[in_domain]"))
+
+
+def test_a_judge_that_was_not_tested_is_refused(project: Path) -> None:
+    chosen = settings()
+    source(chosen.data)
+    prepare(chosen.data)
+    with pytest.raises(UserError, match="has not been tested on these data"):
+        judges.approved(chosen)

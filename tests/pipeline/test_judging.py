@@ -1,0 +1,117 @@
+"""The judging: equal numbers on both sides, floors, spread, headline; features kept by digest."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline import files, judging
+from vae.evaluation.features import Judge
+from vae.machine import Machine
+from vae.storage import write_array, write_json
+
+SHAPE = (1, 6, 6)
+SIZES = {"train": 300, "valid": 80, "test": 120}
+
+
+class Counting:
+    """Random projections of the pixels; counts the images that it has seen."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.weights = torch.randn(36, 5, generator=torch.Generator().manual_seed(0))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.seen += len(images)
+        return images.flatten(1).float() @ self.weights / 255
+
+
+def judge(network: Counting, digest: str = "a" * 64) -> Judge:
+    machine = Machine("cpu", "fp32", 1)
+    return Judge("in_domain", digest, 5, machine, network, lambda features: features[:, :3])
+
+
+def pictures(count: int, stream: int) -> np.ndarray:
+    generator = np.random.default_rng(stream)
+    return generator.integers(0, 256, (count, *SHAPE), dtype=np.uint8)
+
+
+@pytest.fixture
+def made(project: Path) -> judging.Made:
+    """Perfect reconstructions, one prior as good as the data and one that is too dark."""
+    splits = {name: pictures(size, place) for place, (name, size) in enumerate(SIZES.items())}
+    for name, images in splits.items():
+        write_array(files.DATA / f"{name}.npy", images)
+    write_json(files.SPEC, {"digest": "d" * 64})
+    good, dark = pictures(150, 7), pictures(150, 8) // 2
+    codes = {"gmm": np.zeros((150, 2)), "standard": np.zeros((150, 2))}
+    return judging.Made(
+        reconstructions={"valid": splits["valid"], "test": splits["test"]},
+        samples={"standard": dark, "gmm": good},
+        codes=codes,
+        shipped="gmm",
+        repeats=(pictures(150, 9), pictures(150, 10)),
+    )
+
+
+def court(network: Counting, most: int = 1000, digest: str = "a" * 64) -> judging.Court:
+    return judging.Court(judge(network, digest), batch_size=32, seed=0, most=most)
+
+
+def test_both_splits_are_compared_n_with_n_by_one_protocol(made: judging.Made) -> None:
+    tree = judging.judge(court(Counting()), made)
+    for split in ("valid", "test"):
+        found = tree["splits"][split]
+        assert found["n"] == SIZES[split]
+        assert found["halves"]["n"] == SIZES[split] // 2
+        assert found["reconstructions"]["distance"] == pytest.approx(0, abs=1e-9)
+        assert found["reconstructions"]["coverage"] == 1
+        good, dark = found["samples"]["gmm"], found["samples"]["standard"]
+        assert dark["distance"] > 5 * max(good["distance"], found["floor"]["distance"])
+        assert dark["coverage"] < good["coverage"]
+    assert tree["digest"] == "a" * 64
+
+
+def test_a_limit_on_images_holds_for_both_sides(made: judging.Made) -> None:
+    tree = judging.judge(court(Counting(), most=60), made)
+    assert [tree["splits"][split]["n"] for split in ("valid", "test")] == [60, 60]
+    assert tree["splits"]["test"]["reconstructions"]["distance"] == pytest.approx(0, abs=1e-9)
+
+
+def test_the_headline_is_the_shipped_priors_with_gap_and_spread(made: judging.Made) -> None:
+    tree = judging.judge(court(Counting()), made)
+    found = judging.headline("in_domain", tree, "gmm")
+    samples = tree["splits"]["test"]["samples"]["gmm"]
+    assert found["sample_distance"] == samples["distance"]
+    assert found["prior_gap"] == samples["distance"] - found["reconstruction_distance"]
+    assert found["sample_distance_spread"] > 0
+    assert found["sample_diversity"] == pytest.approx(1, abs=0.1)
+    assert sum(found["sample_class_counts"]) == 150
+    assert (found["judge"], found["prior"], found["judged_images"]) == ("in_domain", "gmm", 120)
+
+
+def test_equal_draws_have_no_spread_and_a_single_one_has_none(made: judging.Made) -> None:
+    same = replace(made, repeats=(made.samples["gmm"],))
+    spread = judging.judge(court(Counting()), same)["splits"]["test"]["spread"]
+    assert spread["distance"] == spread["coverage"] == 0
+    alone = judging.judge(court(Counting()), replace(made, repeats=()))
+    assert alone["splits"]["test"]["spread"] == {}
+
+
+def test_features_of_real_images_are_kept_under_data_and_extractor(
+    made: judging.Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = Counting()
+    first = court(network).real("test")
+    assert network.seen == SIZES["test"]
+    np.testing.assert_array_equal(court(network).real("test"), first)
+    assert network.seen == SIZES["test"]
+    court(network, digest="b" * 64).real("test")
+    assert network.seen == 2 * SIZES["test"]
+    (kept,) = (files.CACHE / "features").glob("in_domain-aaaa*")
+    kept.write_bytes(kept.read_bytes()[:-7])
+    np.testing.assert_array_equal(court(network).real("test"), first)
+    assert "is broken; its features are extracted again" in capsys.readouterr().err

@@ -1,0 +1,186 @@
+"""Keeping the evidence of a tiny finished chain: what is copied, stamped, shrunk, refused."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import assembly, files, identity, keeping, params, runlog
+from pipeline.closure import code_digest
+from pipeline.kept import CURRENT, read
+from pipeline.preset import preset
+from vae.errors import UserError
+from vae.figures.gallery import Picture, Tab, write_page
+from vae.storage import read_json, tensor_bytes, write_bytes, write_csv, write_json, write_text
+
+SMALL = ("model.network.widths=[4, 4]", "model.latent.dim=3")
+PICTURES = ("reconstructions", "samples-gmm", "samples-standard", "failures", "rates")
+
+
+@pytest.fixture
+def finished(project: Path) -> str:
+    """The files of a finished chain on digits, written by hand around a real model; its key."""
+    chosen = params.parse(params.override(params.to_tree(preset("digits")), SMALL))
+    spec = {"name": "digits", "shape": [1, 8, 8], "levels": 17, "digest": "d" * 64}
+    write_json(files.SPEC, spec | {"binarize": "none", "licence": "CC BY", "title": "Digits"})
+    run = identity.describe(chosen)
+    model = assembly.build_vae(chosen.model, (1, 8, 8), 17, seed=0)
+    about = {"model": run["params"]["model"], "image": [1, 8, 8], "levels": 17}
+    write_bytes(files.BEST, tensor_bytes(model.state_dict(), about))
+    write_json(files.RUN, run)
+    write_csv(files.HISTORY, [{"epoch": 1, "valid_rate": 2.5}])
+    write_text(files.MODEL / "params.yaml", params.render(chosen, *identity.SECTIONS))
+    log = files.log_of(run["key"])
+    runlog.start(log, "train", {"device": "cpu", "precision": "fp32", "threads": 1})
+    runlog.append(log, "epoch", epoch=1, images_per_second=100.0)
+    write_json(files.report("data"), {"counts": {"train": 1374}})
+    count = sum(weights.numel() for weights in model.parameters())
+    write_json(files.report("train"), {"key": run["key"], "parameters": count})
+    report = {"model": run["key"], "code": code_digest("evaluate.py"), "metrics": {"rate": 2.5}}
+    write_json(files.report("evaluate"), report)
+    write_json(files.PRIORS, {"model": run["key"], "fitted": ["gmm"], "shipped": "gmm"})
+    draw_gallery()
+    return str(run["key"])
+
+
+def draw_gallery() -> None:
+    files.GALLERY.mkdir(parents=True)
+    for name in PICTURES:
+        Image.new("RGB", (20, 10), "white").save(files.GALLERY / f"{name}.png")
+    shown = [Picture(name, "", f"{name}.png") for name in PICTURES]
+    write_page(files.GALLERY, title="tiny", facts=[], tabs=[Tab("All", shown)])
+
+
+def test_the_evidence_is_read_back_whole_and_current(finished: str) -> None:
+    folder = keeping.keep("digits/tiny")
+    assert folder == files.RESULTS / "digits.tiny"
+    kept = read(folder)
+    assert kept.preset == "digits/tiny"
+    assert kept.run["key"] == finished
+    assert kept.metrics["rate"] == 2.5
+    assert kept.history == [{"epoch": 1, "valid_rate": 2.5}]
+    assert kept.about_data("licence") == "CC BY"
+    assert kept.machine["images_per_second"] == 100.0
+    assert kept.age() == CURRENT
+    assert (folder / "params.yaml").is_file()
+
+
+def test_parameters_are_counted_by_part(finished: str) -> None:
+    parts = read(keeping.keep("tiny")).more["architecture"]
+    assert sum(parts.values()) == read_json(files.report("train"))["parameters"]
+    assert parts["encoder"] > 0 < parts["decoder"]
+    assert parts["likelihood"] == 0  # an optimal sigma is found, not trained
+
+
+def test_the_stamp_names_commit_and_code(finished: str) -> None:
+    stamp = read_json(keeping.keep("tiny") / "stamp.json")
+    assert stamp["commit"] == runlog.surroundings()["commit"]
+    assert stamp["code"] == {
+        "train": code_digest("train.py"),
+        "evaluate": code_digest("evaluate.py"),
+    }
+
+
+def test_an_evaluation_by_other_code_is_older(finished: str) -> None:
+    path = files.report("evaluate")
+    write_json(path, read_json(path) | {"code": "of other code"})
+    kept = read(keeping.keep("tiny"))
+    assert kept.age() == "older: scored"
+
+
+def test_the_files_of_later_stages_are_kept_where_there_are_any(finished: str) -> None:
+    assert not (keeping.keep("tiny") / "judges.json").exists()
+    later = ("judges", "prior", "extractor", "failures", "diagnosis")
+    for part in later:
+        write_json(files.report(part), {"part": part})
+    write_text(files.DIAGNOSIS, "# Diagnosis\n")
+    folder = keeping.keep("tiny")
+    assert all(read(folder).more[part] == {"part": part} for part in later)
+    assert (folder / "diagnosis.md").read_text() == "# Diagnosis\n"
+
+
+def test_a_plain_run_keeps_the_pictures_that_pages_show(finished: str) -> None:
+    folder = keeping.keep("tiny")
+    found = {path.stem for path in folder.glob("*.png")}
+    assert found == {"reconstructions", "samples", "samples-standard"}
+    assert not list(folder.glob("*.safetensors"))
+    assert not (folder / "index.html").exists()
+
+
+def test_the_headline_keeps_its_whole_gallery_and_its_weights(finished: str) -> None:
+    write_bytes(files.PRIOR / "gmm.safetensors", b"a prior")
+    folder = keeping.keep("fashion_mnist")
+    assert {path.name for path in folder.glob("*.safetensors")} == {
+        "best.safetensors",
+        "gmm.safetensors",
+    }
+    named = re.findall(r'src="([^"]+)"', (folder / "index.html").read_text())
+    assert {name for name in named if name.endswith(".png")} == {f"{n}.png" for n in PICTURES}
+    missing = [name for name in named if not (folder / name).is_file()]
+    assert missing == ["plotly.min.js"]
+    assert keeping.pages_without_script() == [folder]
+    keeping.add_script(folder)
+    assert keeping.pages_without_script() == []
+
+
+def test_large_weights_are_left_out(finished: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "LARGEST_WEIGHTS", files.BEST.stat().st_size - 1)
+    assert not list(keeping.keep("fashion_mnist").glob("*.safetensors"))
+
+
+def test_keeping_again_leaves_nothing_of_the_run_before(finished: str) -> None:
+    folder = keeping.keep("tiny")
+    write_text(folder / "left over", "")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()} | {}
+    keeping.keep("tiny")
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    del before["left over"]
+    assert after == before
+
+
+@pytest.mark.parametrize(("stage", "field"), [("train", "key"), ("evaluate", "model")])
+def test_files_of_two_runs_are_refused(finished: str, stage: str, field: str) -> None:
+    path = files.report(stage)
+    write_json(path, read_json(path) | {field: "another"})
+    with pytest.raises(UserError, match=f"no evidence of run {finished}"):
+        keeping.keep("tiny")
+    assert not files.RESULTS.exists()
+
+
+def test_without_the_log_of_the_training_nothing_is_kept(finished: str) -> None:
+    files.log_of(finished).unlink()
+    with pytest.raises(UserError, match="no log of the training"):
+        keeping.keep("tiny")
+
+
+# Pictures
+
+
+def noise(path: Path, size: int) -> Path:
+    """A picture that no format can make small: random pixels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_a_small_picture_is_copied_as_it_is(tmp_path: Path) -> None:
+    source = noise(tmp_path / "a.png", 50)
+    keeping.copy_picture(source, tmp_path / "b.png")
+    assert (tmp_path / "b.png").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("size", [120, 180])
+def test_a_large_picture_is_made_small_and_always_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(keeping, "LARGEST_PICTURE", 20_000)
+    source = noise(tmp_path / "a.png", size)
+    assert source.stat().st_size > keeping.LARGEST_PICTURE
+    for name in ("b.png", "c.png"):
+        keeping.copy_picture(source, tmp_path / name)
+    assert (tmp_path / "b.png").stat().st_size <= keeping.LARGEST_PICTURE
+    assert (tmp_path / "b.png").read_bytes() == (tmp_path / "c.png").read_bytes()
+    with Image.open(tmp_path / "b.png") as small:
+        assert (small.width == size) == (size == 120)  # colours go first, then size

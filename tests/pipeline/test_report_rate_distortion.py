@@ -1,0 +1,112 @@
+"""The curve over beta, on tiny trainings of the digits."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import files, params, rate_distortion
+from pipeline.preset import preset
+from vae.data import sources
+from vae.data.spectrum import pixel_statistics, principal_spectrum
+from vae.errors import UserError
+from vae.storage import read_array, read_csv, write_array, write_csv, write_json
+
+TINY = ("model.network.widths=[8, 8]", "train.threads=1", "train.precision=fp32")
+BETAS = (0.25, 16.0)
+EPOCHS = 4
+
+
+@pytest.fixture
+def digits(project: Path) -> None:
+    """Some of the digits as the stage `prepare` leaves them, without its pictures."""
+    (part,) = sources.decode("digits", sources.find("digits", project)).parts.values()
+    pixels = np.asarray(part.images)
+    parts = {"train": pixels[:640], "valid": pixels[640:840]}
+    for split, images in parts.items():
+        write_array(files.DATA / f"{split}.npy", images)
+    write_array(files.DATA / "spectrum.npy", principal_spectrum(parts["train"], 64))
+    pixel = {"train": pixel_statistics(parts["train"])}
+    write_json(files.report("data"), {"pixels": pixel})
+    about = {"name": "digits", "binarize": "none", "shape": [1, 8, 8], "levels": 17}
+    write_json(files.SPEC, about | {"digest": "d" * 64})
+
+
+@pytest.fixture
+def folder(digits: None) -> Path:
+    rate_distortion.measure("digits", BETAS, [0], EPOCHS, TINY)
+    return files.RESULTS / "rate_distortion"
+
+
+def forbidden(*_: Any) -> None:
+    pytest.fail("a point that is there was trained again")
+
+
+def test_a_dear_rate_is_lower_and_errs_more(folder: Path) -> None:
+    cheap, dear = read_csv(folder / "points.csv")
+    assert list(cheap) == [
+        "data_set", "beta", "seed", "rate", "distortion", "mse", "bits_per_dim"
+    ]  # fmt: skip
+    assert (cheap["data_set"], cheap["beta"], dear["beta"]) == ("digits", *BETAS)
+    assert cheap["rate"] > dear["rate"] > 0
+    assert cheap["mse"] < dear["mse"]
+    assert cheap["distortion"] < dear["distortion"]
+    with Image.open(folder / "curve.png") as picture:
+        assert picture.width > 1000
+    assert (folder / "curve.png").stat().st_size < 300_000
+
+
+def test_points_that_are_there_are_kept_and_others_join_in_order(
+    digits: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (dear,) = rate_distortion.measure("digits", [16.0], [0], EPOCHS, TINY)
+    with monkeypatch.context() as patch:
+        patch.setattr(rate_distortion, "fit_whole", forbidden)
+        assert rate_distortion.measure("digits", [16.0], [0], EPOCHS, TINY) == [dear]
+    cheap, same = rate_distortion.measure("digits", [0.25], [0], EPOCHS, TINY)
+    assert (cheap["beta"], same) == (0.25, dear)
+
+
+def test_points_of_other_settings_code_or_data_are_not_mixed(digits: None) -> None:
+    folder, made = files.RESULTS / "rate_distortion", rate_distortion.stamp("digits", 3, TINY)
+    write_json(folder / "stamp.json", made)
+    write_csv(folder / "points.csv", [{"beta": 1.0, "seed": 0}])
+    assert rate_distortion.known(made) == [{"beta": 1.0, "seed": 0}]
+    assert rate_distortion.known(made | {"commit": "another"}) == [{"beta": 1.0, "seed": 0}]
+    for field in ("preset", "epochs", "overrides", "data", "code"):
+        assert rate_distortion.known(made | {field: "another"}) == []
+
+
+def test_other_data_than_the_preset_s_are_refused(project: Path) -> None:
+    write_json(files.SPEC, {"name": "digits", "binarize": "none"})
+    with pytest.raises(UserError, match=r"prepared are digits .* for fashion_mnist"):
+        rate_distortion.measure("fashion_mnist", [1.0], [0], 1)
+
+
+def test_the_warm_up_ends_within_the_budget() -> None:
+    chosen = rate_distortion.shortened("fashion_mnist", 6, [])
+    assert chosen.train.epochs == 6
+    assert chosen.objective.beta_schedule.epochs == pytest.approx(2)
+
+
+def test_the_linear_curve_has_the_slope_of_its_beta(digits: None) -> None:
+    """Where D + beta R is least, dD / dR = -beta, with beta = s / sigma^2 and sigma^2 = S / d."""
+    base = preset("digits")
+    (line,) = rate_distortion.linear_curve([{"rate": 20.0}], base)
+    values, d = read_array(files.DATA / "spectrum.npy"), 64
+    rates, distortions = np.array(line.x), np.array(line.y, dtype=float)
+    sigma2 = np.exp(2 * distortions / d) / (2 * math.pi * math.e)
+    s = np.geomspace(values[0], values[0] * 1e-4, rate_distortion.LINEAR_POINTS)[: len(rates)]
+    beta = s / sigma2
+    slope = np.diff(distortions)[1:] / np.diff(rates)[1:]  # the first point keeps no direction
+    assert len(slope) > 20
+    np.testing.assert_allclose(-slope, np.sqrt(beta[1:-1] * beta[2:]), rtol=0.1)
+    assert rates.max() <= 1.1 * 20
+
+
+def test_a_likelihood_without_one_fitted_sigma_has_no_linear_curve(digits: None) -> None:
+    tree = params.override(params.to_tree(preset("digits")), ["model.likelihood.sigma=0.1"])
+    assert rate_distortion.linear_curve([{"rate": 20.0}], params.parse(tree)) == []

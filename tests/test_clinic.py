@@ -1,0 +1,124 @@
+"""The diagnosis on real short trainings: a few of `make prove`, and what its table must be."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import proven
+from pipeline.closure import code_digest
+from tests import proofs
+from tests.clinic import casebook, cohorts, course, trial
+from vae.evaluation.diagnosis import ENTRIES
+from vae.storage import read_json, write_json
+
+QUICK = ("posterior collapse", "exploded", "steps too short")
+NAMES = {entry.name for entry in ENTRIES}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("clinic")
+
+
+def findings(case: course.Case, folder: Path) -> set[str]:
+    with cohorts.admitted(case.cohort, folder):
+        verdict, told = course.examine(case, None)
+    found = {finding.name for finding in verdict.findings}
+    return found | told
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_sick_training_raises_what_it_must_and_nothing_else(name: str, folder: Path) -> None:
+    disease = casebook.DISEASES[name]
+    found = findings(disease.sick, folder) - (casebook.NOTES - disease.must)
+    assert disease.must - BY_SAMPLES <= found <= disease.must | disease.may
+
+
+BY_SAMPLES = {"samples_alike", "class_imbalance", "memorisation", "under_regularised"}
+
+
+def test_the_healthy_twin_raises_nothing(folder: Path) -> None:
+    assert findings(casebook.DISEASES[QUICK[0]].twin, folder) <= casebook.NOTES
+
+
+def test_the_casebook_is_large_enough_and_its_names_are_rules() -> None:
+    diseases = casebook.DISEASES.values()
+    assert len(diseases) >= 12
+    assert all(disease.must | disease.may <= NAMES for disease in diseases)
+    assert all(disease.must and disease.sick != disease.twin for disease in diseases)
+    healthy = list(casebook.HEALTHY.values())
+    assert len(set(healthy)) >= 40
+    assert not {case.cohort for case in healthy} & {disease.sick.cohort for disease in diseases}
+
+
+@pytest.mark.parametrize("name", casebook.HEALTHY)
+def test_the_params_of_every_case_are_valid(name: str) -> None:
+    chosen = course.settings(casebook.HEALTHY[name])
+    assert chosen.train.device == "cpu"
+    assert chosen.train.threads == 1
+
+
+# The proof's numbers and its chapter
+
+
+def verdict(*findings: str) -> dict[str, Any]:
+    accusations = [name for name in findings if name not in casebook.NOTES]
+    return {
+        "findings": {name: {} for name in findings},
+        "accusations": accusations,
+        "seconds": 1.0,
+    }
+
+
+def test_a_missed_disease_and_an_accused_healthy_run_lower_the_rates() -> None:
+    found = {trial.key_of(case): verdict() for case in casebook.HEALTHY.values()}
+    for disease in casebook.DISEASES.values():
+        found[trial.key_of(disease.twin)] = verdict("clipping_inert")
+        found[trial.key_of(disease.sick)] = verdict(*sorted(disease.must))
+    whole = trial.proof(found)
+    count, healthy = len(casebook.DISEASES), len(casebook.HEALTHY)
+    assert whole["sensitivity"]["found"] == whole["sensitivity"]["of"] == count
+    assert whole["specificity"]["clean"] == whole["specificity"]["of"] == healthy
+    first = next(iter(casebook.DISEASES.values()))
+    found[trial.key_of(first.sick)] = verdict()
+    found[trial.key_of(next(iter(casebook.HEALTHY.values())))] = verdict("overfitting")
+    harmed = trial.proof(found)
+    assert harmed["sensitivity"]["found"] == count - 1
+    assert harmed["specificity"]["clean"] == healthy - 1
+    assert list(harmed["accused"].values()) == [["overfitting"]]
+    text = "\n".join(proven.chapter(harmed))
+    assert "missed: **" in text
+    assert "Healthy runs accused: " in text
+    assert "missed" not in "\n".join(proven.chapter(whole))
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "low", "high"),
+    [(10, 10, 0.6915, 1.0), (0, 10, 0.0, 0.3085), (8, 10, 0.4439, 0.9748)],
+)
+def test_intervals_are_clopper_pearsons(right: int, of: int, low: float, high: float) -> None:
+    """Tabulated values, to four digits."""
+    found = proven.rate("right", right, of)
+    assert (found["low"], found["high"]) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_a_proof_of_older_code_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proof = read_json(proofs.PROOF) | {"code": code_digest("train.py")}
+    proof["diagnosis"] = {"code": "older"}
+    monkeypatch.setattr(proofs, "PROOF", tmp_path / "prove.json")
+    write_json(proofs.PROOF, proof)
+    proofs.check()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "diagnosis" in line
+    assert "older code" in line
+
+
+def test_an_interrupted_trial_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verdicts that are there are not made again."""
+    for key in trial.cases():
+        write_json(tmp_path / f"{key}.json", verdict("overfitting"))
+    monkeypatch.setattr(trial, "attend", None)
+    assert len(list(trial.verdicts(tmp_path))) == len(trial.cases())

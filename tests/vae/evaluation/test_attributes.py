@@ -1,0 +1,186 @@
+"""Attributes against closed forms and synthetic images: stripes, one edge, noise, even ones."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vae.evaluation import attributes
+from vae.evaluation.attributes import (
+    IMAGE_ATTRIBUTES,
+    balanced,
+    class_rarity,
+    image_attributes,
+    latent_hole,
+    latent_norm,
+    neighbour_distance,
+    rate_outlier,
+)
+from vae.seeds import numpy_generator
+
+SIDE = 28
+
+
+def picture(levels: np.ndarray, low: int = 40, high: int = 200) -> np.ndarray:
+    """A uint8 image (1, 1, H, W) of values in [0, 1]."""
+    return np.rint(low + (high - low) * levels).astype(np.uint8)[None, None]
+
+
+def stripes(period: int, across: bool = True) -> np.ndarray:
+    wave = np.broadcast_to(np.arange(SIDE) // (period / 2) % 2, (SIDE, SIDE)).astype(float)
+    return picture(wave if across else wave.T)
+
+
+def edge(place: int = SIDE // 2) -> np.ndarray:
+    return picture(np.broadcast_to(np.arange(SIDE) >= place, (SIDE, SIDE)).astype(float))
+
+
+def ramp() -> np.ndarray:
+    return picture(np.broadcast_to(np.linspace(0, 1, SIDE), (SIDE, SIDE)))
+
+
+def noise(count: int = 50) -> np.ndarray:
+    generator = numpy_generator(0, "noise")
+    return generator.integers(0, 256, (count, 1, SIDE, SIDE), dtype=np.uint8)
+
+
+def value(name: str, images: np.ndarray) -> float:
+    return float(image_attributes(images)[name].mean())
+
+
+def test_an_even_image_has_ink_alone() -> None:
+    found = image_attributes(np.full((1, 3, 9, 7), 77, np.uint8))
+    assert {name: float(number[0]) for name, number in found.items()} == {
+        "ink": pytest.approx(77 / 255),
+        "contrast": 0,
+        "edge_density": 0,
+        "high_frequency": 0,
+        "periodicity": 0,
+    }
+
+
+def test_ink_and_contrast_are_mean_and_deviation_over_all_sub_pixels() -> None:
+    images = numpy_generator(0, "rgb").integers(0, 256, (6, 3, 8, 5), dtype=np.uint8)
+    found, x = image_attributes(images), images.reshape(6, -1) / 255
+    np.testing.assert_allclose(found["ink"], x.mean(1), rtol=1e-12)
+    np.testing.assert_allclose(found["contrast"], x.std(1), rtol=1e-12)
+
+
+def test_edges_are_counted_where_the_grey_jumps() -> None:
+    places = SIDE - 1
+    assert value("edge_density", edge()) == pytest.approx(1 / places)
+    assert value("edge_density", stripes(2)) == 1
+    assert value("edge_density", ramp()) == 0
+    assert value("edge_density", stripes(14)) == pytest.approx(3 / places)
+
+
+@pytest.mark.parametrize(("wave", "fast"), [(1, 0), (13, 0), (15, 1), (27, 1)])
+def test_a_cosine_is_fast_above_a_quarter_of_a_cycle_per_pixel(wave: int, fast: int) -> None:
+    """cos(pi k (j + 1/2) / 28) has k / 56 cycles per pixel; rounding to levels adds noise."""
+    line = np.cos(np.pi * wave * (np.arange(SIDE) + 0.5) / SIDE)
+    image = picture(np.broadcast_to((1 + line) / 2, (SIDE, SIDE)), 0, 255)
+    assert value("high_frequency", image) == pytest.approx(fast, abs=1e-3)
+
+
+def test_white_noise_has_the_share_of_the_area_above_the_frequency() -> None:
+    quarter_disc = np.pi * 0.25**2 / 4
+    assert value("high_frequency", noise()) == pytest.approx(1 - quarter_disc / 0.25, abs=0.02)
+
+
+@pytest.mark.parametrize("period", [2, 4, 6, 14])
+@pytest.mark.parametrize("across", [True, False])
+def test_stripes_are_periodic_whichever_way_they_run(period: int, across: bool) -> None:
+    assert value("periodicity", stripes(period, across)) > 0.9
+
+
+@pytest.mark.parametrize("place", [3, 9, 14, 20])
+def test_a_single_edge_is_not_periodic(place: int) -> None:
+    assert value("periodicity", edge(place)) < 0.02
+    assert value("periodicity", ramp()) < 0.02
+
+
+def test_a_bar_is_not_periodic_and_noise_hardly() -> None:
+    bar = np.zeros((SIDE, SIDE))
+    bar[:, 10:18] = 1
+    assert value("periodicity", picture(bar)) < 0.02
+    assert 0 < value("periodicity", noise()) < 0.15
+
+
+def test_stripes_on_a_shape_are_seen() -> None:
+    shape = np.zeros((SIDE, SIDE))
+    shape[4:24, 6:22] = 1
+    plain, striped = picture(shape), picture(shape * (0.5 + 0.5 * (np.arange(SIDE) // 2 % 2)))
+    assert value("periodicity", plain) < 0.05
+    assert value("periodicity", striped) > 0.15
+
+
+def test_scaled_contrast_changes_contrast_in_proportion_and_no_structure() -> None:
+    levels = numpy_generator(0, "levels").integers(0, 2, (SIDE, SIDE)).astype(float)
+    weak, strong = (image_attributes(picture(levels, 100 - d, 100 + d)) for d in (30, 90))
+    assert strong["contrast"] == pytest.approx(3 * weak["contrast"])
+    for name in ("high_frequency", "periodicity"):
+        assert strong[name] == pytest.approx(weak[name], rel=1e-4)
+
+
+def test_pieces_are_the_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    images = noise(11)
+    whole = image_attributes(images)
+    np.save(tmp_path / "images.npy", images)
+    monkeypatch.setattr(attributes, "PIECE", 3 * SIDE**2 + 1)
+    parts = image_attributes(np.load(tmp_path / "images.npy", mmap_mode="r"))
+    assert list(parts) == list(IMAGE_ATTRIBUTES)
+    for name, values in whole.items():
+        np.testing.assert_allclose(parts[name], values, rtol=1e-6)
+
+
+@pytest.mark.parametrize("images", [np.zeros((2, 1, 4, 4)), np.zeros((2, 4, 4), np.uint8)])
+def test_what_is_no_image_is_refused(images: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="not uint8"):
+        image_attributes(images)
+
+
+# From a model, a judge or the training split
+
+
+def test_rarity_is_minus_the_log_of_the_share() -> None:
+    training = np.array([0] * 6 + [1] * 2)
+    np.testing.assert_allclose(
+        class_rarity(np.array([0, 1, 7]), training), -np.log([6 / 8, 2 / 8, 1 / 8])
+    )
+    assert not balanced(training)
+    assert balanced(np.repeat([3, 5], [100, 110]))
+
+
+def test_neighbour_distance_is_brute_force() -> None:
+    generator = numpy_generator(0, "features")
+    x, y = generator.normal(size=(40, 3)), generator.normal(size=(60, 3))
+    direct = np.linalg.norm(x[:, None] - y, axis=2).min(1)
+    np.testing.assert_allclose(neighbour_distance(x, y), direct, rtol=1e-9)
+
+
+def test_latent_norm_of_the_prior_is_about_1_in_any_shape() -> None:
+    z = numpy_generator(0, "z").normal(size=(5, 4, 8, 8))
+    flat = np.linalg.norm(z.reshape(5, -1), axis=1) / 16
+    np.testing.assert_allclose(latent_norm(z), flat, rtol=1e-12)
+    assert latent_norm(z).mean() == pytest.approx(1, abs=0.1)
+
+
+def test_rate_outlier_is_a_z_score_and_0_for_equal_rates() -> None:
+    rate = numpy_generator(0, "rate").gamma(2, size=(50, 2, 3))
+    whole = rate.sum((1, 2))
+    np.testing.assert_allclose(rate_outlier(rate), (whole - whole.mean()) / whole.std())
+    assert not rate_outlier(np.full(4, 2.5)).any()
+
+
+def test_a_hole_is_emptier_than_where_encodings_are() -> None:
+    generator = numpy_generator(0, "encodings")
+    ring = generator.normal(size=(800, 2))
+    ring *= (4 + 0.3 * generator.normal(size=(800, 1))) / np.linalg.norm(ring, axis=1)[:, None]
+    on_ring = np.array([[4.0, 0], [0, -4.0]])
+    hole = np.array([[0.0, 0], [9.0, 9.0]])
+    assert latent_hole(hole, ring).min() > 5 * latent_hole(on_ring, ring).max()
+    assert np.median(latent_hole(ring[:100] + 1e-3, ring[100:])) == pytest.approx(1, abs=0.25)
+
+
+def test_a_collapsed_latent_has_no_hole_and_no_nan() -> None:
+    assert not latent_hole(np.zeros((3, 2)), np.zeros((20, 2))).any()

@@ -1,0 +1,136 @@
+"""The worst are worst; the hypothesis names what stands out and was confirmed, nothing else."""
+
+import numpy as np
+import pytest
+from scipy.special import softmax as scipys_softmax
+from scipy.stats import rankdata
+
+from vae.evaluation import failures
+from vae.evaluation.failures import (
+    NOTHING,
+    badness,
+    directions,
+    explained,
+    percentiles,
+    sample_criteria,
+    softmax,
+    suspected,
+)
+from vae.evaluation.hypotheses import Relation
+from vae.evaluation.neighbours import density_coverage, local_density
+from vae.seeds import numpy_generator
+
+
+def test_percentiles_are_mean_ranks_and_hold_against_others() -> None:
+    values = numpy_generator(0, "values").integers(0, 9, 50)
+    np.testing.assert_allclose(percentiles(values), (rankdata(values) - 0.5) / 50)
+    assert percentiles(np.array([-1.0, 2.0, 9.0]), np.array([1.0, 2.0, 3.0])).tolist() == [
+        0,
+        0.5,
+        1,
+    ]
+
+
+def test_worst_best_and_median_are_what_they_say() -> None:
+    error = numpy_generator(0, "error").permutation(101).astype(float)
+    bad = badness({"error": error})
+    assert error[failures.worst(bad, 3)].tolist() == [100, 99, 98]
+    assert error[failures.best(bad, 3)].tolist() == [0, 1, 2]
+    assert error[failures.median(bad, 3)].tolist() == [51, 50, 49]
+    assert len(failures.median(bad, 1000)) == 101
+
+
+def test_no_criterion_outweighs_another_by_its_scale() -> None:
+    first, second = np.array([0.0, 1, 2, 3]), np.array([0.0, 3, 2, 1])
+    plain = badness({"a": first, "b": second})
+    np.testing.assert_allclose(badness({"a": 1e6 * first, "b": np.exp(second)}), plain)
+    assert failures.best(plain, 1) == 0
+    with pytest.raises(ValueError, match="criterion"):
+        badness({})
+
+
+# Hypotheses
+
+
+def relation(name: str, error: str, direction: str, verdict: str = "confirmed") -> Relation:
+    rho = 0.4 if direction == "+" else -0.4
+    return Relation(name, error, direction, rho, rho, rho - 0.1, rho + 0.1, 0, 0, verdict)
+
+
+def test_only_what_was_confirmed_explains_and_the_distortion_decides() -> None:
+    found = directions(
+        [
+            relation("contrast", "mse_over_variance", "-"),
+            relation("contrast", "distortion", "+"),
+            relation("ink", "mse_over_variance", "-"),
+            relation("periodicity", "distortion", "+", "not confirmed"),
+        ]
+    )
+    assert found == {"contrast": "+", "ink": "-"}
+
+
+def test_a_case_is_explained_by_what_stands_out_in_the_confirmed_direction() -> None:
+    confirmed = {"contrast": "+", "ink": "-"}
+    both = explained({"contrast": 0.99, "ink": 0.02, "periodicity": 0.999}, confirmed)
+    assert "high contrast (percentile 99.0)" in both
+    assert "a dark image (percentile 2.0)" in both
+    assert "stripes" not in both
+    assert explained({"contrast": 0.01, "ink": 0.99}, confirmed) == NOTHING
+    assert explained({"contrast": 0.94, "ink": 0.06}, confirmed) == NOTHING
+    assert explained({"contrast": 0.99}, {}) == NOTHING
+
+
+def places(**changed: float) -> dict[str, float]:
+    return {"latent_hole": 0.5, "latent_norm": 0.5, "high_frequency": 0.5} | changed
+
+
+def test_a_sample_is_suspected_of_what_stands_out() -> None:
+    sure = np.array([0.02, 0.96, 0.02])
+    assert suspected(places(), sure, ["a", "b", "c"]) == NOTHING
+    assert "between two classes (c 52%, a 45%)" in suspected(
+        places(), np.array([0.45, 0.03, 0.52]), ["a", "b", "c"]
+    )
+    assert suspected(places(), np.array([0.34, 0.33, 0.33]), "abc") == NOTHING
+    assert "training encodings are few" in suspected(places(latent_hole=0.97), None, ())
+    assert "extreme latent norm" in suspected(places(latent_norm=0.01), None, ())
+    assert "smoother than real images" in suspected(places(high_frequency=0.0), None, ())
+    assert "noisier than real images" in suspected(places(high_frequency=1.0), None, ())
+    assert suspected(places(), np.array([1.0]), ["only"]) == NOTHING
+
+
+# Samples
+
+
+def test_local_density_is_brute_force_and_its_mean_is_the_density() -> None:
+    generator = numpy_generator(0, "features")
+    x, y = generator.normal(size=(70, 3)), 0.5 + generator.normal(size=(70, 3))
+    far = np.linalg.norm(x[:, None] - x, axis=2)
+    inside = np.linalg.norm(y[:, None] - x, axis=2) <= np.sort(far, axis=1)[:, 5]
+    np.testing.assert_allclose(local_density(y, x), inside.sum(1) / 5)
+    assert local_density(y, x).mean() == pytest.approx(density_coverage(x, y)[0])
+
+
+def test_a_stray_undecided_sample_is_the_worst() -> None:
+    generator = numpy_generator(0, "samples")
+    training, features = generator.normal(size=(200, 4)), generator.normal(size=(50, 4))
+    features[7] += 20
+    odds = softmax(np.repeat([[9.0, 0.0]], 50, axis=0))
+    odds[7] = 0.5
+    criteria, nearest = sample_criteria(features, training, odds)
+    assert failures.worst(badness(criteria), 1) == 7
+    direct = np.linalg.norm(features[:, None] - training, axis=2)
+    np.testing.assert_array_equal(nearest, direct.argmin(1))
+    assert set(criteria) == {"neighbour_distance", "doubt", "sparsity"}
+    assert set(sample_criteria(features, training, None)[0]) == {"neighbour_distance", "sparsity"}
+
+
+def test_softmax_is_scipys_also_for_large_logits() -> None:
+    logits = 1000 * numpy_generator(0, "logits").normal(size=(5, 3)).astype(np.float32)
+    np.testing.assert_allclose(
+        softmax(logits), scipys_softmax(logits.astype(np.float64), axis=1), atol=1e-12
+    )
+
+
+def test_feature_distance_is_the_norm_of_the_difference() -> None:
+    a, b = np.array([[3.0, 0], [1, 1]]), np.array([[0.0, 4], [1, 1]])
+    assert failures.feature_distance(a, b).tolist() == [5, 0]

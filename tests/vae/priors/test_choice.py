@@ -1,0 +1,101 @@
+"""The two-sample statistic sees what is wrong; of two as good, the simpler prior is chosen."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.vae.priors.planted import clusters, gaussian_codes
+from vae.errors import UserError
+from vae.priors import mixture
+from vae.priors.choice import Ruler, choose
+from vae.priors.mixture import Mixture
+from vae.priors.prior import Mixed, Prior, Standard
+
+
+def mixed(name: str, codes: Mixture, latent: tuple[int, ...]) -> Prior:
+    return Mixed(name, latent, codes, {})
+
+
+def test_the_statistic_is_the_sum_over_pairs() -> None:
+    x, y = clusters(40, 1), clusters(30, 2)
+    ruler = Ruler(x)
+    a, b = ((z - x.mean(0)) / x.std(0, ddof=1) for z in (x, y))
+
+    def kernel(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        apart = np.square(u[:, None] - v[None]).sum(-1)
+        return np.exp(-8 * apart / np.median(np.square(torch.pdist(torch.tensor(a)).numpy())))
+
+    within = [(kernel(z, z).sum() - len(z)) / (len(z) * (len(z) - 1)) for z in (a, b)]
+    expected = sum(within) - 2 * kernel(a, b).mean()
+    assert ruler.compare(y).two_sample == pytest.approx(expected, abs=1e-4)
+
+
+class Perfect(Standard):
+    """Draws of the codes' own distribution."""
+
+    def sample(self, count: int, seed: int, temperature: float = 1.0) -> np.ndarray:
+        return clusters(count, 1000 + seed + len(self.latent))
+
+
+def test_the_statistic_is_unbiased_and_its_noise_is_of_the_right_size() -> None:
+    tables = [
+        choose({"a": Perfect((6,)), "b": Perfect((6, 1))}, clusters(150, seed), seed)[1]
+        for seed in range(60)
+    ]
+    found = np.array([[table[name].two_sample for name in "ab"] for table in tables])
+    assert np.abs(found.mean(0)).max() < 3 * found.std() / np.sqrt(60)
+    noise = np.mean([max(table[name].noise for name in "ab") for table in tables])
+    spread = np.std(found[:, 0] - found[:, 1])
+    assert spread < noise < 2.5 * spread  # never too little, and about the root of two too much
+    chosen = [table["a"].behind <= table["a"].noise for table in tables]
+    assert np.mean(chosen) > 0.85
+
+
+@pytest.mark.parametrize("size", [8, 32, 200])
+def test_it_sees_a_lost_mode_a_wrong_scale_and_a_gaussian_in_a_mixtures_place(size: int) -> None:
+    held_out = clusters(1000, 1, size)
+    ruler = Ruler(held_out)
+    null = [ruler.compare(clusters(2000, seed, size)).two_sample for seed in range(10, 16)]
+    limit = max(null) + 3 * float(np.std(null))
+    training = clusters(4000, 2, size)
+    centre = training.mean(0)
+    diseases = {
+        "lost mode": clusters(2000, 3, size, modes=3),
+        "too wide": centre + 1.1 * (clusters(2000, 3, size) - centre),
+        "too narrow": centre + 0.9 * (clusters(2000, 3, size) - centre),
+        "gaussian": mixture.gaussian(training).sample(2000, 0, "draws", 1.0).astype(np.float32),
+    }
+    for name, draws in diseases.items():
+        assert ruler.compare(draws).two_sample > limit, name
+
+
+def test_the_right_prior_is_chosen() -> None:
+    codes, held_out = clusters(3000, 1), clusters(800, 2)
+    priors = {
+        "standard": Standard((6,)),
+        "gaussian": mixed("gaussian", mixture.gaussian(codes), (6,)),
+        "gmm": mixed("gmm", mixture.components(codes, 4, 0), (6,)),
+    }
+    best, table = choose(priors, held_out, seed=0)
+    assert best == "gmm"
+    statistics = [table[name].two_sample for name in priors]
+    assert statistics == sorted(statistics, reverse=True)
+    assert table["gmm"].behind == table["gmm"].noise == 0
+    assert table["gaussian"].behind > 5 * table["gaussian"].noise
+
+
+def test_a_tie_goes_to_the_simpler_prior() -> None:
+    codes, held_out = gaussian_codes(2000, 1)[0], gaussian_codes(400, 2)[0]
+    flat, latent = codes.reshape(len(codes), -1), codes.shape[1:]
+    simple = mixed("gaussian", mixture.gaussian(flat), latent)
+    rich = mixed("gmm", mixture.components(flat, 3, 0), latent)
+    chosen = [choose({"gaussian": simple, "gmm": rich}, held_out, seed)[0] for seed in range(6)]
+    assert chosen.count("gaussian") >= 5
+    assert choose({"standard": Standard(latent), "gmm": rich}, held_out, 0)[0] == "gmm"
+
+
+def test_a_choice_needs_codes_and_finite_draws() -> None:
+    with pytest.raises(UserError, match="two held-out codes, not 1"):
+        choose({"standard": Standard((2,))}, np.zeros((1, 2), np.float32), 0)
+    with pytest.raises(ValueError, match="finite"):
+        Ruler(clusters(10, 0)).compare(np.full((5, 6), np.nan, np.float32))

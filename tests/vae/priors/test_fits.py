@@ -1,0 +1,87 @@
+"""Mixtures and flows learn what was planted; too many components are left out with a reason."""
+
+import numpy as np
+import pytest
+
+from tests.vae.priors.planted import MACHINE, clusters, fitted, gaussian_codes, ring
+from vae.priors import mixture
+from vae.priors.choice import Ruler
+from vae.priors.fits import Fitted, fit
+from vae.priors.prior import Mixed, Prior
+
+
+def gmm(components: list[int], codes: np.ndarray, held_out: np.ndarray) -> Prior:
+    reports = fit("gmm", codes, held_out, seed=0, machine=MACHINE, components=components)
+    (prior,) = [report.prior for report in reports if isinstance(report, Fitted)]
+    return prior
+
+
+def test_the_gaussian_is_ledoit_and_wolfs() -> None:
+    from sklearn.covariance import LedoitWolf
+
+    codes = gaussian_codes(30, 0, latent=(20,))[0]
+    model = LedoitWolf().fit(codes.astype(np.float64))
+    found = mixture.gaussian(codes)
+    np.testing.assert_allclose(found.means[0], model.location_, rtol=1e-6)
+    np.testing.assert_allclose(found.covariances[0], model.covariance_, rtol=2e-2, atol=1e-3)
+    assert np.linalg.eigvalsh(found.covariances[0]).min() > 0
+
+
+def test_a_mixture_finds_planted_clusters_and_their_number() -> None:
+    codes, held_out = clusters(3000, 1), clusters(1000, 2)
+    prior = gmm([1, 2, 4], codes, held_out)
+    about = prior.about()["fit"]
+    assert about["components"] == 4
+    assert isinstance(prior, Mixed)
+    np.testing.assert_allclose(prior.mixture.weights, 0.25, atol=0.03)
+    tried = about["tried"]
+    assert tried["4"]["held_out_log_prob"] > tried["2"]["held_out_log_prob"] + 1
+    assert tried["4"]["two_sample"] < tried["2"]["two_sample"]
+    log_prob = prior.log_prob(held_out)
+    assert log_prob is not None
+    assert tried["4"]["held_out_log_prob"] == pytest.approx(log_prob.mean())
+
+
+def test_components_are_limited_by_codes_dimensions_and_time() -> None:
+    kept, reasons = mixture.sort_out([30, 10, 10, 1, 200], codes=1000, size=10)
+    assert kept == [1, 10]
+    assert reasons.keys() == {30, 200}
+    assert "want 1,500 codes" in reasons[30]
+    assert mixture.sort_out([30], codes=100, size=10)[0] == [1]
+    assert mixture.sort_out([10, 30, 100, 200], codes=55_000, size=32)[1] == {}
+    assert "too long" in str(mixture.refusal(1_000_000, 200, 100))
+    prior = gmm([50], gaussian_codes(100, 0)[0], gaussian_codes(50, 1)[0])
+    assert prior.about()["fit"]["components"] == 1
+    assert prior.about()["fit"]["left_out"].keys() == {"50"}
+
+
+def test_shrinkage_helps_where_components_are_small() -> None:
+    codes, held_out = clusters(400, 1, size=12), clusters(2000, 2, size=12)
+    found = mixture.components(codes, 6, 0)
+    whole = mixture._shrunk
+    try:
+        mixture._shrunk = lambda weights, covariances, codes: covariances  # type: ignore[assignment]
+        bare = mixture.components(codes, 6, 0)
+    finally:
+        mixture._shrunk = whole
+    assert found.log_prob(held_out).mean() > bare.log_prob(held_out).mean()
+
+
+def test_a_flow_learns_a_ring_and_a_gaussian_does_not() -> None:
+    codes, held_out = ring(4000, 1), ring(1500, 2)
+    ruler = Ruler(held_out)
+    told, inside = {}, {}
+    for name in ("gaussian", "flow"):
+        draws = fitted(name, codes, held_out).sample(3000, 7)
+        told[name] = ruler.compare(draws).two_sample
+        inside[name] = (np.linalg.norm(draws, axis=1) < 1.0).mean()
+    assert told["flow"] < 0.25 * told["gaussian"]
+    assert inside["flow"] < 0.05 < inside["gaussian"]
+
+
+def test_a_fit_is_a_function_of_its_seed() -> None:
+    codes, held_out = clusters(600, 1), clusters(300, 2)
+    for name, fewer in (("gmm", {}), ("flow", {"steps": 20})):
+        one, same, other = (fitted(name, codes, held_out, seed, **fewer) for seed in (0, 0, 1))
+        assert (one.sample(5, 9) == same.sample(5, 9)).all()
+        assert not np.array_equal(one.sample(5, 9), other.sample(5, 9))
