@@ -10,6 +10,7 @@ artifacts/samples        the images that the judges saw
 import math
 import shutil
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -32,7 +33,7 @@ from pipeline.verdict import write_verdict
 from vae import machine as machines
 from vae.evaluation import bounds, importance, latents, linear
 from vae.figures.chart_png import write_png
-from vae.figures.charts import rate_spectrum
+from vae.figures.charts import Chart, Panel, Series, rate_spectrum
 from vae.models.vae import VAE
 from vae.priors.aggregate import marginal_kl_bound
 from vae.priors.prior import Prior
@@ -62,6 +63,7 @@ def evaluate(params: Params) -> None:
     trees = {court.judge.name: judging.judge(court, made) for court in courts}
     write_json(files.report("judges"), trees)
     if courts:
+        draw_classes(trees[courts[0].judge.name], made.shipped)
         numbers |= judging.headline(
             courts[0].judge.name, trees[courts[0].judge.name], made.shipped
         )
@@ -189,6 +191,27 @@ def promised(model: VAE) -> float | None:
         dimensions=model.dimensions,
         components=math.prod(model.latent),
     )
+
+
+def draw_classes(tree: Mapping[str, Any], shipped: str) -> None:
+    """How many samples and how many test images the judge takes for each class."""
+    found = tree["splits"]["test"].get("classes")
+    if found is None:
+        return
+    names = files.read_spec()["classes"]
+    places = list(range(len(found["real"])))
+    shares = {
+        f"samples of {shipped}": found["samples"],
+        "test images": found["real"],
+    }
+    series = [
+        Series(label, places, [count / sum(counts) for count in counts], kind="bar")
+        for label, counts in shares.items()
+    ]
+    words = ", ".join(f"{place} {names[place]}" for place in places[:10])
+    title = f"chi-square {found['chi_square']:.4g}, misplaced {found['misplaced']:.1%}"
+    panel = Panel(title, words, "share, as the judge sees them", series)
+    write_png(Chart("Classes of samples and of test images", [panel]), FOLDER / "classes.png")
 
 
 def write_rates(scores: bounds.Scores) -> None:

@@ -1,9 +1,10 @@
 """Who judges: the frozen networks that evaluate.judges names, opened and tested.
 
 `auto` is the data's own classifier (in_domain) where there are labels, else the ImageNet network
-efficientnet_lite2. The stage `extractor` tests each before it may judge
-(vae.evaluation.features.bends) and writes the verdicts to artifacts/extractor/about.json; the
-stage `evaluate` asks only those that passed.
+efficientnet_lite2. Inception is the one whose distance is called FID; clip-* and dinov2-* are
+torch-fidelity's, by its names, and want a download. The stage `extractor` tests each before it may
+judge (vae.evaluation.features.bends) and writes the verdicts to artifacts/extractor/about.json;
+the stage `evaluate` asks only those that passed.
 """
 
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from pipeline import ROOT, files
 from pipeline.console import say, warn
 from pipeline.schema import Params
+from vae import pretrained
 from vae.errors import UserError
 from vae.evaluation import features, fidelity
 from vae.evaluation.classifier import load
@@ -45,7 +47,9 @@ def open_judge(name: str, settings: Params, machine: Machine) -> features.Judge:
     if name == fidelity.INCEPTION:
         given = settings.evaluate.inception_weights
         return features.inception(ROOT / given if given else fidelity.download(), machine)
-    return features.imagenet(name, machine)
+    if name in pretrained.JUDGES:
+        return features.imagenet(name, machine)
+    return features.registered(name, machine)
 
 
 def tested(judge: features.Judge, seed: int) -> dict[str, Any] | None:

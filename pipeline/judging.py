@@ -133,7 +133,8 @@ def judge(court: Court, made: Made) -> dict[str, Any]:
         court.features(images, f"draw {number}") for number, images in enumerate(made.repeats, 2)
     ]
     splits["test"]["spread"] = spread(court, made.shipped, splits["test"], again)
-    splits["test"] |= seen(court, drawn[made.shipped])
+    decoded = court.features(made.reconstructions["test"], "test reconstructions")
+    splits["test"] |= seen(court, drawn[made.shipped], decoded)
     return {"digest": court.judge.digest, "features": court.judge.size, "splits": splits}
 
 
@@ -180,21 +181,27 @@ def spread(
     return {name: float(np.std([draw[name] for draw in draws], ddof=1)) for name in names}
 
 
-def seen(court: Court, samples: np.ndarray) -> dict[str, Any]:
-    """Diversity, copies and classes of the shipped prior's samples."""
+def seen(court: Court, samples: np.ndarray, decoded: np.ndarray) -> dict[str, Any]:
+    """Diversity, copies and classes of the shipped prior's samples, features (N, F).
+
+    Beside them the classes of reconstructions, decoded: what the decoder's blur alone makes of
+    the data's.
+    """
     real, train = court.reference("test").features, court.real("train")
     near = min(NEAR, len(real), len(samples))
     found: dict[str, Any] = {
         "diversity": neighbours.diversity(samples, real, court.seed),
         "memorisation_ratio": neighbours.memorisation_ratio(samples[:near], real[:near], train),
     }
-    logits = features.class_logits(court.judge, samples)
-    real_logits = features.class_logits(court.judge, real)
-    if logits is not None and real_logits is not None and court.judge.name == "in_domain":
-        balance = fidelity.class_balance(logits, real_logits)
+    sides = [features.class_logits(court.judge, side) for side in (samples, real, decoded)]
+    logits = [side for side in sides if side is not None]
+    if logits and court.judge.name == "in_domain":  # whose classes are the data's
+        balance = fidelity.class_balance(logits[0], logits[1])
+        seen_as = np.bincount(logits[2].argmax(1), minlength=logits[2].shape[1])
         found["classes"] = {
             "samples": balance.samples.tolist(),
             "real": balance.real.tolist(),
+            "reconstructions": seen_as.tolist(),
             "chi_square": balance.chi_square,
             "p_value": balance.p_value,
             "misplaced": balance.misplaced,
@@ -231,4 +238,5 @@ def headline(judge: str, tree: Mapping[str, Any], shipped: str) -> dict[str, Any
         numbers["class_chi_square"] = test["classes"]["chi_square"]
         numbers["class_misplaced"] = test["classes"]["misplaced"]
         numbers["sample_class_counts"] = test["classes"]["samples"]
+        numbers["reconstruction_class_counts"] = test["classes"]["reconstructions"]
     return numbers

@@ -44,6 +44,16 @@ PAIRS = (
             ("sample_distance", "samples' distance", 2),
         ),
     ),
+    Pair(
+        "faces all alike",
+        "celeba.textbook",
+        "celeba",
+        (
+            ("kernel_distance", "samples' kernel distance", 3),
+            ("coverage", "coverage", 2),
+            ("sample_diversity", "diversity", 2),
+        ),
+    ),
 )
 
 

@@ -18,13 +18,19 @@ from typing import Any
 from pipeline import ROOT, files, findings, keeping, repairs, tables
 from pipeline.console import command, say
 from pipeline.kept import CURRENT, HEADLINE, UNSTAMPED, Kept, headlines, read_all
+from pipeline.proven import chapter
 from vae.errors import UserError
-from vae.storage import write_text
+from vae.storage import read_json, write_text
 
 README, REPORT, CARD = ROOT / "README.md", files.REPORTS / "REPORT.md", ROOT / "MODEL_CARD.md"
 BEGIN, END = "<!-- results: made by `python -m pipeline.report` -->", "<!-- end of results -->"
 TEMPLATES = Path(__file__).parent / "templates"
 LONGEST, PICTURES = 900, 7
+PICTURED = {
+    "reconstructions": "images over reconstructions",
+    "samples": "samples of the shipped prior",
+    "samples-standard": "samples of N(0, I)",
+}
 SHOWN = {"reconstructions": "images over reconstructions", "samples": "samples"}
 LEGEND = (
     f"Code `{CURRENT}`: trained and scored by the code beside it; `older`: by code that has "
@@ -139,8 +145,25 @@ def section(runs: Mapping[str, Kept]) -> str:
         legend=LEGEND,
         headline=headline,
         training=headline and _training(headline),
-        chapters=findings.chapters(runs),
+        judged=judged(runs),
+        pictures=tables.pictures(headlines(runs), PICTURED, up=""),
+        worst=worst_cases(headlines(runs)),
+        verdicts=verdicts(list(runs.values())),
+        chapters=[*findings.chapters(runs), *proof()],
     )
+
+
+def judged(runs: Mapping[str, Kept]) -> str:
+    """The runs whose samples were judged, side by side."""
+    columns = [run for run in runs.values() if run.metrics.get("judge")]
+    return tables.side_by_side(columns, tables.judged_rows(columns)) if columns else ""
+
+
+def proof() -> list[str]:
+    """How often the diagnosis is right, if that was proved."""
+    path = files.report("prove")
+    known = read_json(path) if path.is_file() else {}
+    return ["\n".join(chapter(known["diagnosis"]))] if "diagnosis" in known else []
 
 
 def _training(run: Kept) -> str:

@@ -32,10 +32,14 @@ JUDGED: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("Fréchet distance, samples", ("sample_distance",), 2),
     ("- reconstructions", ("reconstruction_distance",), 2),
     ("- training images, the floor", ("floor_distance",), 2),
+    ("- gap of the prior", ("prior_gap",), 2),
+    ("kernel distance, samples", ("kernel_distance",), 4),
+    ("- reconstructions", ("reconstruction_kernel_distance",), 4),
+    ("- training images, the floor", ("floor_kernel_distance",), 4),
     ("precision; recall", ("precision", "recall"), 3),
     ("density; coverage", ("density", "coverage"), 3),
     ("memorisation ratio", ("memorisation_ratio",), 3),
-    ("KL(q(z), N(0, I)) at most, nats", ("marginal_kl_bound",), 1),
+    ("KL(q(z), N(0, I)) at least, nats", ("marginal_kl_bound",), 1),
 )
 
 
@@ -171,8 +175,8 @@ def _judge(run: Kept) -> str:
 
 def _accuracy(run: Kept) -> str | None:
     """Of the classifier whose features judge, on labels."""
-    extractor = run.more.get("extractor")
-    return f"{extractor['accuracy']:.3f}" if extractor else None
+    measured = (run.more.get("extractor") or {}).get("metrics") or {}
+    return f"{measured['test_accuracy']:.3f}" if measured else None
 
 
 def judged(run: Kept) -> tuple[str, Mapping[str, Any]] | None:

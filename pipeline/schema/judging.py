@@ -7,7 +7,20 @@ from pydantic import Field
 from pipeline.schema.kinds import Count, Device, Index, NotNegative, Positive, Section, as_tuple
 from pipeline.schema.training import Augment
 
-JudgeName = Literal["auto", "in_domain", "efficientnet_lite2", "inception_v3_compat"]
+JudgeName = Literal[
+    "auto",
+    "in_domain",
+    "efficientnet_lite2",
+    "inception_v3_compat",
+    "clip-rn50",
+    "clip-vit-b-32",
+    "clip-vit-b-16",
+    "clip-vit-l-14",
+    "dinov2-vit-s-14",
+    "dinov2-vit-b-14",
+    "dinov2-vit-l-14",
+    "dinov2-vit-g-14",
+]
 
 
 class Extractor(Section):
@@ -37,7 +50,7 @@ class Evaluate(Section):
     repeats: Count
     """draws of the shipped prior's samples, each with a seed of its own, that show the spread"""
     judges: Annotated[tuple[JudgeName, ...], as_tuple, Field(min_length=1)]
-    """in_domain (wants labels) | efficientnet_lite2 | inception_v3_compat; auto: what can"""
+    """auto = in_domain, without labels efficientnet_lite2; inception_v3_compat; clip-; dinov2-"""
     failures: Annotated[int, Field(ge=10, le=20)]
     """worst, median and best reconstructions, and worst samples, that the gallery shows"""
     inception_weights: str | None

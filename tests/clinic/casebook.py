@@ -117,7 +117,7 @@ DISEASES = {
             (SMOOTH, "train.optimiser.lr=0.05", "train.batch_size=16", *RAW, "train.epochs=10"),
         ),
         "learning_rate_too_high",
-        f"{LOST} fluctuation kl_instability",
+        f"{LOST} fluctuation kl_instability posterior_collapse",
     ),
     "steps too short": disease(
         Case(DIGITS, ("train.optimiser.lr=0.00003", STEADY, FROM_THE_START)),
@@ -158,7 +158,7 @@ DISEASES = {
         Case(DIGITS, ("model.log_var_range=[-1.0, 10.0]",)), "saturated_log_variance"
     ),
     "latent too large": disease(
-        Case(DIGITS, ("model.latent.dim=40", sigma(0.7))),
+        Case(GARMENTS, ("model.latent.dim=24", sigma(1.0))),
         "unused_latents",
         "samples_alike class_imbalance",
     ),
@@ -186,8 +186,8 @@ DISEASES = {
             prior="exemplars",
             chosen_by="train_objective",
         ),
-        "memorisation overfitting",
-        "class_imbalance",
+        "memorisation",
+        "overfitting saturated_log_variance kl_instability class_imbalance",
         twin=Case(DIGITS),
     ),
 }
@@ -206,7 +206,11 @@ VARIANTS = {
     "narrow": ("model.latent.dim=5",),
     "wide": ("model.latent.dim=16",),
     "spatial": ("model.latent={kind: spatial, channels: 2, stride: 4}",),
-    "learned sigma": ("model.likelihood={name: gaussian, sigma: learned, mean: sigmoid}",),
+    "learned sigma": (
+        "model.likelihood={name: gaussian, sigma: learned, mean: sigmoid}",
+        "train.optimiser.lr=0.01",
+        "train.epochs=30",
+    ),
     "sigma a pixel": ("model.likelihood={name: gaussian, sigma: per_pixel, mean: linear}",),
     "laplace": ("model.likelihood={name: laplace, scale: optimal, mean: linear}",),
     "continuous bernoulli": ("model.likelihood={name: continuous_bernoulli}",),
@@ -225,19 +229,19 @@ LARGER = ("conv", "residual", "narrow", "wide", "spatial", "laplace", "logistic"
 
 def _healthy() -> Iterator[tuple[str, Case]]:
     """Each variant on two parts of digits; some on parts of the larger sets; seeds all new."""
-    seed = 100
+    seed = 200
     for variant, changes in VARIANTS.items():
-        for part in (11 + seed % 3, 14 + seed % 3):
+        for part in (41 + seed % 3, 44 + seed % 3):
             seed += 1
             yield f"digits {part}: {variant}", healthy(Cohort("digits", part), seed, changes)
     for variant in LARGER:
-        part, seed = 21 + seed % 2, seed + 1
+        part, seed = 51 + seed % 2, seed + 1
         cohort = Cohort("fashion_mnist", part, 2000, 400, 500)
         yield f"fashion_mnist {part}: {variant}", healthy(cohort, seed, VARIANTS[variant])
     for variant in LARGER[:4]:
         seed += 1
-        cohort = Cohort("cifar10", 31, 2000, 400, 500)
-        yield f"cifar10 31: {variant}", healthy(cohort, seed, VARIANTS[variant])
+        cohort = Cohort("cifar10", 61, 2000, 400, 500)
+        yield f"cifar10 61: {variant}", healthy(cohort, seed, VARIANTS[variant])
 
 
 def healthy(cohort: Cohort, seed: int, changes: tuple[str, ...]) -> Case:

@@ -74,7 +74,7 @@ def three_judged(results: Path) -> None:
         planted.judge(folder, standard=41.0, gaussian=38.0, mixture=33.33, flow=35.0)
         counts = {"encoder": 140_000, "decoder": 142_068, "likelihood": 0}
         write_json(folder / "architecture.json", counts)
-        write_json(folder / "extractor.json", {"accuracy": 0.912, "digest": "d"})
+        write_json(folder / "extractor.json", {"metrics": {"test_accuracy": 0.912}})
     planted.plant(results, "fashion_mnist.textbook")
     for name in ("cifar10.latent_study.128", "cifar10.latent_study.128_repaired"):
         shutil.copytree(ROOT / "reports" / "results" / name, results / name)

@@ -4,6 +4,7 @@ name                   features   weights                             images
 in_domain              64 - 128   trained on this data (classifier)   of its own shape
 efficientnet_lite2     1,280      a package (pretrained)              any size, 1 or 3 channels
 inception_v3_compat    2,048      torch-fidelity's file (fidelity)    any size, 1 or 3 channels
+clip-..., dinov2-...   its own    torch-fidelity's downloads          any size, 1 or 3 channels
 
 An extractor takes uint8 images (B, C, H, W) at their native size to float32 features (B, F); each
 resizes as it was trained to, and grey images count as three equal channels. `digest` is the
@@ -27,6 +28,7 @@ people do. The features of in_domain and inception_v3_compat are computed in flo
 efficientnet_lite2 in the machine's precision; two machines may round differently.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -43,7 +45,7 @@ from vae.evaluation import fidelity
 from vae.evaluation.classifier import Classifier
 from vae.machine import Machine
 from vae.seeds import numpy_generator
-from vae.storage import sha256_of_file
+from vae.storage import sha256_of_file, tensor_bytes
 
 BLUR = (0.5, 1.0, 2.0)  # pixels
 NOISE = (5.0, 15.0, 40.0)  # of 255
@@ -124,6 +126,19 @@ def inception(weights: Path, machine: Machine) -> Judge:
         return fidelity.inception_logits(network, found)
 
     return Judge(fidelity.INCEPTION, sha256_of_file(weights), size, exact, features, head)
+
+
+def registered(name: str, machine: Machine) -> Judge:
+    """An extractor that torch-fidelity registers, by its name there; UserError without weights."""
+    network = fidelity.registered(name).to(machine.device)
+    exact = replace(machine, precision="fp32")
+
+    def features(images: Tensor) -> Tensor:
+        return network(images.expand(-1, 3, -1, -1))[0].flatten(1)
+
+    size = features(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=machine.device)).shape[1]
+    digest = hashlib.sha256(tensor_bytes(network.state_dict(), {})).hexdigest()
+    return Judge(name, digest, size, exact, features, None)
 
 
 # Extraction

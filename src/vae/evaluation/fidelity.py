@@ -185,6 +185,33 @@ def inception_logits(network: Any, features: Tensor) -> Tensor:
     return nn.functional.linear(features, network.fc.weight)
 
 
+def registered(name: str) -> Any:
+    """Any extractor that torch-fidelity registers: uint8 (B, 3, H, W) -> ((B, F),).
+
+    UserError for a name that it does not know, or where its weights cannot be had: it downloads
+    them. It is a module in evaluation mode, its features those that its own FID would use.
+    """
+    known = _fidelity("registry").FEATURE_EXTRACTORS_REGISTRY
+    if name not in known:
+        raise UserError(
+            f"torch-fidelity has no extractor {name!r}",
+            where="evaluate.judges",
+            remedy=f"choose one of: {', '.join(sorted(known))}",
+        )
+    layer = known[name].get_default_feature_layer_for_metric("fid")
+    try:
+        with impatient():
+            return _fidelity("utils").create_feature_extractor(
+                name, [layer], cuda=False, verbose=False
+            )
+    except (OSError, RuntimeError, EOFError, ImportError, HTTPException) as error:
+        raise UserError(
+            f"torch-fidelity's {name} cannot be had ({str(error) or type(error).__name__})",
+            where="evaluate.judges",
+            remedy="run it where its weights can be downloaded, or take it out of the list",
+        ) from None
+
+
 # Classes
 
 

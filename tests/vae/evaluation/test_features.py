@@ -276,3 +276,50 @@ def test_a_judge_and_the_distances_work_together(
     assert ill.coverage < healthy.coverage
     assert healthy.score is not None
     assert healthy.score > 6
+
+
+# torch-fidelity's extractors
+
+
+class Tiny(torch.nn.Module):
+    """What torch-fidelity asks of a registered extractor."""
+
+    def __init__(self, name: str, layers: list[str], **options: object) -> None:
+        super().__init__()
+        self.layers = layers
+        self.weights = torch.nn.Parameter(torch.ones(3 * 4, 7))
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return f"{metric} layer"
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor]:
+        pooled = torch.nn.functional.adaptive_avg_pool2d(images.float(), 2)
+        return (pooled.flatten(1) @ self.weights,)
+
+
+def test_any_registered_extractor_judges_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
+
+    monkeypatch.setitem(FEATURE_EXTRACTORS_REGISTRY, "clip-vit-b-32", Tiny)
+    judge = features.registered("clip-vit-b-32", Machine("cpu", "fp32", 1))
+    grey = torch.randint(0, 256, (5, 1, 9, 9), dtype=torch.uint8)
+    assert (judge.name, judge.size, len(judge.digest)) == ("clip-vit-b-32", 7, 64)
+    torch.testing.assert_close(judge(grey), judge(grey.expand(-1, 3, -1, -1)))
+
+
+def test_an_unknown_extractor_and_one_without_weights_are_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
+
+    with pytest.raises(UserError, match="no extractor 'clop'"):
+        features.registered("clop", Machine("cpu", "fp32", 1))
+
+    class Absent(Tiny):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            raise OSError("no network")
+
+    monkeypatch.setitem(FEATURE_EXTRACTORS_REGISTRY, "clip-rn50", Absent)
+    with pytest.raises(UserError, match="clip-rn50 cannot be had"):
+        features.registered("clip-rn50", Machine("cpu", "fp32", 1))
