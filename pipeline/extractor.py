@@ -3,7 +3,7 @@
 `python -m pipeline.extractor`, or the stage of `dvc repro`. Where there are labels it trains, once
 per data set, a small classifier (vae.evaluation.classifier), whose features then stand for images;
 an ImageNet network comes as it is. Each that evaluate.judges names must pass a test before it may
-judge: its distance rises under blur, noise and dropped modes of validation images.
+judge: its distance rises under blur, noise and dropped modes of images that it was not trained on.
 
 artifacts/extractor: classifier.safetensors and history.csv (with labels), about.json (who passed).
 reports/extractor.json: accuracy, digests, the tests' distances. reports/figures/extractor: charts.
@@ -174,7 +174,7 @@ def draw_tests(tests: Mapping[str, Any]) -> None:
             floor = Series("floor", x, [found["floor"]] * len(x), dash=True)
             faulty = Series(fault, x, list(distances.values()))
             panels.append(Panel(fault, units[fault], "Frechet distance", [faulty, floor]))
-        title = f"{name}: distance of {found['n']:,} faulty validation images"
+        title = f"{name}: distance of {found['n']:,} faulty images"
         write_png(Chart(title, panels), figures() / f"{name}.png")
 
 

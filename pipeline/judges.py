@@ -23,7 +23,7 @@ from vae.machine import Machine
 from vae.storage import read_array, read_json
 
 LEAST = 40  # images of a split: from fewer no distance is worth its name
-TESTED = 2000  # validation images that an ImageNet network is tested on, each seven times
+TESTED = 6000  # images that a network is tested on at most: 2,000 features want thousands
 
 
 def wanted(settings: Params) -> list[str]:
@@ -53,18 +53,17 @@ def open_judge(name: str, settings: Params, machine: Machine) -> features.Judge:
 
 
 def tested(judge: features.Judge, seed: int) -> dict[str, Any] | None:
-    """The test on validation images as plain values; None with a warning for too few of them."""
-    images = read_array(files.DATA / "valid.npy", mapped=True)
+    """The test as plain values, on images that the judge was not trained on: the validation
+    split of its own data, else the training split. None with a warning for too few of them."""
+    split = "valid" if judge.name == "in_domain" else "train"
+    images = read_array(files.DATA / f"{split}.npy", mapped=True)[:TESTED]
     if len(images) < LEAST:
-        warn(
-            f"{len(images)} validation images: too few to test {judge.name}, which will not judge"
-        )
+        warn(f"{len(images)} {split} images: too few to test {judge.name}, which will not judge")
         return None
-    count = len(images) if judge.name == "in_domain" else min(len(images), TESTED)
-    labels = files.DATA / "valid_labels.npy"
-    modes = read_array(labels)[:count] if labels.exists() else None
-    say(f"extractor: testing {judge.name} on {count:,} validation images")
-    bending = features.bends(judge, np.asarray(images[:count]), seed, modes)
+    labels = files.DATA / f"{split}_labels.npy"
+    modes = read_array(labels)[: len(images)] if labels.exists() else None
+    say(f"extractor: testing {judge.name} on {len(images):,} {split} images")
+    bending = features.bends(judge, np.asarray(images), seed, modes)
     if not bending.passed:
         failed = [fault for fault in bending.distances if not bending.rises(fault)]
         warn(
@@ -74,6 +73,7 @@ def tested(judge: features.Judge, seed: int) -> dict[str, Any] | None:
     return {
         "digest": judge.digest,
         "features": judge.size,
+        "split": split,
         "n": bending.n,
         "passed": bending.passed,
         "floor": bending.floor,

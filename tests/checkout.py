@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ class Checkout:
         """As after `source .venv/bin/activate`, with this copy's `vae`."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("VAE_", "MLFLOW_"))}
         path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-        return kept | {"PATH": path, "PYTHONPATH": str(self.folder / "src")}
+        return kept | nursery.THREADS | {"PATH": path, "PYTHONPATH": str(self.folder / "src")}
 
     def start(self, *command: str) -> "subprocess.Popen[str]":
         """A command at work, started as a shell starts it."""
@@ -105,10 +106,15 @@ class Checkout:
             return store.execute(query, values).fetchall()
 
     def stages(self, last: str) -> str:
-        """Output of the chain's stages up to one, by their commands, without DVC."""
+        """Output of a stage and of those that it needs, by their commands, without DVC."""
         chain = params.read(ROOT / "dvc.yaml")["stages"]
-        names = list(chain)[: list(chain).index(last) + 1]
-        return "".join(self.run(*chain[name]["cmd"].split()) for name in names)
+        needed = {last}
+        for name, stage in reversed(chain.items()):  # whom a stage reads stands above it
+            outputs = {key for kind in ("outs", "metrics") for key in _keys(stage.get(kind, ()))}
+            if any(outputs & {*chain[below]["deps"]} for below in needed):
+                needed.add(name)
+        commands = [stage["cmd"].split() for name, stage in chain.items() if name in needed]
+        return "".join(self.run(*command) for command in commands)
 
     def repro(self, *arguments: str) -> list[str]:
         """`dvc repro`; the stages that ran."""
@@ -134,6 +140,12 @@ def relocate(patch: pytest.MonkeyPatch, root: Path) -> None:
     for name, path in vars(files).items():
         if isinstance(path, Path) and name != "ROOT":
             patch.setattr(files, name, root / path.relative_to(files.ROOT))
+
+
+def _keys(outputs: Iterable[str | dict[str, Any]]) -> Iterator[str]:
+    """Paths of a stage's outputs, with settings or without."""
+    for output in outputs:
+        yield from [output] if isinstance(output, str) else output
 
 
 def write_images(folder: Path, count: int = 60, size: int = 10) -> None:

@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
+THREADS = {"OMP_WAIT_POLICY": "passive"}  # two tests share the cores: who waits shall not spin
 HEAVY = ("torch._dynamo", "torchvision", "mlflow.store.tracking.sqlalchemy_store")
 HEAVY += ("matplotlib.pyplot", "pandas", "plotly.graph_objects", "pydantic", "ruamel.yaml")
 
@@ -55,7 +56,7 @@ def _mother() -> "subprocess.Popen[str]":
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("VAE_", "MLFLOW_", "PYTHON"))}
     mother = subprocess.Popen(
         [sys.executable, __file__],
-        env=kept | SETTINGS,
+        env=kept | SETTINGS | THREADS,
         text=True,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -66,10 +67,11 @@ def _mother() -> "subprocess.Popen[str]":
 
 def serve() -> None:
     """Fork for every line of standard input, and answer with the child's exit code."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a package prints as it is imported is no answer
     for name in HEAVY:
         __import__(name)
     del sys.path[0]  # this script's folder
-    answers = os.fdopen(os.dup(1), "w")
     for line in iter(sys.stdin.readline, ""):
         assert threading.active_count() == 1, threading.enumerate()
         child = os.fork()
