@@ -28,14 +28,13 @@ METRICS: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("PSNR, dB; codes shuffled", ("psnr", "shuffled_psnr"), 2),
     ("SSIM", ("ssim",), 3),
 )
+KERNELS = ("kernel_distance", "reconstruction_kernel_distance", "floor_kernel_distance")
 JUDGED: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("Fréchet distance, samples", ("sample_distance",), 2),
     ("- reconstructions", ("reconstruction_distance",), 2),
     ("- training images, the floor", ("floor_distance",), 2),
-    ("- gap of the prior", ("prior_gap",), 2),
-    ("kernel distance, samples", ("kernel_distance",), 4),
-    ("- reconstructions", ("reconstruction_kernel_distance",), 4),
-    ("- training images, the floor", ("floor_kernel_distance",), 4),
+    ("gap", ("prior_gap",), 2),
+    ("kernel distance: samples; reconstructions; floor", KERNELS, 3),
     ("precision; recall", ("precision", "recall"), 3),
     ("density; coverage", ("density", "coverage"), 3),
     ("memorisation ratio", ("memorisation_ratio",), 3),

@@ -30,12 +30,27 @@ JUDGED: dict[str, Any] = {
 }
 
 
+# Of its evaluation, what is kept: bounds and errors, which every run has.
+BOUNDS = ("elbo", "distortion", "rate", "bits_per_dim", "mse", "psnr", "ssim", "active_units")
+NEEDED = ("run", "data", "train", "evaluate", "machine", "history", "params")
+PICTURES = ("samples", "reconstructions", "curves", "interpolations_across")
+
+
 def plant(results: Path, name: str, **metrics: Any) -> Path:
-    """A kept run of that name under `results`; `metrics` are added to its evaluation."""
+    """A kept run of that name under `results`, not judged; `metrics` are added to its bounds."""
     folder = results / name
-    shutil.copytree(COMMITTED, folder)
-    (folder / "stamp.json").unlink(missing_ok=True)
-    change(folder / "evaluate.json", lambda report: report["metrics"].update(metrics))
+    folder.mkdir(parents=True)
+    for path in COMMITTED.iterdir():
+        if path.stem in (*NEEDED, *PICTURES):
+            shutil.copy(path, folder)
+
+    def measured(report: dict[str, Any]) -> None:
+        known = {
+            key: v for key, v in report["metrics"].items() if key.removesuffix("_se") in BOUNDS
+        }
+        report["metrics"] = known | metrics
+
+    change(folder / "evaluate.json", measured)
     change(folder / "run.json", lambda run: run.update(data_set=name.split(".")[0]))
     return folder
 
