@@ -74,7 +74,9 @@ def test_tensors_survive_a_trip_with_equal_bytes_and_ordered_description(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "read", [storage.read_json, storage.read_array, storage.read_tensors], ids=str
+    "read",
+    [storage.read_json, storage.read_array, storage.read_tensors],
+    ids=["json", "array", "tensors"],
 )
 def test_broken_files_are_named(tmp_path: Path, read: object) -> None:
     path = tmp_path / "broken"
