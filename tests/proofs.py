@@ -84,8 +84,11 @@ def check() -> None:
     if proof.get("random_kills", {}).get("kills", 0) < KILLS:
         raise UserError("a proof of fewer kills", where=PROOF.name, remedy="`make prove`")
     if "diagnosis" not in proof:
-        warn("reports/prove.json has no proof of the diagnosis; `make prove` makes one")
-        return
+        raise UserError(
+            "no proof of the diagnosis",
+            where=PROOF.name,
+            remedy="`python -m tests.proofs run diagnosis`",
+        )
     current = {"kills": code_digest("train.py"), "diagnosis": code_digest(trial.SCRIPT)}
     proved = {"kills": proof["code"], "diagnosis": proof["diagnosis"]["code"]}
     stale = [part for part in PARTS if proved[part] != current[part]]

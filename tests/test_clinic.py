@@ -9,6 +9,7 @@ from pipeline import proven
 from pipeline.closure import code_digest
 from tests import proofs
 from tests.clinic import casebook, cohorts, course, trial
+from vae.errors import UserError
 from vae.evaluation.diagnosis import ENTRIES
 from vae.storage import read_json, write_json
 
@@ -101,6 +102,26 @@ def test_intervals_are_clopper_pearsons(right: int, of: int, low: float, high: f
     """Tabulated values, to four digits."""
     found = proven.rate("right", right, of)
     assert (found["low"], found["high"]) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_the_committed_proof_is_of_the_casebook() -> None:
+    diagnosis = read_json(proofs.PROOF)["diagnosis"]
+    assert diagnosis["diseases"].keys() == casebook.DISEASES.keys()
+    for name, disease in casebook.DISEASES.items():
+        assert set(diagnosis["diseases"][name]["must"]) == disease.must
+        assert set(diagnosis["diseases"][name]["may"]) == disease.may
+    assert diagnosis["specificity"]["of"] == len(casebook.HEALTHY)
+    assert len(proven.chapter(diagnosis)) > len(casebook.DISEASES)
+
+
+def test_a_proof_without_the_diagnosis_fails_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proof = read_json(proofs.PROOF)
+    monkeypatch.setattr(proofs, "PROOF", tmp_path / "prove.json")
+    write_json(proofs.PROOF, {key: proof[key] for key in ("code", "random_kills")})
+    with pytest.raises(UserError, match="no proof of the diagnosis"):
+        proofs.check()
 
 
 def test_a_proof_of_older_code_is_told_in_one_line(

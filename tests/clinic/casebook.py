@@ -6,7 +6,10 @@ as true of it. NOTES harm nothing and are allowed to anyone.
 
 The healthy ones have seeds, parts of data sets, networks, likelihoods and latents that no
 threshold was set on: thresholds come from the presets of digits and Fashion-MNIST with their own
-seed 0, and from what their reasons say. No threshold may be moved for a run of this list.
+seed 0, and from what their reasons say. No threshold may be moved for a run of this list; where
+one teaches that a rule is wrong, the rule is mended and the list drawn anew (as when a judge was
+seen to take blur for another class). Runs of the larger sets keep the digits' clip_norm of 1,000,
+which is among their usual gradients: who is accused of it is accused rightly, and counted.
 """
 
 from collections.abc import Iterator
@@ -117,7 +120,7 @@ DISEASES = {
             (SMOOTH, "train.optimiser.lr=0.05", "train.batch_size=16", *RAW, "train.epochs=10"),
         ),
         "learning_rate_too_high",
-        f"{LOST} fluctuation kl_instability",
+        f"{LOST} fluctuation kl_instability posterior_collapse",
     ),
     "steps too short": disease(
         Case(DIGITS, ("train.optimiser.lr=0.00003", STEADY, FROM_THE_START)),
@@ -158,9 +161,9 @@ DISEASES = {
         Case(DIGITS, ("model.log_var_range=[-1.0, 10.0]",)), "saturated_log_variance"
     ),
     "latent too large": disease(
-        Case(DIGITS, ("model.latent.dim=40", sigma(0.7))),
+        Case(DIGITS, ("model.latent.dim=40", sigma(0.6), "train.epochs=25")),
         "unused_latents",
-        "samples_alike class_imbalance",
+        "samples_alike class_imbalance decoder_ignores_z constant_reconstruction",
     ),
     "spikes": disease(
         Case(DIGITS, (SMOOTH, sigma(0.1), "train.optimiser.lr=0.1", *RAW)),
@@ -186,8 +189,8 @@ DISEASES = {
             prior="exemplars",
             chosen_by="train_objective",
         ),
-        "memorisation overfitting",
-        "class_imbalance",
+        "memorisation",
+        "overfitting saturated_log_variance kl_instability class_imbalance",
         twin=Case(DIGITS),
     ),
 }
@@ -206,7 +209,11 @@ VARIANTS = {
     "narrow": ("model.latent.dim=5",),
     "wide": ("model.latent.dim=16",),
     "spatial": ("model.latent={kind: spatial, channels: 2, stride: 4}",),
-    "learned sigma": ("model.likelihood={name: gaussian, sigma: learned, mean: sigmoid}",),
+    "learned sigma": (
+        "model.likelihood={name: gaussian, sigma: learned, mean: sigmoid}",
+        "train.optimiser.lr=0.01",
+        "train.epochs=30",
+    ),
     "sigma a pixel": ("model.likelihood={name: gaussian, sigma: per_pixel, mean: linear}",),
     "laplace": ("model.likelihood={name: laplace, scale: optimal, mean: linear}",),
     "continuous bernoulli": ("model.likelihood={name: continuous_bernoulli}",),
@@ -225,19 +232,19 @@ LARGER = ("conv", "residual", "narrow", "wide", "spatial", "laplace", "logistic"
 
 def _healthy() -> Iterator[tuple[str, Case]]:
     """Each variant on two parts of digits; some on parts of the larger sets; seeds all new."""
-    seed = 100
+    seed = 200
     for variant, changes in VARIANTS.items():
-        for part in (11 + seed % 3, 14 + seed % 3):
+        for part in (41 + seed % 3, 44 + seed % 3):
             seed += 1
             yield f"digits {part}: {variant}", healthy(Cohort("digits", part), seed, changes)
     for variant in LARGER:
-        part, seed = 21 + seed % 2, seed + 1
+        part, seed = 51 + seed % 2, seed + 1
         cohort = Cohort("fashion_mnist", part, 2000, 400, 500)
         yield f"fashion_mnist {part}: {variant}", healthy(cohort, seed, VARIANTS[variant])
     for variant in LARGER[:4]:
         seed += 1
-        cohort = Cohort("cifar10", 31, 2000, 400, 500)
-        yield f"cifar10 31: {variant}", healthy(cohort, seed, VARIANTS[variant])
+        cohort = Cohort("cifar10", 61, 2000, 400, 500)
+        yield f"cifar10 61: {variant}", healthy(cohort, seed, VARIANTS[variant])
 
 
 def healthy(cohort: Cohort, seed: int, changes: tuple[str, ...]) -> Case:

@@ -170,8 +170,6 @@ def _samples(
     order = numpy_generator(seed, "floor").permutation(len(judged.train))
     real, some = fidelity.statistics(judged.test), seen[:count]
     found = fidelity.compare(features.reference(judged.judge, judged.test), some, seed)
-    logits = features.class_logits(judged.judge, seen[:SAMPLES])
-    assert logits is not None
     return {
         "prior": prior,
         "floor_distance": _distance(real, judged.train[order[:count]]),
@@ -181,9 +179,20 @@ def _samples(
         "recall": found.recall,
         "coverage": found.coverage,
         "sample_diversity": float(pdist(some).mean() / pdist(judged.test).mean()),
-        "sample_class_counts": np.bincount(logits.argmax(1), minlength=logits.shape[1]).tolist(),
+        "sample_class_counts": _classes(judged, seen[:SAMPLES]),
+        "reconstruction_class_counts": _classes(
+            judged, features.extract(judged.judge, _decoded(model, codes))
+        ),
         "memorisation_ratio": neighbours.memorisation_ratio(some, judged.test, judged.train),
     }
+
+
+def _classes(judged: Judged, seen: np.ndarray) -> list[int]:
+    """Images of each class, as the judge sees them."""
+    logits = features.class_logits(judged.judge, seen)
+    assert logits is not None
+    counts: list[int] = np.bincount(logits.argmax(1), minlength=logits.shape[1]).tolist()
+    return counts
 
 
 def _distance(real: fidelity.Statistics, seen: np.ndarray) -> float:

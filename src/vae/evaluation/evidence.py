@@ -84,6 +84,7 @@ class Evidence:
     coverage: float | None = None
     sample_diversity: float | None = None  # mean distance of two samples over that of two images
     sample_class_counts: Sequence[int] | None = None  # classified, in the order of class_counts
+    reconstruction_class_counts: Sequence[int] | None = None  # of training images, same judge
     memorisation_ratio: float | None = None  # nearest training image: of samples over of test
 
 

@@ -143,6 +143,29 @@ def test_totals_of_epochs_in_which_beta_rose_are_not_judged() -> None:
     assert "totals_do_not_add_up" in names(diagnose(PATIENTS["mixed"].change(healthy())))
 
 
+def test_a_judge_that_misreads_the_blur_is_no_imbalance_of_the_prior() -> None:
+    """Reconstructions have the data's classes; what is seen in them is due to samples too."""
+    misread, one_class = [2800, *[800] * 9], [1000, *[0] * 9]
+    alike = dataclasses.replace(healthy(), sample_class_counts=[280, *[80] * 9])
+    assert "class_imbalance" in names(diagnose(alike))
+    known = dataclasses.replace(alike, reconstruction_class_counts=misread)
+    assert "class_imbalance" not in names(diagnose(known))
+    sick = dataclasses.replace(known, sample_class_counts=one_class)
+    assert "class_imbalance" in names(diagnose(sick))
+
+
+def test_few_reconstructions_prove_little() -> None:
+    """The same shares, of 20 images and of 20,000."""
+    few = dataclasses.replace(
+        healthy(),
+        sample_class_counts=[280, *[80] * 9],
+        reconstruction_class_counts=[2] * 10,
+    )
+    many = dataclasses.replace(few, reconstruction_class_counts=[2000] * 10)
+    assert "class_imbalance" not in names(diagnose(few))
+    assert "class_imbalance" in names(diagnose(many))
+
+
 def test_beta_may_squeeze_the_rate() -> None:
     """Annealing raises the loss and lowers the KL; nothing is wrong with that."""
     evidence = healthy(Shape(warm_up=30, epochs=60))
