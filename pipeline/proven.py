@@ -4,8 +4,9 @@ k of n trainings judged rightly is a binomial count. Its 95 % interval is that o
 Pearson (1934): the rates under which k or fewer, and k or more, each have a chance of 2.5 % at
 least; so it holds its level for every n, and is rather too wide than too narrow.
 
-What is *not* guaranteed: the trainings are small, and were chosen, not drawn. The intervals say
-what chance leaves open for trainings like them.
+What is *not* guaranteed: the trainings are small, and were chosen, not drawn; where a training
+turned out not to have its disease, its settings were changed. The intervals say what chance
+leaves open for trainings like them.
 """
 
 from collections.abc import Mapping
@@ -30,7 +31,9 @@ def chapter(proof: Mapping[str, Any]) -> list[str]:
         "",
         "`make prove` trains each disease and its healthy twin, which differ in a few lines of "
         "params.yaml, and healthy runs over seeds, data sets, networks and likelihoods that no "
-        "threshold was set on.",
+        "threshold was set on. Diseases were chosen, and settings changed until a training had "
+        "its own, so the first rate checks the rules; the second is of runs that were judged "
+        "once.",
         "",
         "| trainings | rate | 95 % interval |",
         "|---|---|---|",
