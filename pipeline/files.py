@@ -14,6 +14,7 @@ SOURCE = ARTIFACTS / "source.json"
 CACHE = ARTIFACTS / "cache"
 LOGS = ARTIFACTS / "logs"
 RESUME = ARTIFACTS / "resume"
+SWEEPS = ARTIFACTS / "sweeps"
 
 DATA = ARTIFACTS / "data"
 SPEC = DATA / "spec.json"
