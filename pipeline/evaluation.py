@@ -10,6 +10,7 @@ artifacts/samples        the images that the judges saw
 import math
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ import torch
 from pipeline import files, judges, judging, projection, runlog
 from pipeline.assembly import from_tensors
 from pipeline.closure import code_digest
-from pipeline.console import progress, table, warn
+from pipeline.console import progress, say, table, warn
 from pipeline.failure_inputs import show_failures
 from pipeline.params import to_tree
 from pipeline.sampling import Renderer
@@ -61,7 +62,7 @@ def evaluate(params: Params) -> None:
     numbers |= information(scores["test"], density(priors))
     made = make(model, params, machine, scores, priors)
     courts = convene(params, made)
-    trees = {court.judge.name: judging.judge(court, made) for court in courts}
+    trees = {court.judge.name: judge(court, made, files.log_of(key)) for court in courts}
     write_json(files.report("judges"), trees)
     first = courts[0] if courts else None  # the judge of the headline
     if first:
@@ -168,6 +169,17 @@ def convene(params: Params, made: judging.Made) -> list[judging.Court]:
     opened = [judges.open_judge(name, params, fast) for name in judges.approved(params)]
     rest = (settings.batch_size, settings.seed, settings.samples)
     return [judging.Court(judge, *rest) for judge in opened]
+
+
+def judge(court: judging.Court, made: judging.Made, log: Path) -> dict[str, Any]:
+    """What a judge says; the log and the person hear how long it took for each prior."""
+    tree = judging.judge(court, made)
+    name = court.judge.name
+    for prior, seconds in court.seconds.items():
+        count = len(made.samples[prior])
+        say(f"{name}: {count:,} samples of {prior} scored in {seconds:.1f} s")
+        runlog.append(log, "scored", judge=name, prior=prior, samples=count, seconds=seconds)
+    return tree
 
 
 def make(
