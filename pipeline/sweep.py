@@ -84,7 +84,8 @@ def spawn(study: "Study", settings: Params, workers: int) -> None:
     share = threads(settings, workers)
     command = [sys.executable, "-m", "pipeline.sweep", "worker", study.study_name]
     command += ["--threads", str(share)]
-    children = {index: start(command, index) for index in range(workers)}
+    url = studies.address(settings)
+    children = {index: start(command, index, url) for index in range(workers)}
     lost = 0
     try:
         while children:
@@ -101,7 +102,7 @@ def spawn(study: "Study", settings: Params, workers: int) -> None:
                     studies.mend(study)
                     warn(f"worker {index} died (exit code {ended})")
                 if remaining(study, settings) and lost <= RESTARTS * workers and ended != 0:
-                    children[index] = start(command, index)
+                    children[index] = start(command, index, url)
     finally:
         for child in children.values():
             child.terminate()
@@ -110,8 +111,10 @@ def spawn(study: "Study", settings: Params, workers: int) -> None:
         studies.mend(study)
 
 
-def start(command: list[str], index: int) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([*command, "--index", str(index)])
+def start(command: list[str], index: int, url: str | None) -> "subprocess.Popen[bytes]":
+    """A worker; the database's URL, which may hold a password, stays out of its command line."""
+    environment = os.environ | ({studies.ENVIRONMENT: url} if url else {})
+    return subprocess.Popen([*command, "--index", str(index)], env=environment)
 
 
 def join(name: str, index: int, given: int | None, url: str | None) -> None:
