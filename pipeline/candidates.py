@@ -34,6 +34,7 @@ CURVES = (
     "valid_active_units",
     "beta",
 )
+IN_CURVES = ("beta", "sigma")  # of train.json; the tracker's row has them as curves
 PICTURES = {
     "reconstructions": "test images and reconstructions",
     "epoch-reconstructions": "validation images and reconstructions, last sheet of the training",
@@ -104,7 +105,8 @@ def from_files(read: Read, source: str, facts: Mapping[str, str] | None = None) 
     key, history = train["key"], _table(read)
     judged, verdict = _of_model(read, "evaluate", key), _of_model(read, "diagnosis", key)
     prior = _of_model(read, "prior", key)
-    metrics = final_numbers(train, history) | headline_of(numbers_of(judged.get("metrics", {})))
+    metrics = final_numbers(train, [dict.fromkeys(IN_CURVES)])
+    metrics |= headline_of(numbers_of(judged.get("metrics", {})))
     metrics |= prior_headline(prior["metrics"]) if prior else {}
     params = _params(read) | _texts(judged.get("params", {})) | _texts(prior.get("params", {}))
     pictures = {name: read(f"{name}.png") for name in PICTURES}

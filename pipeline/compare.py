@@ -75,7 +75,7 @@ def named(archive: Archive, words: Sequence[str]) -> list[Candidate]:
     ]
 
 
-def find(rows: Sequence[Run], word: str) -> Run:
+def find(rows: Sequence[Run], word: str, where: str = "--runs") -> Run:
     """The one row whose key or id begins so; UserError for none or several, which it lists."""
     found = [row for row in rows if _begins(row, word)]
     if len(found) == 1:
@@ -84,11 +84,11 @@ def find(rows: Sequence[Run], word: str) -> Run:
     if found:
         raise UserError(
             f"`{word}` is the beginning of {len(found)} runs",
-            where="--runs",
+            where=where,
             remedy=f"say more of a key or of MLflow's run id: {_ids(found)}",
         )
     there = f"the newest are: {', '.join(listed)}" if listed else "`make repro` makes one"
-    raise UserError(f"no run begins with `{word}`", where="--runs", remedy=there)
+    raise UserError(f"no run begins with `{word}`", where=where, remedy=there)
 
 
 def _begins(row: Run, word: str) -> bool:

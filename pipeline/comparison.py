@@ -115,14 +115,15 @@ class Comparison:
         return self._rows([Metric(name, name, digits=None) for name in sorted(names - known)])
 
     def _rows(self, metrics: Sequence[Metric]) -> list[tuple[Metric, list[Cell]]]:
-        rows = [(metric, [self._cell(metric, run) for run in self.runs]) for metric in metrics]
+        places = range(len(self.runs))
+        rows = [(metric, [self._cell(metric, place) for place in places]) for metric in metrics]
         return [row for row in rows if any(cell.value is not None for cell in row[1])]
 
-    def _cell(self, metric: Metric, run: Candidate) -> Cell:
-        first = self.runs[0]
+    def _cell(self, metric: Metric, place: int) -> Cell:
+        first, run = self.runs[0], self.runs[place]
         value, spread = run.metrics.get(metric.name), _spread(run, metric.name)
         base = first.metrics.get(metric.name)
-        if run is first or value is None or base is None:
+        if not place or value is None or base is None:
             return Cell(value, spread)
         delta = value - base
         shown = abs(delta) >= 0.5 * 10 ** -(metric.digits or 0)

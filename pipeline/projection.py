@@ -146,9 +146,8 @@ def _final_numbers(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def final_numbers(
     report: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
-    """Numbers of reports/train.json that no curve has; all of them without a history."""
-    columns = history[0] if history else ()
-    return {name: value for name, value in numbers_of(report).items() if name not in columns}
+    """Numbers of reports/train.json that no curve has."""
+    return {name: value for name, value in numbers_of(report).items() if name not in history[0]}
 
 
 def _train_artifacts() -> list[tuple[Path, str]]:

@@ -60,7 +60,7 @@ def reproduce(word: str, target: Path) -> str:
     """Write the params file; what the row says of commit, code and machine."""
     present = params.read(target)
     archive = Archive(params.load(target).tracking.uri)
-    row = find(archive.trainings(), word)
+    row = find(archive.trainings(), word, "KEY")
     texts = archive.params(row, archive.children(row))
     chosen = params_of(texts, present)
     write_text(target, params.render(chosen))

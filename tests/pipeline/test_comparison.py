@@ -23,6 +23,8 @@ from pipeline.comparison import (
     missing_lines,
     params_grid,
 )
+from tests import browser
+from tests.browser import Browser
 from vae.errors import UserError
 from vae.figures.widgets import Mark, Table
 from vae.storage import read_csv
@@ -201,6 +203,22 @@ def test_the_page_colours_verdicts_and_names_a_missing_picture() -> None:
         [],
         ["missing"],
     ]
+
+
+@pytest.mark.skipif(browser.FOUND is None, reason=browser.REASON)
+def test_a_browser_shows_the_page_without_a_network(tmp_path: Path) -> None:
+    write(Comparison([BASE, other(test_psnr=21.0)]), tmp_path / "page")
+    with Browser(tmp_path / "profile") as shown:
+        shown.open(tmp_path / "page" / "index.html", "#curves")
+        assert shown.complaints() == []
+        assert all(name.startswith(("file:", "data:")) for name in shown.requests())
+        lines = "document.querySelectorAll('#curves-1-chart .scatterlayer .trace').length"
+        assert shown.run(lines) == 2, "the rate of A and of B"
+        shown.click("#tab-numbers")
+        colour = "getComputedStyle(document.querySelector('td.good')).color"
+        plain = "getComputedStyle(document.querySelector('td.value')).color"
+        assert shown.run("document.querySelector('td.good').textContent") == "+1.00 better"
+        assert shown.run(colour) != shown.run(plain)
 
 
 def test_no_run_or_too_many_are_refused() -> None:
