@@ -136,7 +136,10 @@ def test_a_revision_without_a_store_says_what_is_missing(made: Checkout) -> None
     [
         (("--runs", "zzzz"), r"no run begins with `zzzz` -> the newest are: \w{16} \(digits conv"),
         (("--runs", "kept:nope"), "no kept evidence `nope`"),
-        (("--experiments", "nope"), "no experiment `nope` in the tracker -> there are: vae, vae-"),
+        (
+            ("--experiments", "nope"),
+            "no experiment `nope` in the tracker -> there are: .*vae, vae-data$",
+        ),
         (("--experiments", "vae-data"), "no finished run in `vae-data`"),
         (("--git", "nope"), "unknown revision `nope`"),
         (("--git", "HEAD~2"), "no evidence of a training in reports/train.json"),

@@ -1,10 +1,12 @@
 """Curves of several runs in one panel: the same quantity, one line a run.
 
 A run has the same colour in every panel. The palette repeats after its last colour; lines of the
-second round are dashed, so that up to twice as many runs are told apart.
+second round are dashed, so that up to twice as many runs are told apart. A legend of many runs
+would cover the curves: then the first panel, whose curves fall, has the only one.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,6 +21,8 @@ _CURVES = (
     ("Active units", "latent dimensions", "valid_active_units"),
     ("Beta", "weight of the rate", "beta"),
 )
+
+FEW = 4  # runs whose names fit above every panel
 
 History = Sequence[Mapping[str, float | None]]
 
@@ -43,7 +47,25 @@ def overlaid_curves(runs: Mapping[str, History]) -> Chart | None:
         for title, unit, name in _CURVES
     ]
     shown = [panel for panel in panels if panel.shown()]
-    return Chart("Validation", shown) if shown else None
+    return Chart("Validation", _with_one_legend(shown, len(runs))) if shown else None
+
+
+@dataclass(frozen=True)
+class _Untold(Panel):
+    """A panel whose colours another one explains."""
+
+    @property
+    def has_legend(self) -> bool:
+        return False
+
+
+def _with_one_legend(panels: Sequence[Panel], runs: int) -> list[Panel]:
+    """The first panel explains the others, if they are many and it has all their lines."""
+    first, *rest = panels
+    told = {line.name for line in first.series}
+    if runs <= FEW or any(line.name not in told for panel in rest for line in panel.series):
+        return list(panels)
+    return [first, *(_Untold(p.title, p.x_label, p.y_label, p.series) for p in rest)]
 
 
 def column_of(rows: History, name: str) -> list[float | None]:

@@ -27,6 +27,17 @@ def test_a_second_round_through_the_palette_is_dashed() -> None:
     assert lines[0].colour == lines[-1].colour
 
 
+def test_many_runs_have_one_legend_unless_it_would_leave_one_out() -> None:
+    many = dict.fromkeys("ABCDE", LONG)
+    for runs, legends in ((many, [True, False]), (many | {"E": SHORT}, [True, True])):
+        chart = overlaid_curves(runs)
+        assert chart is not None
+        assert [panel.has_legend for panel in chart.panels] == legends
+    chart = overlaid_curves({"A": LONG, "B": LONG})
+    assert chart is not None
+    assert all(panel.has_legend for panel in chart.panels)
+
+
 def test_spectra_are_ordered_by_rank() -> None:
     chart = overlaid_spectra({"A": [1.0, 3.0, 2.0], "B": []})
     assert chart is not None
