@@ -36,6 +36,7 @@ FIGURES = REPORTS / "figures"
 GALLERY = REPORTS / "gallery"
 DIAGNOSIS = REPORTS / "diagnosis.md"
 RESULTS = REPORTS / "results"
+COMPARISON = REPORTS / "comparison"
 
 
 def report(stage: str) -> Path:

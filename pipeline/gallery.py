@@ -18,10 +18,11 @@ from pipeline.params import to_tree
 from pipeline.schema import Params
 from pipeline.shipped import open_model, open_split
 from pipeline.studio import Studio, priors
+from pipeline.verdict_cards import cards
 from vae.figures.chart_png import write_png
 from vae.figures.charts import Chart, rate_spectrum, training_curves
 from vae.figures.gallery import Item, Tab, write_page
-from vae.figures.widgets import Cure, Finding, Findings
+from vae.figures.widgets import Findings
 from vae.models.vae import VAE
 from vae.storage import read_array, read_csv, read_json, write_json
 
@@ -133,40 +134,7 @@ def curves() -> list[Chart]:
 def diagnosis() -> list[Findings]:
     """The verdict of reports/diagnosis.json; nothing without it."""
     path = files.report("diagnosis")
-    if not path.exists():
-        return []
-    verdict = read_json(path)
-    return [
-        Findings(
-            [_finding(found) for found in verdict["findings"]],
-            verdict["ruled_out"],
-            verdict["not_judged"],
-        )
-    ]
-
-
-def _finding(found: dict[str, Any]) -> Finding:
-    return Finding(
-        severity=found["severity"],
-        title=_sentence(found["title"]),
-        text=_sentence(f"{found['hypothesis']}."),
-        numbers=found["numbers"],
-        shown_by=found["shown_by"],
-        cures=[
-            Cure(as_lines(cure["key"], cure["value"]), cure["why"]) for cure in found["remedies"]
-        ],
-    )
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def as_lines(key: str, value: str) -> str:
-    """`train.clip_norm` and a value as the lines that params.yaml has for it."""
-    *sections, last = key.split(".")
-    lines = [f"{'  ' * depth}{section}:" for depth, section in enumerate(sections)]
-    return "\n".join([*lines, f"{'  ' * len(sections)}{last}: {value}"])
+    return [cards(read_json(path))] if path.exists() else []
 
 
 def main() -> None:

@@ -6,16 +6,20 @@ commit come from the run's log; without it they are `unknown` or left out.
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, runlog
+from pipeline import files, params, raw, runlog
 from pipeline.params import to_flat
 from pipeline.row import Row
 from pipeline.schema import Tracking
 from pipeline.tracking import connect
+from vae.errors import UserError
 from vae.storage import digest_of, read_csv, read_json
+
+ASKED_DATA = "params.data"  # tag of a training's row
 
 
 def send(settings: Tracking, *make: Callable[[str], Row]) -> None:
@@ -42,7 +46,7 @@ def data_row(experiment: str) -> Row:
         status="FINISHED",
         params=to_flat(spec["preprocessing"]),
         tags=_surroundings(data_key()) | {"data": spec["digest"]},
-        metrics=_numbers(report),
+        metrics=numbers_of(report),
         artifacts=[(files.SPEC, ""), (files.report("data"), ""), (files.FIGURES / "data", "")],
     )
 
@@ -62,7 +66,7 @@ def extractor_row(experiment: str) -> Row:
         params=to_flat(report["params"]),
         tags=_surroundings(report["key"]) | {"data": spec["digest"]},
         history=read_csv(history) if history.exists() else (),
-        metrics=_numbers(report["metrics"] | tests),
+        metrics=numbers_of(report["metrics"] | tests),
         artifacts=[(files.EXTRACTOR, ""), (files.FIGURES / "extractor", "")],
     )
 
@@ -90,13 +94,36 @@ def train_row(
         experiment=experiment,
         status=status,
         params=to_flat(run["params"]),
-        tags=_surroundings(key) | {"data": run["data"], "code": run["code"]},
+        tags={
+            **_surroundings(key),
+            **{name: run[name] for name in ("data", "code")},
+            ASKED_DATA: asked_data(run["data"]),
+        },
         history=[_with_speed(row, epochs) for row in history],
         metrics=_final_numbers(history) if finished else {},
         images=sheets,
         artifacts=_train_artifacts() if finished else [],
         times=_times(history, epochs),
     )
+
+
+def asked_data(digest: str) -> str:
+    """The section `data` that gave the prepared data of this digest, as JSON.
+
+    Where the raw data lie is left out, as in their fingerprint. `unknown` where params.yaml has
+    asked for something else since: a section is believed if it is the fingerprint's.
+    """
+    if not (files.SOURCE.is_file() and files.SPEC.is_file()):
+        return runlog.UNKNOWN
+    source, spec = read_json(files.SOURCE), read_json(files.SPEC)
+    try:
+        section = params.load(params.PARAMS).data
+    except UserError:  # a training by another params file needs none here
+        return runlog.UNKNOWN
+    asked = (spec["digest"], spec["source"], raw.request_of(section))
+    if asked != (digest, source["digest"], source["request"]):
+        return runlog.UNKNOWN
+    return json.dumps(section.model_dump(mode="json", exclude={"root"}), sort_keys=True)
 
 
 def _times(
@@ -113,8 +140,14 @@ def _times(
 
 def _final_numbers(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The report's numbers that no curve has: at step 0 they would be a point of that curve."""
-    numbers = _numbers(read_json(files.report("train")))
-    return {name: value for name, value in numbers.items() if name not in history[0]}
+    return final_numbers(read_json(files.report("train")), history)
+
+
+def final_numbers(
+    report: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """Numbers of reports/train.json that no curve has."""
+    return {name: value for name, value in numbers_of(report).items() if name not in history[0]}
 
 
 def _train_artifacts() -> list[tuple[Path, str]]:
@@ -152,21 +185,25 @@ def prior_row(experiment: str) -> Row:
     report = read_json(files.report("prior"))
     metrics = report["metrics"]
     row = _child("prior", report, experiment, files.FIGURES / "prior", metrics)
-    shown = ("two_sample", "marginal_kl")
-    best = _numbers(metrics[metrics["shipped"]])
     return dataclasses.replace(
         row,
         tags={**row.tags, "prior": metrics["shipped"]},
-        headline={f"valid_prior_{name}": best[name] for name in shown if name in best},
+        headline=prior_headline(metrics),
         artifacts=[*row.artifacts, (files.PRIORS, ""), (files.PRIOR / "curves.csv", "")],
     )
+
+
+def prior_headline(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """What the model's row shows of the metrics of reports/prior.json."""
+    best, shown = numbers_of(metrics[metrics["shipped"]]), ("two_sample", "marginal_kl")
+    return {f"valid_prior_{name}": best[name] for name in shown if name in best}
 
 
 def evaluate_row(experiment: str) -> Row:
     """The evaluation that reports/evaluate.json holds, under its model's row."""
     report = read_json(files.report("evaluate"))
     row = _child("evaluate", report, experiment, files.FIGURES / "evaluate", report["metrics"])
-    distances = _numbers(_by_count(read_json(files.report("judges"))))
+    distances = numbers_of(_by_count(read_json(files.report("judges"))))
     return dataclasses.replace(
         row,
         tags={**row.tags, **_verdict(report["model"])},
@@ -197,7 +234,7 @@ def _child(
     folder: Path,
     metrics: Mapping[str, Any],
 ) -> Row:
-    numbers = _numbers(metrics)
+    numbers = numbers_of(metrics)
     return Row(
         key=report["key"],
         name=f"{stage} {report['key'][:8]}",
@@ -208,9 +245,14 @@ def _child(
         params=to_flat(report["params"]),
         tags=_surroundings(report["key"]),
         metrics=numbers,
-        headline={f"test_{name}": value for name, value in numbers.items() if "." not in name},
+        headline=headline_of(numbers),
         artifacts=[(folder, "")],
     )
+
+
+def headline_of(numbers: Mapping[str, float]) -> dict[str, float]:
+    """What the model's row shows of a later stage's numbers: those that are no part of another."""
+    return {f"test_{name}": value for name, value in numbers.items() if "." not in name}
 
 
 def child_key(stage: str, model: str, params: Mapping[str, Any], code: str) -> str:
@@ -226,7 +268,7 @@ def _with_speed(
     return row if speed is None else {**row, "images_per_second": speed}
 
 
-def _numbers(report: Mapping[str, Any]) -> dict[str, float]:
+def numbers_of(report: Mapping[str, Any]) -> dict[str, float]:
     """The plain numbers of a report, nested ones by dotted names."""
     return {
         name: float(value)
@@ -236,9 +278,10 @@ def _numbers(report: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _surroundings(key: str) -> dict[str, str]:
-    """Tags of where a row was made, from the last start in its log."""
+    """Tags of where and on what a row was made, from the last start in its log."""
     starts = [line for line in runlog.read(files.log_of(key)) if line["event"] == "start"]
     last = starts[-1] if starts else {}
     fields = {"commit": "mlflow.source.git.commit", "dirty": "git.dirty", "host": "host"}
     fields |= {"platform": "platform", "python": "python"}
-    return {tag: str(last.get(field, runlog.UNKNOWN)) for field, tag in fields.items()}
+    machine = {f"machine.{name}": str(value) for name, value in last.get("machine", {}).items()}
+    return machine | {tag: str(last.get(field, runlog.UNKNOWN)) for field, tag in fields.items()}

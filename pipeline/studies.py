@@ -128,7 +128,7 @@ def _database(url: str, heartbeat: int) -> "BaseStorage":
         raise UserError(
             f"no database to be used ({reason})",
             where=f"sweep.storage: {shown(url)}",
-            remedy="start it, correct the URL (MLflow's tables want another database), or set null "
+            remedy="start it, correct the URL (MLflow wants another database), or set null "
             "for a journal file",
         ) from None
 

@@ -55,7 +55,7 @@ HEADLINE = "headline_step"
 SILENCE = 60.0  # seconds without a try after a failure
 METRICS_A_BATCH, TEXTS_A_BATCH = 1000, 100  # MLflow's limits
 
-__all__ = ["Row", "Tracker", "connect", "in_sync"]
+__all__ = ["Row", "Tracker", "connect", "in_sync", "open_client", "outages"]
 
 
 def connect(uri: str | None, enabled: bool, *, root: Path = ROOT) -> "Tracker":
@@ -110,7 +110,7 @@ class Tracker:
         try:
             self._link = self._link or Link(self._place)
             whole = self._link.project(row)
-        except _outages() as error:
+        except outages() as error:
             self._away(error)
             return False
         if whole:
@@ -129,7 +129,7 @@ class Tracker:
         self._warned = True
 
 
-def _outages() -> tuple[type[BaseException], ...]:
+def outages() -> tuple[type[BaseException], ...]:
     """What a store that is away, full, locked or refusing raises; nothing of our own."""
     import requests
     import sqlalchemy.exc
@@ -146,7 +146,7 @@ class Link:
         self._known: dict[str, Known] = {}
         self._experiments: dict[str, str] = {}
         with store.exclusive(place.lock):
-            self._client = _client(place)
+            self._client = open_client(place)
             _bury(self._client)
 
     def project(self, row: Row) -> bool:
@@ -331,7 +331,8 @@ class Link:
 # Opening
 
 
-def _client(place: store.Store) -> "MlflowClient":
+def open_client(place: store.Store) -> "MlflowClient":
+    """A store's client; an SQLite store that is not there yet is made."""
     store.calm()
     from mlflow import MlflowClient
 

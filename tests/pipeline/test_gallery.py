@@ -13,6 +13,7 @@ from pipeline.gallery import tabs
 from pipeline.schema import Gallery
 from pipeline.studio import ENCODED, Studio
 from pipeline.verdict import tree
+from pipeline.verdict_cards import as_lines
 from vae.data.batches import Images
 from vae.evaluation.diagnosis import Diagnosis, Finding
 from vae.evaluation.evidence import Remedy
@@ -230,7 +231,7 @@ def test_the_diagnosis_is_shown_with_lines_that_params_yaml_takes(folder: Path) 
     ],
 )
 def test_copied_lines_say_what_an_override_says(key: str, value: str, tmp_path: Path) -> None:
-    (tmp_path / "lines.yaml").write_text(gallery.as_lines(key, value))
+    (tmp_path / "lines.yaml").write_text(as_lines(key, value))
     lines = params.read(tmp_path / "lines.yaml")
     said = params.override(params.to_tree(preset.preset("digits")), [f"{key}={value}"])
     for section in key.split("."):

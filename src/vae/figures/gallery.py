@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from vae.figures.chart_html import div, plot, plotly_script
 from vae.figures.charts import SCRIPT, Chart
-from vae.figures.widgets import Cases, Findings, Picture, Plot, Prose, Slider, Table
+from vae.figures.widgets import Cases, Findings, Mark, Picture, Plot, Prose, Slider, Table
 from vae.storage import write_text
 
 PAGE = Path(__file__).with_name("page")
@@ -76,7 +76,7 @@ def _template() -> Any:
     return house.from_string(_text("gallery.html"))
 
 
-def number(value: float | str | None) -> str:
+def number(value: float | str | Mark | None) -> str:
     """A value as it is read: four digits, counts whole, words as they are, none a dash."""
     if value is None:
         return "\N{EN DASH}"

@@ -107,13 +107,24 @@ class Cases:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A number that is written already, and what it says: good, bad or neither."""
+
+    text: str
+    tone: Literal["good", "bad", ""] = ""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
 class Table:
     """Rows of cells under a header; None is a cell without a value. ValueError if not whole."""
 
     title: str
     caption: str
     header: Sequence[str]
-    rows: Sequence[Sequence[str | float | None]]
+    rows: Sequence[Sequence[str | float | Mark | None]]
 
     def __post_init__(self) -> None:
         if any(len(row) != len(self.header) for row in self.rows):
