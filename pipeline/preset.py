@@ -2,8 +2,8 @@
 
 `presets/*.yaml` hold one file a data set. An entry says what it claims, where it comes from, and
 how it differs from the entry that it is `based_on` (`digits`, the whole one, unless said): its
-`params` are dotted keys or sections. A section with a name that another name replaces is
-replaced whole. `--list` shows all entries, or those whose names begin as given.
+`params` are dotted keys or sections. A section with a name that another name replaces, and
+`sweep.space`, are replaced whole. `--list` shows all entries, or those whose names begin as given.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def _replaced(tree: Mapping[str, Any], path: list[str], value: Any) -> dict[str,
     old = tree.get(key)
     if rest:
         new: Any = _replaced(old if isinstance(old, Mapping) else {}, rest, value)
-    elif isinstance(value, Mapping) and isinstance(old, Mapping) and not _is_named(value):
+    elif isinstance(value, Mapping) and isinstance(old, Mapping) and _is_merged(old, value):
         new = dict(old)
         for name, part in value.items():
             new = _replaced(new, name.split("."), part)
@@ -82,8 +82,10 @@ def _replaced(tree: Mapping[str, Any], path: list[str], value: Any) -> dict[str,
     return {**tree, key: new}
 
 
-def _is_named(value: Mapping[str, Any]) -> bool:
-    return any(tag in value for tag in params.TAGS)
+def _is_merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a section keeps what the new one does not say: not one with a name of its own, and
+    not `sweep.space`, whose keys are dotted params."""
+    return not any(tag in new for tag in params.TAGS) and not any("." in key for key in old)
 
 
 def listing(known: Mapping[str, Mapping[str, Any]], width: int) -> str:

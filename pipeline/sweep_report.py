@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 FEWEST = 4  # ended trials from which importances are asked for
+OF_A_GOAL = ("optimization_history", "slice", "parallel_coordinate", "param_importances")
 SIZE = (9.0, 5.0)  # inches of a PNG
 Figures = dict[str, tuple[Callable[..., Any], Callable[..., Any]]]
 
@@ -41,10 +42,12 @@ def write_report(study: "Study", settings: Params) -> Path:
     write_json(folder / "summary.json", found)
     names = figures(study, settings)
     with quiet():
-        tabs = [Tab("Trials", [words(found), trials_table(rows)])]
+        tabs = [Tab("Trials", [words(found), trials_table(study, rows)])]
         tabs += [page_of(study, name, names, folder) for name in names]
+    data, kind = study.study_name.split("-")[:2]
+    title = f"{data}: {'search over params' if kind == 'search' else 'presets side by side'}"
     facts = [("study", study.study_name), *counts_of(found)]
-    write_page(folder, title=f"Sweep of {study.study_name}", facts=facts, tabs=tabs)
+    write_page(folder, title=title, facts=facts, tabs=tabs)
     return folder
 
 
@@ -108,13 +111,16 @@ def words(found: Mapping[str, Any]) -> Prose:
     return Prose("What it took", lines)
 
 
-def trials_table(rows: list[dict[str, Any]]) -> Table:
-    cells = [[_cell(value) for value in row.values()] for row in rows]
+def trials_table(study: "Study", rows: list[dict[str, Any]]) -> Table:
+    chosen = {path for trial in study.trials for path in trial.params}
+    cells = [[_cell(value, name in chosen) for name, value in row.items()] for row in rows]
     return Table("Trials", "", list(rows[0]) if rows else ["trial"], cells)
 
 
-def _cell(value: Any) -> Any:
-    return value if value is None or isinstance(value, int | float | str) else str(value)
+def _cell(value: Any, is_param: bool) -> Any:
+    if value is None:
+        return "none" if is_param else None
+    return value if isinstance(value, int | float | str) else str(value)
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
@@ -163,12 +169,14 @@ def figures(study: "Study", settings: Params) -> Figures:
 def page_of(study: "Study", name: str, made: Figures, folder: Path) -> Tab:
     """A tab with plotly's figure; matplotlib's is written beside it."""
     plotly, drawn = made[name]
-    draw_png(study, drawn, folder / f"{name}.png")
+    goal = (study.metric_names or ["value"])[0]
+    named = {"target_name": goal} if name in OF_A_GOAL else {}
+    draw_png(lambda: drawn(study, **named), folder / f"{name}.png")
     title = name.replace("param_", "").replace("_", " ").capitalize()
-    return Tab(title, [Plot(title, plotly(study))])
+    return Tab(title, [Plot(title, plotly(study, **named))])
 
 
-def draw_png(study: "Study", drawn: Callable[..., Any], path: Path) -> None:
+def draw_png(drawn: Callable[[], Any], path: Path) -> None:
     """A figure by matplotlib, whose state is left as it was."""
     import matplotlib as mpl
 
@@ -176,7 +184,7 @@ def draw_png(study: "Study", drawn: Callable[..., Any], path: Path) -> None:
     from matplotlib import pyplot
 
     with pyplot.rc_context({"figure.figsize": SIZE, "figure.dpi": 100}):
-        axes = drawn(study)
+        axes = drawn()
         first = axes.flat[0] if hasattr(axes, "flat") else axes
         path.parent.mkdir(parents=True, exist_ok=True)
         first.figure.savefig(path, bbox_inches="tight", metadata={"Software": None})

@@ -53,7 +53,7 @@ def study_key(study: "Study") -> str:
     return digest_of({"study": study.study_name})[:16]
 
 
-def study_row(study: "Study", settings: Params) -> Row:
+def study_row(study: "Study", settings: Params, status: str = "FINISHED") -> Row:
     """What is asked, the best so far, tables and pages."""
     folder = studies.folder_of(study.study_name) / "report"
     summary = folder / "summary.json"
@@ -62,7 +62,7 @@ def study_row(study: "Study", settings: Params) -> Row:
         name=study.study_name,
         stage="sweep",
         experiment=experiment(settings),
-        status="FINISHED",
+        status=status,
         params=to_flat({"sweep": study.user_attrs["params"]["sweep"]}),
         tags={name: str(study.user_attrs[name]) for name in FIELDS},
         metrics=numbers(read_json(summary)["best"]) if summary.is_file() else {},

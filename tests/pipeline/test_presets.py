@@ -9,8 +9,8 @@ from vae.errors import UserError
 ENTRIES = preset.entries()
 PARAMS = {name: preset.preset(name) for name in ENTRIES}
 GROUPS = {
-    "": "digits fashion_mnist fashion_mnist/textbook fashion_mnist/binarised cifar10"
-    " cifar10/likelihood celeba celeba/textbook",
+    "": "digits fashion_mnist fashion_mnist/sweep fashion_mnist/textbook fashion_mnist/binarised"
+    " cifar10 cifar10/likelihood celeba celeba/textbook",
     "fashion_mnist/first/": "lr normalised weight_decay betas plateau log_var_clamp beta_below_1 "
     "anneal anneal_to_05 none anneal_to_01 anneal_to_001",
     "fashion_mnist/second/": "0_plain 1_clip_01 2_clip_05 3_anneal_to_1 4_anneal_to_01 "

@@ -105,6 +105,21 @@ def test_schedules_that_count_epochs_keep_their_shape(
     assert short["train"]["epochs"] == 10
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "digits",
+        "fashion_mnist",
+        "fashion_mnist/sweep",
+        "fashion_mnist/binarised",
+        "cifar10",
+        "celeba",
+    ],
+)
+def test_our_presets_bring_a_space_that_holds_them(name: str) -> None:
+    assert "objective.beta" in space.committed(preset(name))
+
+
 def test_every_preset_can_be_shortened() -> None:
     from pipeline.preset import entries
 
