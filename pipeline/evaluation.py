@@ -10,6 +10,7 @@ artifacts/samples        the images that the judges saw
 import math
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ import torch
 from pipeline import files, judges, judging, projection, runlog
 from pipeline.assembly import from_tensors
 from pipeline.closure import code_digest
-from pipeline.console import progress, table, warn
+from pipeline.console import progress, say, table, warn
 from pipeline.failure_inputs import show_failures
 from pipeline.params import to_tree
 from pipeline.sampling import Renderer
@@ -31,6 +32,7 @@ from pipeline.shipped import (
 )
 from pipeline.verdict import write_verdict
 from vae import machine as machines
+from vae.errors import UserError
 from vae.evaluation import bounds, importance, latents, linear
 from vae.figures.chart_png import write_png
 from vae.figures.charts import Chart, Panel, Series, rate_spectrum
@@ -57,17 +59,17 @@ def evaluate(params: Params) -> None:
     numbers = metrics(model, scores["test"]) | weigh(model, params, machine)
     numbers["ppca_bits_per_dim"] = promised(model)
     priors = {name: open_prior(name, machine) for name in files.read_priors()["fitted"]}
-    numbers |= information(scores["test"], priors)
+    numbers |= information(scores["test"], density(priors))
     made = make(model, params, machine, scores, priors)
     courts = convene(params, made)
-    trees = {court.judge.name: judging.judge(court, made) for court in courts}
+    trees = {court.judge.name: judge(court, made, files.log_of(key)) for court in courts}
     write_json(files.report("judges"), trees)
-    if courts:
-        draw_classes(trees[courts[0].judge.name], made.shipped)
-        numbers |= judging.headline(
-            courts[0].judge.name, trees[courts[0].judge.name], made.shipped
-        )
-    show_failures(courts[0] if courts else None, model, params, scores, made)
+    first = courts[0] if courts else None  # the judge of the headline
+    if first:
+        tree = trees[first.judge.name]
+        draw_classes(tree, made.shipped)
+        numbers |= judging.headline(first.judge.name, tree, made.shipped)
+    show_failures(first, model, params, scores, made)
     report = {"key": key, "model": about["key"], "epoch": about["epoch"], "code": code}
     report |= beside | {"params": settings}
     write_json(files.report("evaluate"), report | {"metrics": numbers})
@@ -125,15 +127,35 @@ def weigh(model: VAE, params: Params, machine: machines.Machine) -> dict[str, fl
     return importance.summarise(weighted, model.dimensions, draws)
 
 
-def information(scores: bounds.Scores, priors: Mapping[str, Prior]) -> dict[str, float | None]:
-    """What the codes say of the images, and how far their distribution is from N(0, I)."""
-    found: dict[str, float | None] = {
+def density(priors: Mapping[str, Prior]) -> Prior | None:
+    """The prior whose density was chosen on validation, None if none has one.
+
+    UserError for priors that were kept before there was this choice.
+    """
+    known = files.read_priors()
+    if "density" not in known:
+        raise UserError(
+            "the priors are kept in another format: it does not name a density",
+            where="artifacts/prior/prior.json",
+            remedy="run `dvc repro prior`",
+        )
+    return None if known["density"] is None else priors[known["density"]]
+
+
+def information(scores: bounds.Scores, density: Prior | None) -> dict[str, float | None]:
+    """What the codes say of the images, and how far their distribution is from N(0, I).
+
+    `density` bounds that distance; it was chosen by other codes, for the best of several on these
+    ones would be too high.
+    """
+    bound = None if density is None else marginal_kl_bound(density, scores.z)
+    value, error = bound or (None, None)
+    return {
         "mutual_information": latents.index_information(scores.mu, scores.log_var, scores.z),
         "mutual_information_ceiling": math.log(len(scores.mu)),
+        "marginal_kl_bound": value,
+        "marginal_kl_bound_se": error,
     }
-    known = [marginal_kl_bound(prior, scores.z) for prior in priors.values()]
-    best = max((bound for bound in known if bound), default=(None, None))
-    return found | {"marginal_kl_bound": best[0], "marginal_kl_bound_se": best[1]}
 
 
 def convene(params: Params, made: judging.Made) -> list[judging.Court]:
@@ -147,6 +169,17 @@ def convene(params: Params, made: judging.Made) -> list[judging.Court]:
     opened = [judges.open_judge(name, params, fast) for name in judges.approved(params)]
     rest = (settings.batch_size, settings.seed, settings.samples)
     return [judging.Court(judge, *rest) for judge in opened]
+
+
+def judge(court: judging.Court, made: judging.Made, log: Path) -> dict[str, Any]:
+    """What a judge says; the log and the person hear how long it took for each prior."""
+    tree = judging.judge(court, made)
+    name = court.judge.name
+    for prior, seconds in court.seconds.items():
+        count = len(made.samples[prior])
+        say(f"{name}: {count:,} samples of {prior} scored in {seconds:.1f} s")
+        runlog.append(log, "scored", judge=name, prior=prior, samples=count, seconds=seconds)
+    return tree
 
 
 def make(

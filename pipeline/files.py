@@ -14,6 +14,7 @@ SOURCE = ARTIFACTS / "source.json"
 CACHE = ARTIFACTS / "cache"
 LOGS = ARTIFACTS / "logs"
 RESUME = ARTIFACTS / "resume"
+SWEEPS = ARTIFACTS / "sweeps"
 
 DATA = ARTIFACTS / "data"
 SPEC = DATA / "spec.json"
@@ -58,7 +59,7 @@ def read_run() -> dict[str, Any]:
 
 
 def read_priors() -> dict[str, Any]:
-    """What the fitted priors are (model, fitted, shipped, temperature).
+    """What the fitted priors are (model, fitted, shipped, density, temperature).
 
     UserError if there are none, or if they belong to another model than the shipped one.
     """

@@ -46,7 +46,8 @@ def open_judge(name: str, settings: Params, machine: Machine) -> features.Judge:
         return features.in_domain(load(files.CLASSIFIER), machine)
     if name == fidelity.INCEPTION:
         given = settings.evaluate.inception_weights
-        return features.inception(ROOT / given if given else fidelity.download(), machine)
+        file = fidelity.inception_file(ROOT / given if given else None)
+        return features.inception(file, machine)
     if name in pretrained.JUDGES:
         return features.imagenet(name, machine)
     return features.registered(name, machine)

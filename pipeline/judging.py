@@ -14,7 +14,9 @@ are drawn `evaluate.repeats` times with other seeds; the deviation of their numb
 Features of real images are kept in artifacts/cache under the SHA-256 of data and extractor.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,13 +61,24 @@ class Made:
 
 
 class Court:
-    """A judge, its batch size and seed, and the features that it has extracted."""
+    """A judge, its batch size and seed, and the features that it has extracted.
+
+    seconds    for each prior: features of its samples, and their comparison on both splits
+    """
 
     def __init__(self, judge: features.Judge, batch_size: int, seed: int, most: int) -> None:
         self.judge, self.batch_size, self.seed, self.most = judge, batch_size, seed, most
         self._real: dict[str, np.ndarray] = {}
         self._references: dict[str, fidelity.Reference] = {}
         self._made: dict[str, np.ndarray] = {}
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def clock(self, prior: str) -> Iterator[None]:
+        """Add the time that the block takes to the prior's."""
+        start = time.monotonic()
+        yield
+        self.seconds[prior] = self.seconds.get(prior, 0.0) + time.monotonic() - start
 
     def features(self, images: np.ndarray, what: str) -> np.ndarray:
         """Features (N, F) of uint8 images; what was asked for once is remembered by its name."""
@@ -122,9 +135,10 @@ class Court:
 
 def judge(court: Court, made: Made) -> dict[str, Any]:
     """Everything that a judge says of both splits: a branch of reports/judges.json."""
-    drawn = {
-        name: court.features(images, f"samples of {name}") for name, images in made.samples.items()
-    }
+    drawn: dict[str, np.ndarray] = {}
+    for name, images in made.samples.items():
+        with court.clock(name):
+            drawn[name] = court.features(images, f"samples of {name}")
     splits: dict[str, Any] = {}
     for split in SPLITS:
         say(f"{court.judge.name}: comparing on the {split} split")
@@ -157,7 +171,8 @@ def judge_split(
         found["floor"] = court.compare(split, train[floor])
     for name, values in drawn.items():
         if len(values) >= n:
-            found["samples"][name] = court.compare(split, values[:n])
+            with court.clock(name):
+                found["samples"][name] = court.compare(split, values[:n])
     return found
 
 

@@ -66,16 +66,26 @@ def override(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any
         path, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"`{text}` is not of the form key.path=value", where="-S")
+        try:
+            result = replaced(result, {path.strip(): yaml_of(value)}, where=f"-S {text}")
+        except YAMLError:
+            raise UserError("the value is not readable as YAML", where=f"-S {text}") from None
+    return result
+
+
+def replaced(
+    tree: Mapping[str, Any], values: Mapping[str, Any], where: str | None = None
+) -> dict[str, Any]:
+    """A copy of the tree with the value at each dotted path; a path through a leaf is an error."""
+    result: dict[str, Any] = _copied(tree)
+    for path, value in values.items():
         node = result
-        *parents, leaf = path.strip().split(".")
+        *parents, leaf = path.split(".")
         for key in parents:
             node = node.get(key)  # type: ignore[assignment]
             if not isinstance(node, dict):
-                raise UserError(f"no section `{key}`", where=f"-S {text}")
-        try:
-            node[leaf] = yaml_of(value)
-        except YAMLError:
-            raise UserError("the value is not readable as YAML", where=f"-S {text}") from None
+                raise UserError(f"no section `{key}`", where=where or path)
+        node[leaf] = value
     return result
 
 
@@ -209,14 +219,29 @@ def _rendered(section: Section, indent: str) -> Iterator[str]:
     fields = sorted(type(section).model_fields.items(), key=lambda item: item[0] not in TAGS)
     for name, field in fields:
         value = getattr(section, name)
-        if isinstance(value, Section):
+        if isinstance(value, Section | Mapping):
             yield f"{indent}{name}:  # {field.description}"
-            yield from _rendered(value, indent + "  ")
+            yield from _rendered_below(value, indent + "  ")
         else:
             yield f"{indent}{name}: {_scalar(value)}  # {field.description}"
 
 
+def _rendered_below(value: Section | Mapping[str, Any], indent: str) -> Iterator[str]:
+    if isinstance(value, Section):
+        yield from _rendered(value, indent)
+    else:
+        for key, item in value.items():
+            yield f"{indent}{key}: {_scalar(item)}  # {_meaning(item)}"
+
+
+def _meaning(choice: Section) -> str:
+    """What the choice of a section's class means, as its tag says it."""
+    return str(type(choice).model_fields[TAGS[0]].description)
+
+
 def _scalar(value: Any) -> str:
+    if isinstance(value, Section):
+        return f"{{{', '.join(f'{key}: {_scalar(item)}' for key, item in value)}}}"
     if isinstance(value, tuple):
         return f"[{', '.join(map(_scalar, value))}]"
     if value is None or isinstance(value, bool):

@@ -3,8 +3,9 @@
 Encodings z ~ q(z | x) of the training split, one an image; a prior of each name in `prior.fit`
 fitted to them; the shipped one chosen by encodings of the validation split. The test split is not
 opened. artifacts/prior: a file a prior, curves.csv (what the fits lower), and prior.json, which
-comes last. reports/prior.json: how each stands. reports/figures/prior: curves, a scatter of
-encodings and draws, a sheet of samples a prior.
+comes last: what is shipped, and whose density bounds the marginal KL of test codes (the shipped
+prior's, or where it has none that of the best which has). reports/prior.json: how each stands.
+reports/figures/prior: curves, a scatter of encodings and draws, a sheet of samples a prior.
 
 `python -m pipeline.prior`, or the stage of `dvc repro`.
 """
@@ -34,7 +35,7 @@ from vae.figures.sheets import save, sheet
 from vae.machine import Machine
 from vae.models.vae import VAE
 from vae.priors.aggregate import BATCH, encode, marginal_kl_bound, mean_and_error
-from vae.priors.choice import Standing, choose
+from vae.priors.choice import Standing, choose, choose_density
 from vae.priors.fits import FITS, Fitted, Step, fit
 from vae.priors.prior import Prior
 from vae.storage import tensor_bytes, write_bytes, write_csv, write_json
@@ -61,7 +62,8 @@ def prior(params: Params) -> None:
     metrics = {name: judged(priors[name], held_out, standings[name]) for name in priors}
     report(metrics, shipped)
     draw_figures(model, about["data_set"], priors, held_out, metrics, curves, settings)
-    keep(priors, curves, about["key"], shipped, settings)
+    density = choose_density(priors, held_out, settings.seed, shipped)
+    keep(priors, curves, about["key"], (shipped, density), settings)
     numbers = {"shipped": shipped, **metrics}
     written = {"key": key, "model": about["key"], "params": tree, "metrics": numbers}
     write_json(files.report("prior"), written)
@@ -132,16 +134,20 @@ def keep(
     priors: Mapping[str, Prior],
     curves: Sequence[Mapping[str, Any]],
     model: str,
-    shipped: str,
+    chosen: tuple[str, str | None],
     settings: Settings,
 ) -> None:
-    """artifacts/prior; prior.json comes last, so where it stands the others are whole."""
+    """artifacts/prior; prior.json comes last, so where it stands the others are whole.
+
+    `chosen` are the shipped prior and the one whose density measures held-out codes.
+    """
     for name, prior in priors.items():
         content = tensor_bytes(prior.tensors(), {"model": model, **prior.about()})
         write_bytes(files.PRIOR / f"{name}.safetensors", content)
     # A header is written even where nothing was fitted in steps.
     write_csv(files.PRIOR / "curves.csv", curves or [dict.fromkeys(("prior", "at", "loss"))])
-    index = {"model": model, "fitted": list(priors), "shipped": shipped}
+    shipped, density = chosen
+    index = {"model": model, "fitted": list(priors), "shipped": shipped, "density": density}
     write_json(files.PRIORS, index | {"temperature": settings.temperature})
 
 

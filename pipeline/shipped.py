@@ -69,7 +69,8 @@ def resolve(
 def open_prior(name: str, machine: machines.Machine) -> Prior:
     """A prior fitted to the shipped model, by name or as `shipped`, to draw on this machine.
 
-    UserError if none was fitted, if it belongs to another model, or if there is none of the name.
+    UserError if none was fitted, if it belongs to another model, if there is none of the name, or
+    if its file is of another format.
     """
     about = files.read_priors()
     chosen = about["shipped"] if name == "shipped" else name
@@ -79,7 +80,13 @@ def open_prior(name: str, machine: machines.Machine) -> Prior:
             where="artifacts/prior",
             remedy="name it in prior.fit and run `dvc repro prior`",
         )
-    return from_file(*read_tensors(files.PRIOR / f"{chosen}.safetensors"), machine)
+    path = files.PRIOR / f"{chosen}.safetensors"
+    tensors, described = read_tensors(path)
+    try:
+        return from_file(tensors, described, machine)
+    except UserError as error:
+        where = f"artifacts/prior/{path.name}"
+        raise UserError(error.what, where=where, remedy="run `dvc repro prior`") from None
 
 
 def open_split(name: str, model: VAE, device: str) -> Images:

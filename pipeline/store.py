@@ -80,8 +80,7 @@ class Store:
 
     @property
     def shown(self) -> str:
-        """The URI without a password."""
-        return re.sub(r"(?<=://)[^/]*@", "", self.uri)
+        return without_password(self.uri)
 
 
 def resolve(uri: str | None = None, root: Path = ROOT) -> Store:
@@ -94,6 +93,11 @@ def resolve(uri: str | None = None, root: Path = ROOT) -> Store:
         own=database == home,
         notes=root / "artifacts" / "logs",
     )
+
+
+def without_password(uri: str) -> str:
+    """A URI as it may be shown."""
+    return re.sub(r"(?<=://)[^/]*@", "", uri)
 
 
 def uri_of(database: Path) -> str:

@@ -12,6 +12,7 @@ from pipeline.schema.judging import Evaluate, Extractor, Gallery, Tracking
 from pipeline.schema.kinds import Section
 from pipeline.schema.model import Model
 from pipeline.schema.prior import Prior
+from pipeline.schema.sweep import Sweep
 from pipeline.schema.training import Checkpoints, Objective, Train
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Params",
     "Prior",
     "Section",
+    "Sweep",
     "Tracking",
     "Train",
 ]
@@ -51,6 +53,8 @@ class Params(Section):
     """pictures"""
     tracking: Tracking
     """where MLflow keeps its rows; changes no result"""
+    sweep: Sweep
+    """a search over params; no stage reads it"""
 
     @model_validator(mode="after")
     def _binary_pixels_need_a_mass(self) -> "Params":

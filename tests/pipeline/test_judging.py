@@ -1,5 +1,6 @@
 """The judging: equal numbers on both sides, floors, spread, headline; features kept by digest."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline import files, judging
+from pipeline import evaluation, files, judging, runlog
 from vae.evaluation.features import Judge
 from vae.machine import Machine
 from vae.storage import write_array, write_json
@@ -99,6 +100,30 @@ def test_equal_draws_have_no_spread_and_a_single_one_has_none(made: judging.Made
     assert spread["distance"] == spread["coverage"] == 0
     alone = judging.judge(court(Counting()), replace(made, repeats=()))
     assert alone["splits"]["test"]["spread"] == {}
+
+
+def test_seconds_go_to_the_log_and_the_person_and_never_into_the_numbers(
+    made: judging.Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = files.log_of("key")
+    slow = court(Counting())
+    compare = slow.compare
+
+    def late(split: str, fake: np.ndarray) -> dict[str, float | None]:
+        time.sleep(0.05)
+        return compare(split, fake)
+
+    monkeypatch.setattr(slow, "compare", late)
+    tree = evaluation.judge(slow, made, log)
+    assert tree == judging.judge(court(Counting()), made)
+    lines = [line for line in runlog.read(log) if line["event"] == "scored"]
+    assert [(line["judge"], line["prior"], line["samples"]) for line in lines] == [
+        ("in_domain", "standard", 150),
+        ("in_domain", "gmm", 150),
+    ]
+    assert all(line["seconds"] > 2 * 0.05 for line in lines)  # both splits
+    said = capsys.readouterr().err
+    assert f"in_domain: 150 samples of gmm scored in {lines[1]['seconds']:.1f} s" in said
 
 
 def test_features_of_real_images_are_kept_under_data_and_extractor(

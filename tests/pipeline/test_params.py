@@ -15,7 +15,7 @@ from pipeline.schema import Params
 from vae.errors import UserError
 
 BASE = to_tree(preset("digits"))
-LEAVES = sorted(to_flat(BASE))
+LEAVES = sorted(leaf for leaf in to_flat(BASE) if not leaf.startswith("sweep.space."))
 
 
 def refuse(*overrides: str) -> str:
@@ -56,6 +56,12 @@ def refuse(*overrides: str) -> str:
         ("model.latent={kind: spatial, channels: 4}", ["model.latent.stride", "missing"]),
         ("objective.penalty.name=free", ["objective.penalty.name", "rate, free_bits, capacity"]),
         ("objective.penalty.nats=2.0", ["unknown key `objective.penalty.nats`"]),
+        ("sweep.space={}", ["sweep.space", "at least 1"]),
+        ("sweep.space={objective.beta: {name: log}}", ["uniform, log_uniform, integers, choice"]),
+        ("sweep.space={a.b: {name: uniform, low: 2.0, high: 1.0}}", ["below", "2.0 and 1.0"]),
+        ("sweep.space={a.b: {name: uniform, low: 2.0, high: x}}", ["sweep.space.a.b.high"]),
+        ("sweep.seconds=3.0", ["sweep.epochs", "sweep.seconds", "both"]),
+        ("sweep.goals=[{metric: fid, direction: minimize}]", ["sweep.goals", "sample_distance"]),
     ],
 )
 def test_a_wrong_value_is_one_line_with_its_path(change: str, words: list[str]) -> None:

@@ -18,6 +18,7 @@ from vae.seeds import numpy_generator
 from vae.storage import (
     read_csv,
     read_json,
+    read_tensors,
     sha256_of_file,
     tensor_bytes,
     write_array,
@@ -96,6 +97,8 @@ def test_the_stage_fits_chooses_and_draws(
     assert metrics["standard"]["marginal_kl"] == pytest.approx(0, abs=1e-9)
     assert metrics["gaussian"]["marginal_kl"] > 3 * metrics["gaussian"]["marginal_kl_se"]
     assert "marginal_kl" not in metrics["flow"]
+    assert index["density"] in names[:3]
+    assert index["density"] == index["shipped"] or index["shipped"] == "flow"
     assert metrics["gmm"]["left_out"].keys() == {"90"}
     rows = read_csv(files.PRIOR / "curves.csv")
     assert [row["at"] for row in rows if row["prior"] == "gmm"] == [2, 3]
@@ -123,6 +126,7 @@ def test_the_same_params_give_the_same_bytes_and_others_do_not(trained: Path) ->
     assert second["standard.png"] != first["standard.png"]
     assert second["flow.safetensors"] != first["flow.safetensors"]
     assert read_json(files.PRIORS)["fitted"] == ["standard", "flow"]
+    assert read_json(files.PRIORS)["density"] == "standard"  # a flow has none
 
 
 def test_a_spatial_latent_has_priors_of_its_shape(trained: Path) -> None:
@@ -147,6 +151,12 @@ def test_a_kept_prior_is_opened_by_name_or_as_the_shipped_one(trained: Path) -> 
     assert files.read_priors()["temperature"] == 0.8
     with pytest.raises(UserError, match="no fitted prior `gmm`; there are standard, gaussian"):
         shipped.open_prior("gmm", MACHINE)
+    tensors, about = read_tensors(files.PRIOR / "gaussian.safetensors")
+    older = {"covariances": torch.eye(4)[None], **tensors}
+    write_bytes(files.PRIOR / "gaussian.safetensors", tensor_bytes(older, about))
+    place = "artifacts/prior/gaussian.safetensors"
+    with pytest.raises(UserError, match=f"{place}: a gaussian of .* -> run `dvc repro prior`$"):
+        shipped.open_prior("gaussian", MACHINE)
     write_json(files.RUN, {"key": "another"})
     with pytest.raises(UserError, match=rf"of another model, {KEY} -> run `dvc repro prior`"):
         shipped.open_prior("shipped", MACHINE)

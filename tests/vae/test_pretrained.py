@@ -297,7 +297,7 @@ def test_without_file_and_network_one_error_says_what_was_tried(no_network: Path
             call("vgg16")
         said = str(caught.value)
         assert said.startswith(f"{no_network}: no weights of vgg16")
-        assert pretrained.VGG16_URL in said
+        assert pretrained.VGG16.address in said
         assert "Name or service not known" in said
         assert "set the weights path" in said
         assert "\n" not in said
@@ -308,7 +308,7 @@ def test_the_address_is_that_of_torchvision_and_its_place_too(
 ) -> None:
     from torchvision.models import VGG16_Weights
 
-    assert VGG16_Weights.IMAGENET1K_V1.url == pretrained.VGG16_URL
+    assert VGG16_Weights.IMAGENET1K_V1.url == pretrained.VGG16.address
     no_network.parent.mkdir(parents=True)
     shutil.copy(vgg16_file, no_network)
     assert pretrained.weights_file("vgg16") == no_network

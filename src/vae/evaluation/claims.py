@@ -4,13 +4,16 @@ Published systems of this kind say where their errors concentrate, from looking 
 contrasting details and lines such as stripes, cut-outs, lettering or helmets. Each claim names
 attributes; it
 
+    is mixed                     where one of them rises with an error and another one falls
     holds                        for the error that contrast cannot inflate
     holds before contrast is divided out     for the distortion alone
     is contradicted              where a confirmed relation has the other sign
     is not confirmed             otherwise
     is not testable              without a relation: the attribute is unknown or does not vary
 
-and negligible relations support nothing. The strongest attribute decides, in this order.
+in this order, and negligible relations support nothing and oppose nothing. An attribute that goes
+one way with the one error and the other way with the other is no mixture: dividing by contrast can
+do that. What speaks against a claim is quoted beside what speaks for it.
 """
 
 from collections.abc import Sequence
@@ -57,15 +60,25 @@ def _judged(relations: Sequence[Relation], names: Sequence[str]) -> str:
     if not known:
         return "not testable: no such attribute varies here"
     telling = [relation for relation in known if relation.telling]
-    plain, divided = ([r for r in telling if r.error == error] for error in ERRORS)
-    for verdict, side, sign in (
-        ("holds", divided, "+"),
-        ("holds before contrast is divided out", plain, "+"),
-        ("contradicted", telling, "-"),
+    rising, falling = ([r for r in telling if r.direction == sign] for sign in "+-")
+    against = f"; against it: {_listed(falling, with_error=True)}" if falling else ""
+    if _opposed(rising, falling):
+        return f"mixed: {_listed(rising, with_error=True)}{against}"
+    plain, divided = ([r for r in rising if r.error == error] for error in ERRORS)
+    for verdict, shown in (
+        ("holds", divided),
+        ("holds before contrast is divided out", plain),
     ):
-        if shown := [relation for relation in side if relation.direction == sign]:
-            return f"{verdict}: {_listed(shown, with_error=True)}"
+        if shown:
+            return f"{verdict}: {_listed(shown, with_error=True)}{against}"
+    if falling:
+        return f"contradicted: {_listed(falling, with_error=True)}"
     return f"not confirmed: {_listed(known, with_error=True)}"
+
+
+def _opposed(rising: Sequence[Relation], falling: Sequence[Relation]) -> bool:
+    """Whether two different attributes go opposite ways, with whichever error."""
+    return any(one.attribute != other.attribute for one in rising for other in falling)
 
 
 def _listed(relations: Sequence[Relation], with_error: bool = False) -> str:

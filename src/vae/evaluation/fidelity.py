@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from vae.downloads import impatient
+from vae.downloads import Official, given_file, impatient, official_file
 from vae.errors import UserError
 from vae.evaluation.neighbours import (
     CHUNK,
@@ -51,7 +51,6 @@ from vae.seeds import seed_of
 from vae.storage import sha256_of_file
 
 INCEPTION = "inception_v3_compat"
-INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 SUBSETS, SUBSET_SIZE = 100, 1000
 SCORE_PARTS = 10
@@ -132,52 +131,36 @@ def classifier_score(logits: np.ndarray, seed: int) -> tuple[float, float]:
     return float(found[module.KEY_METRIC_ISC_MEAN]), float(found[module.KEY_METRIC_ISC_STD])
 
 
-def download() -> Path:
-    """The official file of Inception's weights, fetched into torch's folder unless it is there.
+def inception_file(given: Path | None = None) -> Path:
+    """The file of Inception's weights: the given one, else the official one, downloaded.
 
-    UserError where it cannot be had.
+    UserError unless it is there and the one by that name: under other weights no distance is a
+    fid, and torch-fidelity unpickles it, so it must be known first.
     """
-    from torch import hub
-
-    file = Path(hub.get_dir()) / "checkpoints" / INCEPTION_FILE
-    if file.is_file() and sha256_of_file(file) == INCEPTION_SHA256:
-        return file
     address = _fidelity("feature_extractor_inceptionv3").URL_INCEPTION_V3
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with impatient():
-            hub.download_url_to_file(address, str(file), INCEPTION_SHA256, progress=False)
-    except (OSError, RuntimeError, EOFError, HTTPException) as error:
+    setting = "evaluate.inception_weights"
+    instead = f"take {INCEPTION} out of evaluate.judges"
+    if given is None:
+        file = official_file(Official("Inception", address, INCEPTION_SHA256, setting, instead))
+    else:
+        file = given_file("Inception", given, setting=setting, wanted=f"a copy of {address}")
+    if sha256_of_file(file) != INCEPTION_SHA256:
         raise UserError(
-            f"no weights of Inception: the download of {address} failed"
-            f" ({str(error) or type(error).__name__})",
-            where="evaluate.judges",
-            remedy="fetch that address on another machine and set evaluate.inception_weights to "
-            f"the file, or take {INCEPTION} out of evaluate.judges",
-        ) from None
+            f"not Inception's weights (their SHA-256 is {INCEPTION_SHA256})",
+            where=str(file),
+            remedy=f"put a whole copy of {address} there, or delete it and set no weights",
+        )
     return file
 
 
 def inception(weights: Path) -> Any:
     """torch-fidelity's Inception: uint8 (B, 3, H, W) -> ((B, 2048),) float32; `fc` is its head.
 
-    UserError unless the file is the one by that name: under other weights no distance is a fid,
-    and torch-fidelity unpickles it, so it must be known first.
+    UserError unless the file is the one by that name (`inception_file`).
     """
-    if not Path(weights).is_file():
-        raise UserError(
-            "there is no file with Inception's weights",
-            where=str(weights),
-            remedy=f"fetch torch-fidelity's {INCEPTION_FILE} there, or set no weights",
-        )
-    if sha256_of_file(weights) != INCEPTION_SHA256:
-        raise UserError(
-            f"not Inception's weights (their SHA-256 is {INCEPTION_SHA256})",
-            where=str(weights),
-            remedy=f"put a whole copy of {INCEPTION_FILE} there, or set no weights",
-        )
+    file = inception_file(weights)
     network = _fidelity("feature_extractor_inceptionv3").FeatureExtractorInceptionV3
-    return network("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(weights))
+    return network("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file))
 
 
 def inception_logits(network: Any, features: Tensor) -> Tensor:

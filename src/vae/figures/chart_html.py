@@ -42,17 +42,38 @@ def write_html(chart: Chart, path: Path, script: str) -> None:
 
 def div(chart: Chart, element_id: str) -> str:
     """The chart's element and the lines that fill it; the id is the caller's, never random."""
+    fragment = _element(_figure(chart), element_id)
+    return f'<div style="max-width:{PANEL_WIDTH * chart.shape[1] + 200}px">{fragment}</div>'
+
+
+def plot(figure: Any, element_id: str) -> str:
+    """A plotly figure that another library has made, on this paper: the same as `div`."""
+    import plotly.graph_objects
+
+    dressed = plotly.graph_objects.Figure(figure)
+    dressed.update_layout(
+        template="none",
+        title=None,
+        paper_bgcolor=CLEAR,
+        plot_bgcolor=CLEAR,
+        font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        margin={"l": 70, "r": 20, "t": 40, "b": 60},
+    )
+    return _element(dressed, element_id)
+
+
+def _element(figure: Any, element_id: str) -> str:
     import plotly.io
 
-    fragment = plotly.io.to_html(
-        _figure(chart),
+    text: str = plotly.io.to_html(
+        figure,
         # The bar over the chart would cover its legend and offers to send the data away.
         config={"displayModeBar": False, "responsive": True},
         include_plotlyjs=False,
         full_html=False,
         div_id=element_id,
     )
-    return f'<div style="max-width:{PANEL_WIDTH * chart.shape[1] + 200}px">{fragment}</div>'
+    return text
 
 
 def plotly_script() -> str:

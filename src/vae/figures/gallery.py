@@ -17,13 +17,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from vae.figures.chart_html import div, plotly_script
+from vae.figures.chart_html import div, plot, plotly_script
 from vae.figures.charts import SCRIPT, Chart
-from vae.figures.widgets import Cases, Findings, Picture, Prose, Slider, Table
+from vae.figures.widgets import Cases, Findings, Picture, Plot, Prose, Slider, Table
 from vae.storage import write_text
 
 PAGE = Path(__file__).with_name("page")
-Item = Picture | Chart | Slider | Cases | Table | Findings | Prose
+Item = Picture | Chart | Slider | Cases | Table | Findings | Prose | Plot
 SLIDER_WIDTH, CASE_WIDTH = 640, 272  # pixels that a frame is enlarged to, by a whole factor
 
 
@@ -108,6 +108,10 @@ def _chart(_folder: Path, chart: Chart, element: str) -> dict[str, Any]:
     return {"title": chart.title, "columns": chart.shape[1], "div": fragment}
 
 
+def _plot(_folder: Path, item: Plot, element: str) -> dict[str, Any]:
+    return {"title": item.title, "columns": 2, "div": plot(item.figure, f"{element}-plot")}
+
+
 def _picture(folder: Path, picture: Picture, _element: str) -> dict[str, Any]:
     width, height = _size(folder, picture.file)
     return {
@@ -142,6 +146,7 @@ def _plain(_folder: Path, item: Any, _element: str) -> dict[str, Any]:
 SHOWN: dict[type, Callable[[Path, Any, str], dict[str, Any]]] = {
     Picture: _picture,
     Chart: _chart,
+    Plot: _plot,
     Slider: _slider,
     Cases: _cases,
     Table: _plain,

@@ -4,6 +4,7 @@ Picture   an image file, enlarged by a click
 Slider    frames moved by a range: columns of a sprite, with a choice of its rows
 Cases     cards of single images with their numbers, to be filtered and sorted
 Table     rows of words and numbers
+Plot      a figure of plotly that another library has made
 Findings  what a diagnosis found, ruled out and could not judge, remedies ready to be copied
 Prose     paragraphs
 
@@ -13,7 +14,7 @@ are one file; the page shows a frame through a window over it (`sheets.sprite` d
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Severity = Literal["fault", "warning", "note"]
 
@@ -123,6 +124,14 @@ class Table:
         """Whether a column holds numbers alone."""
         columns = ([row[place] for row in self.rows] for place in range(len(self.header)))
         return [not any(isinstance(cell, str) for cell in column) for column in columns]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plotly figure as it came, `figure`."""
+
+    title: str
+    figure: Any
 
 
 @dataclass(frozen=True)

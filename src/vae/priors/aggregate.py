@@ -12,8 +12,9 @@ A density g fitted to it on other images bounds the marginal KL from below:
     E_q[log g(z) - log p(z)] = KL(q || p) - KL(q || g) <= KL(q || p)     nats
 
 The bound is as good as g is. It is a mean over codes of images that g was not fitted to, with
-the standard error of that mean: one g may by chance exceed the true KL by that much. On the images
-that have chosen among several g it is higher by a hair, as every best of several is.
+the standard error of that mean: one g may by chance exceed the true KL by that much. g must not
+be chosen by these codes: the best of several is higher by chance alone. So validation chooses it
+(choice.choose_density), and the bound that counts is that of the test split's codes.
 """
 
 import math

@@ -93,6 +93,19 @@ def choose(
     return best, table
 
 
+def choose_density(
+    priors: Mapping[str, Prior], held_out: np.ndarray, seed: int, best: str
+) -> str | None:
+    """The name of the density that stands for the priors: the `best` if it has one, else the best
+    of those that have, by the same held-out codes (N, *latent). None: no prior has a density."""
+    dense = {
+        name: prior for name, prior in priors.items() if prior.log_prob(held_out[:1]) is not None
+    }
+    if best in dense or not dense:
+        return best if dense else None
+    return choose(dense, held_out, seed)[0]
+
+
 class Ruler:
     """T against the same held-out codes (N, *latent), for any draws."""
 

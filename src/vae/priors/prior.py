@@ -13,12 +13,18 @@ a flow starts from t times the noise. That is no tempering of its distribution: 
 
 Draws are a function of (seed, "prior <name>"); on a CPU equal bit for bit for the same machine
 (threads, precision). Fewer draws are the first of more, to rounding. What `tensors` and `about`
-give makes the same prior again (`from_tensors`).
+give makes the same prior again, number for number (`from_tensors`), so draws are a function of the
+file:
+
+standard        nothing
+gaussian, gmm   weights (K,), float64; means (K, n), float64; packed_roots (K, n (n + 1) / 2),
+                float32: the lower triangles of L_k, S_k = L_k L_k^T, row by row
+flow            mean (n,), scale (n,), velocity.*, float32
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -33,6 +39,7 @@ from vae.seeds import numpy_generator
 
 Shape = tuple[int, ...]
 WEIGHTS = "velocity."
+MIXED = ("weights", "means", "packed_roots")
 
 
 class Prior(Protocol):
@@ -106,8 +113,8 @@ class Mixed:
         return self.mixture.log_prob(flat(z, self.latent).astype(np.float64))
 
     def tensors(self) -> dict[str, Tensor]:
-        arrays = asdict(self.mixture)
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+        kept = (self.mixture.weights, self.mixture.means, self.mixture.packed())
+        return {name: torch.from_numpy(array) for name, array in zip(MIXED, kept, strict=True)}
 
     def about(self) -> dict[str, Any]:
         return {"name": self.name, "latent": list(self.latent), "fit": dict(self.fit)}
@@ -116,7 +123,12 @@ class Mixed:
     def from_tensors(
         cls, tensors: Mapping[str, Tensor], about: Mapping[str, Any], machine: Machine
     ) -> Self:
-        mixture = Mixture(**{name: tensor.numpy() for name, tensor in tensors.items()})
+        if tensors.keys() != set(MIXED):
+            raise UserError(
+                f"a {about['name']} of another format: it has {', '.join(sorted(tensors))}, "
+                f"not {', '.join(MIXED)}"
+            )
+        mixture = Mixture.unpacked(*(tensors[name].numpy() for name in MIXED))
         return cls(about["name"], tuple(about["latent"]), mixture, about["fit"])
 
 
@@ -203,7 +215,7 @@ PRIORS: dict[str, type[Standard | Mixed | Flow]] = {
 def from_tensors(
     tensors: Mapping[str, Tensor], about: Mapping[str, Any], machine: Machine
 ) -> Prior:
-    """The prior that gave these; UserError where the description is of none."""
+    """The prior that gave these; UserError where the description or the tensors are of none."""
     if about.get("name") not in PRIORS:
         raise UserError(f"no prior of this project: {about.get('name')!r}")
     return PRIORS[about["name"]].from_tensors(tensors, about, machine)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -258,11 +259,37 @@ def test_options_that_torch_fidelity_would_ignore_are_caught() -> None:
 
 
 def test_inception_takes_its_own_file_only(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no file with Inception's weights"):
+    with pytest.raises(UserError, match="no file with weights of Inception"):
         fidelity.inception(tmp_path / "none.pth")
     (tmp_path / "other.pth").write_bytes(b"not these")
     with pytest.raises(UserError, match="SHA-256 is 6726825d"):
         fidelity.inception(tmp_path / "other.pth")
+
+
+def test_inception_without_file_and_network_is_one_line_that_says_what_was_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def refuse(address: str, path: str, digest: str, progress: bool) -> None:
+        asked.extend((address, path, digest))
+        raise URLError("Name or service not known")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    with pytest.raises(UserError) as caught:
+        fidelity.inception_file()
+    address, path, digest = asked
+    said = str(caught.value)
+    assert digest == fidelity.INCEPTION_SHA256
+    assert digest.startswith(Path(address).stem.rpartition("-")[2])
+    assert said.startswith(f"{path}: no weights of Inception")
+    for part in (address, "not known", "set evaluate.inception_weights", "out of evaluate.judges"):
+        assert part in said
+    assert "\n" not in said
+    Path(path).write_bytes(b"half of it")
+    with pytest.raises(UserError, match=f"{path}: not Inception's weights .* delete it"):
+        fidelity.inception_file()
 
 
 def test_inception_sees_grey_images_as_three_equal_channels(

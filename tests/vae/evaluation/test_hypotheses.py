@@ -8,6 +8,7 @@ from scipy import stats
 
 from vae.evaluation.claims import CLAIMS, Claim, judge_claims, paragraph
 from vae.evaluation.hypotheses import (
+    ERRORS,
     Measured,
     Relation,
     correlate,
@@ -253,6 +254,49 @@ def test_a_claim_needs_the_error_that_contrast_cannot_inflate(
         relation("periodicity", "mse_over_variance", divided),
     ]
     assert verdict(relations, "periodicity") == expected
+
+
+@pytest.mark.parametrize(
+    ("contrast", "edges", "expected"),
+    [
+        ((-0.305, -0.718), (0.643, 0.497), "mixed"),  # Fashion-MNIST
+        ((0.216, -0.478), (0.682, 0.244), "mixed"),  # CelebA
+        ((0.057, -0.683), (0.377, 0.338), "mixed"),  # Fashion-MNIST, the textbook's model
+        ((0.05, -0.3), (0.4, 0.05), "mixed"),
+        ((-0.3, 0.05), (0.05, 0.4), "mixed"),
+        ((-0.05, -0.05), (0.4, 0.3), "holds"),
+        ((0.3, 0.05), (0.4, 0.3), "holds"),
+        ((0.3, -0.3), (0.05, 0.05), "holds before contrast is divided out"),
+        ((-0.3, -0.3), (-0.05, 0.05), "contradicted"),
+    ],
+)
+def test_attributes_that_go_opposite_ways_support_no_claim(
+    contrast: tuple[float, float], edges: tuple[float, float], expected: str
+) -> None:
+    relations = [
+        relation(attribute, error, rho)
+        for attribute, pair in (("contrast", contrast), ("edge_density", edges))
+        for error, rho in zip(ERRORS, pair, strict=True)
+    ]
+    assert verdict(relations, "contrast") == expected
+
+
+def test_what_speaks_against_a_claim_is_quoted_with_it() -> None:
+    relations = [
+        relation("edge_density", "mse_over_variance", 0.5),
+        relation("contrast", "mse_over_variance", -0.72),
+    ]
+    divided = "with the MSE over the image's variance"
+    expected = f"mixed: edge density +0.50 {divided}; against it: contrast -0.72 {divided}"
+    assert judge_claims(relations)[0].verdict == expected
+    unsure = [relations[0], replace(relations[1], verdict="not confirmed")]
+    assert judge_claims(unsure)[0].verdict == f"holds: edge density +0.50 {divided}"
+    both = [
+        relation("periodicity", error, rho) for error, rho in zip(ERRORS, (-0.4, 0.3), strict=True)
+    ]
+    assert judge_claims(both)[1].verdict == (
+        f"holds: periodicity +0.30 {divided}; against it: periodicity -0.40 with the distortion"
+    )
 
 
 def test_every_claim_is_judged_also_without_evidence() -> None:

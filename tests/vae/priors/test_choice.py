@@ -7,7 +7,7 @@ import torch
 from tests.vae.priors.planted import clusters, gaussian_codes
 from vae.errors import UserError
 from vae.priors import mixture
-from vae.priors.choice import Ruler, choose
+from vae.priors.choice import Ruler, choose, choose_density
 from vae.priors.mixture import Mixture
 from vae.priors.prior import Mixed, Prior, Standard
 
@@ -99,3 +99,29 @@ def test_a_choice_needs_codes_and_finite_draws() -> None:
         choose({"standard": Standard((2,))}, np.zeros((1, 2), np.float32), 0)
     with pytest.raises(ValueError, match="finite"):
         Ruler(clusters(10, 0)).compare(np.full((5, 6), np.nan, np.float32))
+
+
+class Shapeless(Perfect):
+    """Perfect draws, and like a flow no density."""
+
+    def log_prob(self, z: np.ndarray) -> None:  # type: ignore[override]
+        return None
+
+
+def test_a_shipped_prior_without_density_is_stood_for_by_the_best_that_has_one() -> None:
+    """By the same statistic of the same codes, though another has the higher density there."""
+    train, held_out = clusters(2000, 1), clusters(500, 2)
+    fits = {
+        "standard": Standard((6,)),
+        "gaussian": mixed("gaussian", mixture.gaussian(train), (6,)),
+        "gmm": mixed("gmm", mixture.components(train, 4, 0), (6,)),
+        "flow": Shapeless((6,)),
+    }
+    assert choose_density(fits, held_out, 0, "flow") == "gmm"
+    wrong = clusters(500, 3) + 5
+    assert (
+        choose_density(fits, wrong, 0, "flow")
+        == choose({name: fits[name] for name in ("standard", "gaussian", "gmm")}, wrong, 0)[0]
+    )
+    assert choose_density(fits, held_out, 0, "gaussian") == "gaussian"
+    assert choose_density({"flow": fits["flow"]}, held_out, 0, "flow") is None

@@ -14,6 +14,7 @@ from vae.priors import flow
 from vae.priors.fits import Step, fit
 from vae.priors.mixture import Mixture
 from vae.priors.prior import Flow, Mixed, Prior, Standard, from_tensors
+from vae.seeds import numpy_generator
 from vae.storage import read_tensors, tensor_bytes
 
 LATENT = (2, 2, 2)
@@ -70,7 +71,7 @@ def test_draws_are_a_function_of_the_seed_and_fewer_are_the_first_of_more(
 def test_temperature_scales_covariances_about_the_means() -> None:
     means = np.array([[5.0, 0.0], [-5.0, 1.0]])
     covariances = np.array([[[1.0, 0.3], [0.3, 0.5]], [[0.2, 0.0], [0.0, 2.0]]])
-    prior = Mixed("gmm", (2,), Mixture(np.array([0.25, 0.75]), means, covariances), {})
+    prior = Mixed("gmm", (2,), Mixture.of(np.array([0.25, 0.75]), means, covariances), {})
     draws = prior.sample(40_000, seed=0, temperature=0.5)
     first = draws[:, 0] > 0
     assert first.mean() == pytest.approx(0.25, abs=0.01)
@@ -105,6 +106,51 @@ def test_a_prior_survives_its_file(priors: dict[str, Prior], name: str, tmp_path
     assert again.about() == json.loads(json.dumps(prior.about()))
     z = gaussian_codes(10, 3)[0]
     np.testing.assert_array_equal(again.log_prob(z), prior.log_prob(z))
+
+
+def wide_mixture(count: int, size: int = 98) -> tuple[Mixture, distributions.Distribution]:
+    """Components whose deviations span a factor of 1,000, as kept and unrounded."""
+    generator = numpy_generator(0, "wide mixture")
+    turns = np.linalg.qr(generator.normal(size=(count, size, size)))[0]
+    roots = turns * np.geomspace(1e-3, 1, size)
+    covariances = roots @ roots.transpose(0, 2, 1)
+    weights, means = np.full(count, 1 / count), generator.normal(size=(count, size))
+    parts = torch.from_numpy(means), torch.from_numpy(covariances)
+    exact = distributions.MixtureSameFamily(
+        distributions.Categorical(torch.from_numpy(weights)),
+        distributions.MultivariateNormal(*parts),
+    )
+    return Mixture.of(weights, means, covariances), exact
+
+
+def test_rounding_the_roots_moves_no_density() -> None:
+    """6e-5 nats here; covariances in float32, not their roots, would move 1.4e-2."""
+    kept, exact = wide_mixture(3)
+    torch.manual_seed(0)
+    z = exact.sample((500,))
+    moved = np.abs(kept.log_prob(z.numpy()) - exact.log_prob(z).numpy())
+    assert 0 < moved.max() < 1e-4
+
+
+def test_a_file_holds_triangles_in_four_bytes_and_draws_what_was_fitted() -> None:
+    count, size = 20, 98
+    kept, _ = wide_mixture(count, size)
+    prior = Mixed("gmm", (2, 7, 7), kept, {})
+    content = tensor_bytes(prior.tensors(), prior.about())
+    triangles, rest = 4 * count * size * (size + 1) // 2, 8 * count * (size + 1)
+    assert triangles + rest < len(content) < triangles + rest + 1000
+    again = Mixture.unpacked(kept.weights, kept.means, kept.packed())
+    np.testing.assert_array_equal(again.roots, kept.roots)
+    assert not np.triu(again.roots, 1).any()
+
+
+def test_tensors_of_another_format_are_refused(priors: dict[str, Prior]) -> None:
+    prior = priors["gmm"]
+    assert isinstance(prior, Mixed)
+    full = {name: tensor for name, tensor in prior.tensors().items() if name != "packed_roots"}
+    full["covariances"] = torch.from_numpy(prior.mixture.covariances)
+    with pytest.raises(UserError, match="a gmm of another format: it has covariances, means, w"):
+        from_tensors(full, prior.about(), MACHINE)
 
 
 def test_wrong_arguments_are_refused(priors: dict[str, Prior]) -> None:

@@ -1,0 +1,274 @@
+"""Studies: where they lie, who works on them, and that no trial is lost.
+
+A study is named by what it asks: the digest of the committed params, the prepared data and the
+kind (a search over `sweep.space`, or a family of presets). So the same command goes on with an
+interrupted study, and another question is another study. Everything that a worker must know stands
+in the study's own attributes, so that a worker needs the storage and this code, no params file.
+
+storage     a journal file, artifacts/sweeps/<study>/journal.log, which several processes of one
+            machine may write; or a database by URL, from any machine
+a trial     RUNNING names its process. In a journal nobody gives signs of life, so whoever opens
+            the study looks whether the processes of its host are alive (`mend`); in a database
+            Optuna's heartbeat tells. A trial of the dead is marked failed and its point enqueued
+            once more, `again` naming the dead one, which then counts for nothing
+randomness  trial n is proposed with the sampler's seed (seed, "sweep", n): a resumed study goes on
+            as an uninterrupted one, and two studies of one seed and one worker are the same
+"""
+
+import os
+import warnings
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import files, params, store
+from pipeline.console import say
+from pipeline.schema import Params
+from pipeline.schema.sweep import HyperbandPruner, MedianPruner
+from vae.errors import UserError
+from vae.seeds import seed_of
+from vae.storage import digest_of, write_json
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
+
+ENVIRONMENT = "VAE_SWEEP_STORAGE"
+AGAIN, PROCESS, FAULT = "again", "process", "fault"
+SETTLED = ("epochs",)  # before a trial begins, and kept should it be begun again
+NAMELESS = timedelta(seconds=30)  # a RUNNING trial has named its process by then
+MISSED_BEATS = 5
+
+
+def folder_of(name: str) -> Path:
+    return files.SWEEPS / name
+
+
+def trial_folder(name: str, number: int) -> Path:
+    return folder_of(name) / "trials" / f"{number:05d}"
+
+
+def name_of(kind: str, question: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    """What a study is called: its data set, its kind, and a digest of what it asks."""
+    digest = digest_of({"kind": kind, "question": question, "data": data["digest"]})
+    return f"{data['name']}-{kind}-{digest[:8]}"
+
+
+# Storage
+
+
+def address(settings: Params) -> str | None:
+    """The database's URL, or None for a journal file."""
+    return os.environ.get(ENVIRONMENT) or settings.sweep.storage
+
+
+def shown(url: str | None) -> str:
+    """A storage without its password."""
+    return "artifacts/sweeps" if url is None else store.without_password(url)
+
+
+def open_storage(name: str, url: str | None, heartbeat: int = 10) -> "BaseStorage":
+    """The storage that holds a study; UserError for a database that cannot be used."""
+    calm()
+    if url is None:
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        path = folder_of(name) / "journal.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        backend = JournalFileBackend(str(path), lock_obj=JournalLock(path))  # type: ignore[arg-type]
+        return JournalStorage(backend)
+    return _database(url, heartbeat)
+
+
+class JournalLock:
+    """Who may append. Optuna's own locks outlive a killed process; the kernel drops this one.
+
+    A line that a kill or a full disk has cut would spoil the journal, so it is taken off first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held = ExitStack()
+
+    def acquire(self) -> bool:
+        self._held.enter_context(store.exclusive(self._path.with_name("journal.lock")))
+        if self._path.exists() and self._path.stat().st_size:
+            with open(self._path, "rb+") as journal:
+                journal.seek(-1, os.SEEK_END)
+                if journal.read(1) != b"\n":
+                    whole = self._path.read_bytes().rfind(b"\n") + 1
+                    journal.truncate(whole)
+        return True
+
+    def release(self) -> None:
+        self._held.close()
+
+
+def _database(url: str, heartbeat: int) -> "BaseStorage":
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        with store.exclusive(
+            files.SWEEPS / "tables.lock"
+        ):  # two at once break the tables they make
+            return RDBStorage(
+                url,
+                engine_kwargs={"pool_pre_ping": True},  # a server may be restarted in between
+                heartbeat_interval=heartbeat,
+                grace_period=MISSED_BEATS * heartbeat,
+                heartbeat_stale_trial_callback=enqueue_again,
+            )
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(
+            f"no database to be used ({reason})",
+            where=f"sweep.storage: {shown(url)}",
+            remedy="start it, correct the URL (MLflow's tables want another database), or set "
+            "null for a journal file",
+        ) from None
+
+
+def calm() -> None:
+    """Optuna is silent: what its trials come to is told here, and its version is pinned."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+# Studies
+
+
+def make(
+    name: str,
+    storage: "BaseStorage",
+    settings: Params,
+    about: Mapping[str, Any],
+    points: list[Mapping[str, Any]],
+) -> "Study":
+    """The study, made with its first points in the queue if it is not there yet."""
+    import optuna
+
+    goals = settings.sweep.goals
+    place = folder_of(name)
+    place.mkdir(parents=True, exist_ok=True)
+    with store.exclusive(place / "study.lock"):
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            directions=[goal.direction for goal in goals],
+            load_if_exists=True,
+        )
+        for point in points:
+            study.enqueue_trial(dict(point), skip_if_exists=True)
+        if "params" not in study.user_attrs:
+            for key, value in about.items():
+                study.set_user_attr(key, value)
+            study.set_metric_names([goal.metric for goal in goals])
+            study.set_user_attr("params", params.to_tree(settings))
+    write_json(place / "study.json", {"name": name, **about, "params": params.to_tree(settings)})
+    return study
+
+
+def load(name: str, storage: "BaseStorage") -> "Study":
+    """A study that is there; UserError names those that are."""
+    import optuna
+
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        known = [summary.study_name for summary in storage.get_all_studies()]
+        raise UserError(
+            f"no study `{name}`",
+            where="sweep",
+            remedy=f"there are {', '.join(known)}" if known else "`sweep run` makes one",
+        ) from None
+
+
+def local_names() -> list[str]:
+    """Studies in journal files here, the latest last."""
+    found = files.SWEEPS.glob("*/journal.log")
+    return [path.parent.name for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+
+
+def settings_of(study: "Study") -> Params:
+    """The params that were committed when the study began."""
+    return params.parse(study.user_attrs["params"], where=f"study {study.study_name}")
+
+
+def prepare_proposal(study: "Study", settings: Params, worker: int) -> None:
+    """Give the study the sampler and pruner of its next trial."""
+    from optuna import pruners, samplers
+
+    chosen, number = settings.sweep, len(study.trials)
+    seed = seed_of(chosen.seed, "sweep", number, worker) % 2**32
+    if chosen.sampler == "tpe":
+        study.sampler = samplers.TPESampler(seed=seed)
+    else:
+        study.sampler = samplers.RandomSampler(seed=seed)
+    pruner = chosen.pruner
+    if isinstance(pruner, MedianPruner):
+        study.pruner = pruners.MedianPruner(n_startup_trials=pruner.startup_trials)
+    elif isinstance(pruner, HyperbandPruner):
+        study.pruner = pruners.HyperbandPruner(
+            min_resource=pruner.every,
+            max_resource=chosen.epochs or settings.train.epochs,
+            reduction_factor=pruner.reduction,
+        )
+    else:
+        study.pruner = pruners.NopPruner()
+
+
+# Trials
+
+
+def repeated(study: "Study") -> set[int]:
+    """Numbers of the trials that were enqueued again, and count for nothing."""
+    return {trial.user_attrs[AGAIN] for trial in study.trials if AGAIN in trial.user_attrs}
+
+
+def counted(study: "Study") -> list["FrozenTrial"]:
+    """The trials that count."""
+    gone = repeated(study)
+    return [trial for trial in study.trials if trial.number not in gone]
+
+
+def begun(study: "Study") -> int:
+    """How many of those have begun or ended."""
+    return sum(trial.state.name != "WAITING" for trial in counted(study))
+
+
+def enqueue_again(study: "Study", trial: "FrozenTrial") -> None:
+    """Enqueue a dead trial's point once more, with what had been settled before it began."""
+    if trial.number in repeated(study):
+        return
+    point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    kept = {key: trial.user_attrs[key] for key in SETTLED if key in trial.user_attrs}
+    study.enqueue_trial(point, {**kept, AGAIN: trial.number})
+
+
+def mend(study: "Study") -> int:
+    """Trials of this host's dead processes: enqueued again and failed; how many there were."""
+    from optuna.trial import TrialState
+
+    with store.exclusive(folder_of(study.study_name) / "study.lock"):
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        orphans = [trial for trial in running if is_orphan(trial)]
+        for trial in orphans:
+            enqueue_again(study, trial)
+            study.tell(trial.number, state=TrialState.FAIL)
+            say(f"sweep: the process of trial {trial.number} is gone; it is enqueued again")
+    return len(orphans)
+
+
+def is_orphan(trial: "FrozenTrial") -> bool:
+    process = trial.user_attrs.get(PROCESS)
+    if process is not None:
+        return store.is_gone(process)
+    began = trial.datetime_start
+    return began is not None and datetime.now() - began > NAMELESS

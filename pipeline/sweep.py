@@ -1,0 +1,249 @@
+"""Searches over params, and ablations: Optuna studies of short trainings.
+
+    python -m pipeline.sweep run                search what params.yaml: sweep names
+    python -m pipeline.sweep presets FAMILY     run a family of presets under an equal budget
+    python -m pipeline.sweep worker STUDY       join a study from this process
+    python -m pipeline.sweep status [STUDY]     the table of trials
+    python -m pipeline.sweep promote [STUDY]    write a trial into params.yaml
+    python -m pipeline.sweep report [STUDY]     pages and tables of a study
+
+The default metric is the validation distance of samples from a quickly fitted mixture: objectives
+of different betas do not compare, and bits/dim favours beta 1 by construction.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import files, params, space, studies
+from pipeline.console import command, say, warn
+from pipeline.schema import Params
+from vae.errors import UserError
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+IDENTITY = ("data", "model", "objective", "train", "prior", "evaluate", "extractor", "sweep")
+OWN = ("trials", "minutes", "storage", "heartbeat")  # of `sweep`: change no trial
+RESTARTS = 3  # of a worker that dies, each
+
+
+def search(settings: Params, workers: int) -> "Study":
+    """The study of these params, from where it stands to its end."""
+    from pipeline.worker import code
+
+    spec, tree = files.read_spec(), params.to_tree(settings)
+    question = {name: tree[name] for name in IDENTITY}
+    question["sweep"] = {k: v for k, v in tree["sweep"].items() if k not in OWN}
+    about = {
+        "kind": "search",
+        "data": spec["digest"],
+        "code": code(),
+        "began": time.time(),
+        "trials": settings.sweep.trials,
+    }
+    first = space.committed(settings)
+    name = studies.name_of("search", question, spec)
+    return conduct(name, settings, about, [first], workers)
+
+
+def conduct(
+    name: str, settings: Params, about: dict[str, Any], points: list[Any], workers: int
+) -> "Study":
+    """Open or make the study, let workers finish it, and report."""
+    url = studies.address(settings)
+    storage = studies.open_storage(name, url, settings.sweep.heartbeat)
+    study = studies.make(name, storage, settings, about, points)
+    for key in ("trials", "began"):  # of this call: more trials, another hour
+        study.set_user_attr(key, about[key])
+    studies.mend(study)
+    say(f"study {name} in {studies.shown(url)}: {studies.begun(study)} trials so far")
+    if workers == 1:
+        from pipeline.worker import work
+
+        work(study, settings, threads(settings, 1))
+    else:
+        spawn(study, settings, workers)
+    close(study, settings)
+    return study
+
+
+def threads(settings: Params, workers: int) -> int:
+    """CPU threads of each worker: its share of the cores, unless params say."""
+    return settings.train.threads or max(1, len(os.sched_getaffinity(0)) // workers)
+
+
+def spawn(study: "Study", settings: Params, workers: int) -> None:
+    """Worker processes until the study is done; one that dies is replaced, its trial repeated."""
+    from pipeline.worker import remaining
+
+    share = threads(settings, workers)
+    command = [sys.executable, "-m", "pipeline.sweep", "worker", study.study_name]
+    command += ["--threads", str(share)]
+    url = studies.address(settings)
+    children = {index: start(command, index, url) for index in range(workers)}
+    lost = 0
+    try:
+        while children:
+            time.sleep(0.5)
+            for index, child in list(children.items()):
+                ended = child.poll()
+                if ended is None:
+                    continue
+                del children[index]
+                if ended == 2:
+                    raise UserError(f"worker {index} stopped at its own error", where="sweep")
+                if ended != 0:
+                    lost += 1
+                    studies.mend(study)
+                    warn(f"worker {index} died (exit code {ended})")
+                if remaining(study, settings) and lost <= RESTARTS * workers and ended != 0:
+                    children[index] = start(command, index, url)
+    finally:
+        for child in children.values():
+            child.terminate()
+        for child in children.values():
+            child.wait()
+        studies.mend(study)
+
+
+def start(command: list[str], index: int, url: str | None) -> "subprocess.Popen[bytes]":
+    """A worker; the database's URL, which may hold a password, stays out of its command line."""
+    environment = os.environ | ({studies.ENVIRONMENT: url} if url else {})
+    return subprocess.Popen([*command, "--index", str(index)], env=environment)
+
+
+def join(name: str, index: int, given: int | None, url: str | None) -> None:
+    """Work on a study that is there."""
+    from pipeline.worker import work
+
+    study = studies.load(name, studies.open_storage(name, url))
+    settings = studies.settings_of(study)
+    work(study, settings, given or threads(settings, 1), index)
+
+
+def close(study: "Study", settings: Params) -> None:
+    """Tables and pages, and the tracker's rows, of what the study has so far."""
+    from pipeline.sweep_report import write_report
+    from pipeline.sweep_rows import send
+
+    if not any(trial.state.is_finished() for trial in study.trials):
+        return
+    folder = write_report(study, settings)
+    if study.user_attrs["kind"] == "presets":
+        from pipeline.ablation import write_tables
+
+        write_tables(study, folder)
+    send(study, settings)
+    say(f"wrote {folder.relative_to(files.ARTIFACTS.parent)}; its index.html shows the study")
+
+
+# The command
+
+
+def named(name: str | None, url: str | None) -> "Study":
+    """A study by name, or the latest of the journals here."""
+    if name is None and url is None:
+        local = studies.local_names()
+        if not local:
+            raise UserError("no study yet", where="sweep", remedy="`sweep run` makes one")
+        name = local[-1]
+    if name is None:
+        raise UserError("name the study", where="sweep", remedy="a database holds many")
+    return studies.load(name, studies.open_storage(name, url))
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    arguments.act(arguments)
+
+
+def act_run(arguments: argparse.Namespace) -> None:
+    search(params.load(arguments.params, arguments.set), arguments.workers)
+
+
+def act_worker(arguments: argparse.Namespace) -> None:
+    url = arguments.storage or studies.address(params.load())
+    join(arguments.study, arguments.index, arguments.threads, url)
+
+
+def act_status(arguments: argparse.Namespace) -> None:
+    from pipeline.sweep_status import watch
+
+    watch(named(arguments.study, address(arguments)), follow=arguments.follow)
+
+
+def act_promote(arguments: argparse.Namespace) -> None:
+    from pipeline.promotion import promote
+
+    study = named(arguments.study, address(arguments))
+    print(promote(study, arguments.trial, full=arguments.full, path=arguments.params))
+
+
+def act_report(arguments: argparse.Namespace) -> None:
+    study = named(arguments.study, address(arguments))
+    close(study, studies.settings_of(study))
+
+
+def act_presets(arguments: argparse.Namespace) -> None:
+    from pipeline.ablation import run
+
+    settings = params.load(arguments.params, arguments.set)
+    run(settings, arguments.family, arguments.budget, arguments.seeds, arguments.workers)
+
+
+def address(arguments: argparse.Namespace) -> str | None:
+    return arguments.storage or studies.address(params.load())
+
+
+def parser() -> argparse.ArgumentParser:
+    whole = argparse.ArgumentParser(
+        prog="python -m pipeline.sweep",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="search what params.yaml: sweep names")
+    family = commands.add_parser("presets", help="run a family of presets under an equal budget")
+    family.add_argument("family", help="how the presets' names begin: fashion_mnist/second")
+    family.add_argument("--budget", type=duration, default=180.0, help="of a training: 90s, 3m")
+    family.add_argument("--seeds", type=int, default=3, help="trainings of each preset")
+    for sub, act in ((run, act_run), (family, act_presets)):
+        sub.add_argument("--workers", type=int, default=1, help="processes")
+        sub.add_argument("--params", type=Path, default=params.PARAMS)
+        sub.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE")
+        sub.set_defaults(act=act)
+    join = commands.add_parser("worker", help="join a study from this process")
+    join.add_argument("study")
+    join.add_argument("--index", type=int, default=0, help="makes proposals of workers differ")
+    join.add_argument("--threads", type=int, default=None, help="default: all cores")
+    join.add_argument("--storage", default=None, metavar="URL")
+    join.set_defaults(act=act_worker)
+    status = commands.add_parser("status", help="the table of trials")
+    status.add_argument("--follow", action="store_true", help="until no trial is running")
+    promote = commands.add_parser("promote", help="write a trial into params.yaml")
+    which = promote.add_mutually_exclusive_group()
+    which.add_argument("--trial", type=int, default=None)
+    which.add_argument("--best", action="store_true", help="the default")
+    promote.add_argument("--full", action="store_true", help="keep the full training's length")
+    promote.add_argument("--params", type=Path, default=params.PARAMS)
+    report = commands.add_parser("report", help="pages and tables of a study")
+    for sub, act in ((status, act_status), (promote, act_promote), (report, act_report)):
+        sub.add_argument("study", nargs="?", help="default: the latest one here")
+        sub.add_argument("--storage", default=None, metavar="URL")
+        sub.set_defaults(act=act)
+    return whole
+
+
+def duration(text: str) -> float:
+    """Seconds of 90, 90s, 3m, 1h."""
+    scale = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:], 1.0)
+    return float(text.rstrip("smh")) * scale
+
+
+if __name__ == "__main__":
+    command(main)
