@@ -4,9 +4,8 @@ dvc.yaml lists them as dependencies of the stage (a test holds the two equal), a
 is part of a training's key. Read from the source with `ast`, imports inside functions included.
 
 Left out are the doors, which carry values in and out and make no result (the params file's schema
-and reader, whose values DVC tracks; console, watch, tracker and its rows, log), and packages'
-`__init__`,
-which hold docstrings alone.
+and reader, whose values DVC tracks; torchrun's environment, console, watch, tracker and its rows,
+log), and packages' `__init__`, which hold docstrings alone.
 `python -m pipeline.closure train.py` prints the list.
 """
 
@@ -26,6 +25,7 @@ DOORS = frozenset(
         "pipeline/files.py",
         "pipeline/params.py",
         "pipeline/projection.py",
+        "pipeline/ranks.py",
         "pipeline/row.py",
         "pipeline/runlog.py",
         "pipeline/store.py",

@@ -1,7 +1,8 @@
 """The terminal: one-line errors with exit code 2, progress, tables.
 
 A bar is drawn on a terminal; elsewhere (a log file, `dvc repro` in a pipe) progress is a plain
-line now and then. `command` wraps the main function of every command.
+line now and then. `command` wraps the main function of every command. Of several processes of
+torchrun the first speaks for all; what befell another one alone it says itself, with its rank.
 """
 
 import errno
@@ -16,9 +17,11 @@ from types import FrameType
 from typing import NoReturn, TypeVar
 
 from pipeline import ROOT
-from vae.errors import UserError
+from pipeline.ranks import leave_word, place
+from vae.errors import RankError, UserError
 
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_FOR_THE_FIRST = 20.0
 
 Item = TypeVar("Item")
 
@@ -43,7 +46,7 @@ def command(main: Callable[[], None]) -> NoReturn:
         main()
         sys.stdout.flush()
     except UserError as error:
-        say(f"error: {error}")
+        _tell(error)
         sys.exit(2)
     except BrokenPipeError:  # `| head` has seen enough; nothing may be flushed into it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -57,6 +60,17 @@ def command(main: Callable[[], None]) -> NoReturn:
         say("interrupted")
         sys.exit(130)
     sys.exit(0)
+
+
+def _tell(error: UserError) -> None:
+    where = place()
+    leave_word(f"error: {error}")
+    if isinstance(error, RankError) and where.size > 1:
+        say(f"rank {where.rank}: error: {error}")
+    elif where.rank == 0:
+        say(f"error: {error}")
+    else:  # the first has the same error; were this one to end before, torchrun would silence it
+        time.sleep(SECONDS_FOR_THE_FIRST)
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
@@ -90,7 +104,7 @@ def undisturbed() -> Iterator[None]:
 
 def _check_environment() -> None:
     own = ROOT / ".venv"
-    if own.exists() and Path(sys.prefix).resolve() != own.resolve():
+    if place().rank == 0 and own.exists() and Path(sys.prefix).resolve() != own.resolve():
         warn(f"running under {sys.prefix}, not under the project's .venv")
 
 

@@ -84,9 +84,12 @@ class Kept:
     @property
     def machine_words(self) -> str:
         resolved = self.machine["machine"]
+        processes = resolved.get("processes", 1)
         if resolved["device"] != "cpu":
-            return f"{resolved['device']} in {resolved['precision']}"
-        cores = "1 CPU core" if resolved["threads"] == 1 else f"{resolved['threads']} CPU cores"
+            times = f"{processes} x " if processes > 1 else ""
+            return f"{times}{resolved['device']} in {resolved['precision']}"
+        count = resolved["threads"] * processes
+        cores = "1 CPU core" if count == 1 else f"{count} CPU cores"
         return f"{cores} in {resolved['precision']}"
 
     def about_data(self, what: str) -> str:

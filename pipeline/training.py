@@ -1,13 +1,14 @@
 """The train stage: lock, resume, fit, keep, show, ship.
 
 A training is named by its key (pipeline/identity.py). Its state lies in `artifacts/resume/<key>`,
-which DVC neither knows nor deletes; one process at a time holds that folder's lock (`flock`,
-which the kernel drops when the process dies). Killed at any moment it goes on from the last whole
-epoch. Nothing reaches the tracker before its file is safe.
+which DVC neither knows nor deletes, and which one training at a time may use. Killed at any
+moment it goes on from the last whole epoch. Nothing reaches the tracker before its file is safe.
+
+Started by torchrun, its processes share every batch (src/vae/training/parallel.py). The first one
+leads: it alone writes, shows and tracks. The others follow, and leave before it ships.
 """
 
-import fcntl
-import os
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,17 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, pictures, projection, runlog, tracking
+from pipeline import files, pictures, projection, ranks, runlog, tracking
 from pipeline.assembly import build_plan, build_state, options
-from pipeline.console import Terminated, bar, say, warn
+from pipeline.console import Terminated, bar, say
 from pipeline.identity import SECTIONS, describe
 from pipeline.params import render
+from pipeline.resume import only_one, prune_runs, restore_newest
 from pipeline.row import Row
 from pipeline.schema import Params
 from pipeline.watch import Watch
 from vae import machine as machines
 from vae.data.batches import Images
-from vae.errors import UserError
+from vae.errors import RankError, UserError
 from vae.evaluation.constant import best_constant, constant_distortion
 from vae.figures.chart_png import write_png
 from vae.figures.charts import training_curves
@@ -38,99 +40,121 @@ from vae.storage import (
 )
 from vae.training import checkpoints
 from vae.training.loop import EpochReport, Plan, State, fit
+from vae.training.parallel import World, joined, share_statistics
 from vae.training.validation import calibrate
+
+OUT_OF_MEMORY = "out of memory"
+LESS_MEMORY = "lower train.batch_size, model.network.widths, or set train.data_on: disk"
 
 
 @dataclass
-class Session:
-    """A training at work: what it is, its objects, and its folder."""
+class Work:
+    """A training as each of its processes has it: what it is, and its objects."""
 
+    params: Params
     run: dict[str, Any]
-    plan: Plan
+    machine: machines.Machine
+    world: World
     state: State
+    plan: Plan
+
+    @property
+    def folder(self) -> Path:
+        """Where its state is kept."""
+        return files.RESUME / str(self.run["key"])
+
+    def images(self) -> tuple[Images, Images]:
+        """Those to train on and those to validate on."""
+        place, device = self.params.train.data_on, self.machine.device
+        train = Images.open(files.DATA / "train.npy", device, place)
+        return train, Images.open(files.DATA / "valid.npy", device, place)
+
+
+@dataclass
+class Session(Work):
+    """A training at work, as the first process has it."""
+
     train: Images
     valid: Images
-    machine: machines.Machine
-    folder: Path
-    params: Params
     tracker: tracking.Tracker
     constant: float | None
 
 
 def train(params: Params) -> None:
     """Train (or go on, or only ship what is finished) and write the stage's outputs."""
-    run = describe(params)
-    folder = files.RESUME / run["key"]
-    machine = resolve_machine(params)
+    run, place = describe(params), ranks.place()
+    machine, world = resolve_machine(params, place), World(place.rank, place.size)
     # Before the folder is made: a model that is refused leaves nothing behind.
     state = build_state(params.model, params.train, tuple(run["image"]), run["levels"], machine)
     dynamic = files.read_spec()["binarize"] == "dynamic"
     latent = state.model.latent
     plan = build_plan(params.objective, params.train, latent, machine, binarize=dynamic)
+    share_statistics(state.model, world, machine.device)
+    part = lead if world.rank == 0 else follow
+    with joined(world, machine.device), ended_by_torchrun(world):
+        part(Work(params, run, machine, world, state, plan))
+
+
+def lead(work: Work) -> None:
+    """The first process: train, and keep, show and ship what comes out."""
+    key = work.run["key"]
     with ExitStack() as stack:
-        stack.enter_context(only_one(folder))
-        runlog.start(files.log_of(run["key"]), "train", machine.as_dict())
-        session = open_session(params, run, folder, machine, state, plan)
+        stack.enter_context(only_one(work.folder, work.world))
+        runlog.start(files.log_of(key), "train", work.machine.as_dict())
+        session = open_session(work)
         stack.enter_context(closing(session))
         go_on(session)
         run_epochs(session)
         ship(session)
-    prune_runs(params.checkpoints.keep_runs, keep=run["key"])
+    prune_runs(work.params.checkpoints.keep_runs, keep=key)
+
+
+def follow(work: Work) -> None:
+    """Another process: take part in every step, and leave no trace."""
+    try:
+        restore_newest(work.folder, work.state, work.machine, work.world)
+        for _ in fit(work.state, work.plan, *work.images(), work.machine, work.world):
+            pass
+    except Exception as error:
+        if machines.out_of_memory(error):
+            raise RankError(OUT_OF_MEMORY, where="train", remedy=LESS_MEMORY) from error
+        raise
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; wait while another process trains this very model."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
-            warn(
-                f"process {owner} trains this model already (left over from a killed run?); "
-                f"waiting for it; `kill {owner}` lets this one go on from its last epoch"
-            )
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-
-
-def resolve_machine(params: Params) -> machines.Machine:
-    settings = params.train
+def ended_by_torchrun(world: World) -> Iterator[None]:
+    """Say why several processes end at once."""
     try:
-        return machines.resolve(settings.device, settings.precision, settings.threads)
+        yield
+    except Terminated:
+        if world.size > 1:
+            say(
+                f"rank {world.rank}: error: train: ended by SIGTERM, as torchrun does to all when "
+                "one is gone -> run the same command again: it goes on after the last epoch"
+            )
+        raise
+
+
+def resolve_machine(params: Params, place: ranks.Place) -> machines.Machine:
+    settings = params.train
+    wanted = (settings.device, settings.precision, settings.threads)
+    try:
+        machine = machines.resolve(*wanted, number=place.local_rank, of=place.local_size)
     except ValueError as error:
         raise UserError(str(error), where="train.device") from None
+    return dataclasses.replace(machine, processes=place.size)
 
 
-def open_session(
-    params: Params,
-    run: dict[str, Any],
-    folder: Path,
-    machine: machines.Machine,
-    state: State,
-    plan: Plan,
-) -> Session:
+def open_session(work: Work) -> Session:
     """Data and tracker around a state and its plan, before any step."""
-    place, device = params.train.data_on, machine.device
-    train_images = Images.open(files.DATA / "train.npy", device, place)
-    valid_images = Images.open(files.DATA / "valid.npy", device, place)
-    write_json(folder / "run.json", run)
+    params, (train_images, valid_images) = work.params, work.images()
+    write_json(work.folder / "run.json", work.run)
     return Session(
-        run=run,
-        plan=plan,
-        state=state,
+        **vars(work),
         train=train_images,
         valid=valid_images,
-        machine=machine,
-        folder=folder,
-        params=params,
         tracker=tracking.connect(params.tracking.uri, params.tracking.enabled),
-        constant=cost_of_constant(params, train_images, plan),
+        constant=cost_of_constant(params, train_images, work.plan),
     )
 
 
@@ -149,11 +173,7 @@ def closing(session: Session) -> Iterator[None]:
     except Exception as error:
         mark(session, "FAILED")
         if machines.out_of_memory(error):
-            raise UserError(
-                "out of memory",
-                where="train",
-                remedy="lower train.batch_size, model.network.widths, or set train.data_on: disk",
-            ) from error
+            raise UserError(OUT_OF_MEMORY, where="train", remedy=LESS_MEMORY) from error
         raise
     except (KeyboardInterrupt, Terminated):
         mark(session, "KILLED")
@@ -168,22 +188,9 @@ def mark(session: Session, status: str) -> None:
 
 
 def go_on(session: Session) -> None:
-    """Restore the newest whole checkpoint, if there is one, on the machine it was made for."""
-    checkpoints.sweep(session.folder)
-    file = checkpoints.newest(session.folder, warn)
-    if file is None:
+    """Restore the state where the training stood, if it stood anywhere."""
+    if not restore_newest(session.folder, session.state, session.machine, session.world):
         return
-    about = checkpoints.restore(file, session.state)
-    now = session.machine.as_dict()
-    if about["machine"] != now:
-        began = about["machine"]
-        changed = ", ".join(f"{k} {began[k]}, now {now[k]}" for k in now if began[k] != now[k])
-        raise UserError(
-            f"this training began with {changed}; it would not end with the same weights",
-            where="train",
-            remedy="set train.device, train.precision and train.threads as they were, or delete "
-            f"artifacts/resume/{session.run['key']} to start again",
-        )
     session.tracker.sync(row_of(session, "RUNNING"))
     if session.state.epoch < session.plan.epochs:
         say(f"going on after epoch {session.state.epoch} of {session.plan.epochs}")
@@ -197,9 +204,9 @@ def run_epochs(session: Session) -> None:
         return
     watch = Watch(session.run, session.constant)
     with bar(total, "train", initial=done) as advance:
-        for report in fit(
-            session.state, session.plan, session.train, session.valid, session.machine
-        ):
+        splits = session.train, session.valid
+        reports = fit(session.state, session.plan, *splits, session.machine, session.world)
+        for report in reports:
             if isinstance(report, EpochReport):
                 keep(session, report)
                 say(line(session, report))
@@ -325,10 +332,3 @@ def summary(session: Session) -> dict[str, Any]:
         "best_epoch": state.best,
         "best": {name: value for name, value in row.items() if name.startswith("valid_")},
     }
-
-
-def prune_runs(count: int, keep: str) -> None:
-    """Delete the resume states of all but the `count` latest trainings."""
-    runs = sorted(files.RESUME.iterdir(), key=lambda folder: folder.stat().st_mtime)
-    for folder in [run for run in runs if run.name != keep][: max(0, len(runs) - count)]:
-        shutil.rmtree(folder)

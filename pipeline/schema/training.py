@@ -191,7 +191,7 @@ class Train(Section):
     precision: Literal["auto", "fp32", "bf16"]
     """of convolutions and products; auto takes bf16 where the hardware has it"""
     threads: Count | None
-    """CPU threads; null = all cores; other counts round differently"""
+    """CPU threads a process; null = all cores, shared out; other counts round differently"""
     init_from: str | None
     """weights file of another run to start from; null = random"""
     sheet_every: Count

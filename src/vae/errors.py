@@ -16,3 +16,7 @@ class UserError(Exception):
         place = f"{self.where}: " if self.where else ""
         cure = f" -> {self.remedy}" if self.remedy else ""
         return " ".join(f"{place}{self.what}{cure}".split())
+
+
+class RankError(UserError):
+    """What one process of several met alone: each says it for itself, not the first for all."""

@@ -1,7 +1,8 @@
 """What the numbers are computed on: device, number format, threads, determinism.
 
 `auto` is resolved here, once, to plain values that are kept with a training: the same values
-give the same weights bit for bit on a CPU; other threads or another precision round otherwise.
+give the same weights bit for bit on a CPU; other threads, another number of processes or another
+precision round otherwise.
 """
 
 import os
@@ -16,11 +17,15 @@ PrecisionName = Literal["auto", "fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Machine:
-    """A resolved choice: `device` cpu | cuda, `precision` fp32 | bf16, `threads` of the CPU."""
+    """A resolved choice: `device` cpu | cuda, `precision` fp32 | bf16, `threads` of the CPU.
+
+    `threads` are those of each of the `processes` that share the work.
+    """
 
     device: str
     precision: str
     threads: int
+    processes: int = 1
 
     def autocast(self) -> torch.autocast:
         """Context in which convolutions and products run in the chosen precision."""
@@ -30,23 +35,37 @@ class Machine:
         return asdict(self)
 
 
-def resolve(device: DeviceName, precision: PrecisionName, threads: int | None) -> Machine:
+def resolve(
+    device: DeviceName,
+    precision: PrecisionName,
+    threads: int | None,
+    *,
+    number: int = 0,
+    of: int = 1,
+) -> Machine:
     """Choose what is `auto` or None by what this machine has, and set torch up for it.
 
     `cuda` without a CUDA device raises ValueError. Threads: None means every core that this
-    process may use.
+    process may use. Process `number` `of` several on this machine takes the CUDA device of that
+    number (ValueError if there is none), or its share of the cores, at least one.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is cuda, but torch finds no CUDA device; set it to auto or cpu")
+    if device == "cuda" and of > 1:
+        if of > torch.cuda.device_count():
+            raise ValueError(
+                f"{of} processes, but {torch.cuda.device_count()} CUDA devices; start one a device"
+            )
+        torch.cuda.set_device(number)
     if precision == "auto":
         precision = "bf16" if has_bf16(device) else "fp32"
-    count = threads or len(os.sched_getaffinity(0))
+    count = threads or max(1, len(os.sched_getaffinity(0)) // of)
     torch.set_num_threads(count)
     # Not use_deterministic_algorithms: it does the same and imports the compiler, three seconds.
     torch.set_deterministic_debug_mode("error" if device == "cpu" else "default")
-    return Machine(device, precision, count)
+    return Machine(device, precision, count, of)
 
 
 def has_bf16(device: str) -> bool:

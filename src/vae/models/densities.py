@@ -58,6 +58,7 @@ class Scale(nn.Module):
     ) -> None:
         super().__init__()
         self.value, self.least, self.power = value, least, power
+        self.average: Callable[[Tensor], Tensor] = torch.mean  # over a batch, however it is shared
         logarithm = torch.tensor(math.log(start if isinstance(value, str) else value))
         if value == "learned":
             self.log_value = nn.Parameter(logarithm)
@@ -69,7 +70,7 @@ class Scale(nn.Module):
         if self.value == "optimal" and self.training:
             # Detached: at the optimum the derivative by the scale is 0, and the gradient is the
             # same.
-            mean = spread.detach().mean().clamp_min(self.least**self.power)
+            mean = self.average(spread.detach()).clamp_min(self.least**self.power)
             return torch.log(mean) / self.power
         return self.log_now()
 

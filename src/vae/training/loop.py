@@ -10,6 +10,8 @@ plan, determines everything that follows: randomness is a function of (seed, str
 schedules are functions of progress, so a resumed training is the uninterrupted one, bit for bit
 on a CPU with the same threads and precision.
 
+A batch may be shared by several processes (parallel.py); every number is of the whole batch.
+
 The best epoch is that of the lowest validation objective at the *final* beta: at the current
 beta the first epochs of a warm-up would win.
 """
@@ -31,6 +33,7 @@ from vae.models.vae import VAE, Terms
 from vae.objectives import Means, Objective, batch_means
 from vae.seeds import normal
 from vae.training.optimiser import Average, clip, update
+from vae.training.parallel import ALONE, World, check_sizes
 from vae.training.schedules import Progress, Schedule
 from vae.training.validation import ACTIVE, calibrate, validate
 
@@ -102,27 +105,38 @@ class Diverged(UserError):
 
 
 def fit(
-    state: State, plan: Plan, train: Images, valid: Images, machine: Machine
+    state: State,
+    plan: Plan,
+    train: Images,
+    valid: Images,
+    machine: Machine,
+    world: World = ALONE,
 ) -> Iterator[StepReport | EpochReport]:
-    """Train from where the state stands to the plan's last epoch.
+    """Train from where the state stands to the plan's last epoch, with the world's other ranks.
 
     Raises Diverged when the loss becomes NaN or infinite; the state is then not to be kept.
+    UserError if there are more ranks than images to share, RankError if one of them is gone.
     """
+    check_sizes(world, batch=plan.batch_size, training=len(train), validation=len(valid))
     while state.epoch < plan.epochs:
         start = time.perf_counter()
-        sums = yield from _train_epoch(state, plan, train, machine)
+        sums = yield from _train_epoch(state, plan, train, machine, world)
         speed = train.steps(plan.batch_size) * plan.batch_size / (time.perf_counter() - start)
         state.epoch += 1
-        row = sums | _validation(state, plan, train, valid, machine)
+        row = sums | _validation(state, plan, train, valid, machine, world)
         state.history.append(row)
         yield EpochReport(row, speed)
 
 
 @dataclass(frozen=True)
 class _Update:
-    """What one step saw: the gradient's norm is that before clipping, `skipped` is 0 or 1."""
+    """What one step saw: the gradient's norm is that before clipping, `skipped` is 0 or 1.
+
+    `x` and `terms` are of this rank's `share` of the batch, the rest is of the whole batch.
+    """
 
     x: Tensor
+    share: float
     terms: Terms
     means: Means
     loss: Tensor
@@ -133,37 +147,43 @@ class _Update:
 
 
 def _train_epoch(
-    state: State, plan: Plan, train: Images, machine: Machine
+    state: State, plan: Plan, train: Images, machine: Machine, world: World
 ) -> Generator[StepReport, None, Row]:
     steps = train.steps(plan.batch_size)
-    meter = _Meter(state, plan, STEPS_A_CHECK[machine.device])
+    meter = _Meter(state, plan, STEPS_A_CHECK[machine.device], world)
     state.model.train()
     for index, batch in enumerate(train.shuffled(plan.batch_size, plan.seed, state.epoch)):
-        meter.add(_step(state, plan, batch, state.epoch + index / steps, machine))
+        meter.add(_step(state, plan, batch, state.epoch + index / steps, machine, world))
         yield StepReport(state.epoch + 1, index + 1, steps)
     return meter.row()
 
 
-def _step(state: State, plan: Plan, batch: Tensor, moment: float, machine: Machine) -> _Update:
+def _step(
+    state: State, plan: Plan, batch: Tensor, moment: float, machine: Machine, world: World
+) -> _Update:
     """One update, at time `moment` (epochs)."""
     progress = _progress(state, plan, moment)
     beta = plan.beta_schedule(progress)
     lr = _set_learning_rate(state, plan, progress)
-    x = as_real(plan.augmentation(batch, plan.seed, state.step))
-    shape = (len(x), *state.model.latent)
-    noise = normal(shape, plan.seed, "noise", state.step, device=machine.device)
+    rows, shape = world.rows(len(batch)), (len(batch), *state.model.latent)
+    x = as_real(plan.augmentation(batch, plan.seed, state.step)[rows])
+    noise = normal(shape, plan.seed, "noise", state.step, device=machine.device)[rows]
+    share = len(x) / len(batch)
     with machine.autocast():
         terms = state.model.terms(x, noise)
         mean = state.model.likelihood.mean(terms.decoded)
-        means = batch_means(terms, plan.objective.differences(x, mean))
+        own = batch_means(terms, plan.objective.differences(x, mean))
+        means = world.means(own, share)
         loss = plan.objective(means, beta, moment)
     state.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    norm = clip(list(state.model.parameters()), plan.clip_norm)
+    parameters = list(state.model.parameters())
+    world.sum_gradients(parameters)
+    norm = clip(parameters, plan.clip_norm)
     skipped = update(state.optimiser, norm, plan.skip_norm)
     state.step += 1
     state.average.update(state.step)
-    return _Update(x, terms, means, loss, norm, skipped, beta, lr)
+    return _Update(x, share, terms, means, loss, norm, skipped, beta, lr)
 
 
 def _progress(state: State, plan: Plan, moment: float) -> Progress:
@@ -179,7 +199,11 @@ def _set_learning_rate(state: State, plan: Plan, progress: Progress) -> float:
 
 
 class _Meter:
-    """Sums over the steps of an epoch, kept on the device, and the watch for NaN."""
+    """Sums over the steps of an epoch, kept on the device, and the watch for NaN.
+
+    A rank adds its share of every number, also of those that all ranks know: the ranks' sums
+    then add up to those of one process.
+    """
 
     NAMES = (
         "objective",
@@ -194,8 +218,9 @@ class _Meter:
         "skipped",
     )
 
-    def __init__(self, state: State, plan: Plan, steps_a_check: int) -> None:
+    def __init__(self, state: State, plan: Plan, steps_a_check: int, world: World) -> None:
         self.state, self.plan, self.steps_a_check = state, plan, steps_a_check
+        self.world = world
         self.total: Tensor | None = None
         self.mu = torch.zeros(2, *state.model.latent, dtype=torch.float64)  # E[mu], E[mu^2]
         self.mu = self.mu.to(next(state.model.parameters()).device)
@@ -221,21 +246,22 @@ class _Meter:
             update.norm > limit,
             update.skipped,
         )
-        now = torch.stack([value.double() for value in values])
+        now = update.share * torch.stack([value.double() for value in values])
         self.total = now if self.total is None else self.total + now
         mu = terms.posterior.mu.double()
-        self.mu += torch.stack([mu.mean(0), mu.square().mean(0)])
+        self.mu += update.share * torch.stack([mu.mean(0), mu.square().mean(0)])
         self.steps += 1
         if self.steps % self.steps_a_check == 0:
-            self._check(now.tolist())
+            self._check(now)
 
-    def _check(self, now: list[float]) -> None:
-        """Raise Diverged unless all sums so far are finite; `now` are the latest step's."""
+    def _check(self, now: Tensor) -> Tensor:
+        """All sums so far; raise Diverged unless they are finite. `now` are the latest step's."""
         assert self.total is not None
         assert self.last is not None
-        if bool(torch.isfinite(self.total).all()):
-            return
-        last = dict(zip(self.NAMES, now, strict=True))
+        total = self.world.sum(self.total)
+        if bool(torch.isfinite(total).all()):
+            return total
+        last = dict(zip(self.NAMES, self.world.sum(now).tolist(), strict=True))
         raise Diverged(
             f"the loss is no finite number at step {self.state.step} (epoch "
             f"{self.state.epoch + 1}): distortion {last['distortion']:.4g}, rate "
@@ -250,8 +276,8 @@ class _Meter:
         of skipped updates, the number."""
         assert self.total is not None
         assert self.last is not None
-        self._check((self.total / self.steps).tolist())
-        mean: Row = dict(zip(self.NAMES, (self.total / self.steps).tolist(), strict=True))
+        total = self._check(self.total / self.steps)
+        mean: Row = dict(zip(self.NAMES, (total / self.steps).tolist(), strict=True))
         bits = bits_per_dim(mean.pop("mass") + mean["rate"], self.state.model.dimensions)
         skipped = round(mean["skipped"] * self.steps)
         mean["grad_norm"] *= self.steps / max(1, self.steps - skipped)
@@ -261,15 +287,18 @@ class _Meter:
         row: Row = {"epoch": self.state.epoch + 1, "step": self.state.step}
         row |= {"beta": self.last.beta, "lr": self.last.lr}
         row |= {f"train_{name}": value for name, value in mean.items()}
-        first, second = self.mu / self.steps
+        first, second = self.world.sum(self.mu) / self.steps
         row["train_active_units"] = int((second - first.square() > ACTIVE).sum())
         return row | {"train_bits_per_dim": bits if self.has_mass else None}
 
 
-def _validation(state: State, plan: Plan, train: Images, valid: Images, machine: Machine) -> Row:
+def _validation(
+    state: State, plan: Plan, train: Images, valid: Images, machine: Machine, world: World
+) -> Row:
     """The running mean of the weights, calibrated, on the validation split."""
     model, time = state.average.model, float(state.epoch)
     options: dict[str, Any] = {"seed": plan.seed, "batch_size": max(256, plan.batch_size)}
+    options["world"] = world
     calibrate(model, train, machine, limit=CALIBRATION_IMAGES, **options)
     beta = plan.beta_schedule(_progress(state, plan, time))
     moments = {"objective": (beta, time), "final_objective": (plan.beta, math.inf)}

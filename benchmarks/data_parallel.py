@@ -1,0 +1,160 @@
+"""What sharing a training among processes costs on a CPU: `python -m benchmarks.data_parallel`.
+
+One process with two threads and two processes with one thread each (torchrun) train the same
+model with the same global batch on the same two cores, in windows that alternate, so that a
+machine that slows down slows both. A window is a start of its own: some steps unmeasured, then
+images a second over `--seconds`. Each pair of neighbouring windows gives one
+
+    efficiency = images/s of two processes / images/s of one process        (equal cores)
+
+and reported are the median, the smallest and the largest over the pairs. Above 1 threads cost
+more than processes: the small convolutions of these models use two threads badly, while two
+processes meet only in a few sums a step (src/vae/training/parallel.py).
+
+Images are random bytes of the data set's shape, which cost what real ones cost. What is *not*
+measured: validation, checkpoints, more than one machine, GPUs. Not to be run on a busy machine:
+two threads of a process meet at every layer and wait for whoever was interrupted; the load that
+was found is written beside the numbers.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import ROOT, files
+from pipeline.console import command, say
+from pipeline.preset import preset
+from pipeline.ranks import place
+from vae.errors import UserError
+from vae.seeds import numpy_generator
+from vae.storage import write_json
+
+SHAPES = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+CORES = 2
+WARM_UP = 5  # steps
+BETWEEN_LOOKS = 4  # steps; a look at the clock is one more meeting
+MODULE = "benchmarks.data_parallel"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--preset", default="fashion_mnist", help="one with group normalisation")
+    parser.add_argument("--pairs", type=int, default=7, help="windows of each kind")
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of a window")
+    parser.add_argument("--out", type=Path, default=files.RESULTS / "data_parallel.json")
+    parser.add_argument("--window", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.window:
+        window(arguments.preset, arguments.seconds)
+    else:
+        write_json(arguments.out, compare(arguments.preset, arguments.pairs, arguments.seconds))
+        say(f"written: {arguments.out}")
+
+
+def compare(name: str, pairs: int, seconds: float) -> dict[str, Any]:
+    """Alternating windows, first the one kind and then the other, and what they amount to."""
+    if len(os.sched_getaffinity(0)) < CORES:
+        raise UserError(f"this process may use fewer than {CORES} cores", where="benchmark")
+    load = os.getloadavg()[0]
+    one: list[float] = []
+    two: list[float] = []
+    for number in range(1, pairs + 1):
+        # Who goes first alternates too: a drift within pairs then favours nobody.
+        for processes in (1, 2) if number % 2 else (2, 1):
+            (one if processes == 1 else two).append(measured(name, processes, seconds))
+        say(f"pair {number} of {pairs}: {one[-1]:,.0f} and {two[-1]:,.0f} images/s")
+    return {
+        "preset": name,
+        "seconds": seconds,
+        "pairs": pairs,
+        "one_process_two_threads": spread(one),
+        "two_processes_one_thread": spread(two),
+        "efficiency": spread([b / a for a, b in zip(one, two, strict=True)]),
+        "machine": machine() | {"load_before": round(load, 2)},
+    }
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, smallest and largest."""
+    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+def machine() -> dict[str, Any]:
+    """What these numbers depend on."""
+    import torch
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = {line.partition(": ")[2] for line in lines if line.startswith("model name")}
+    return {
+        "processor": ", ".join(sorted(names)),
+        "cores": len(os.sched_getaffinity(0)),
+        "cores_used": CORES,
+        "platform": platform.platform(),
+        "torch": torch.__version__,
+        "precision": "fp32",
+    }
+
+
+def measured(name: str, processes: int, seconds: float) -> float:
+    """Images a second of one window, in processes of their own."""
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    options = ["-m", MODULE, "--window", "--preset", name, "--seconds", str(seconds)]
+    cores = sorted(os.sched_getaffinity(0))[:CORES]
+    done = subprocess.run(
+        [sys.executable, *(launcher if processes > 1 else []), *options],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": str(CORES // processes)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+    )
+    if done.returncode:
+        raise UserError("a window failed; it said why above", where=f"{processes} processes")
+    return float(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def window(name: str, seconds: float) -> None:
+    """Train for some seconds; the first process prints images a second."""
+    from pipeline.assembly import build_plan, build_state
+    from vae import machine as machines
+    from vae.data.batches import Images
+    from vae.training.loop import StepReport, fit
+    from vae.training.parallel import World, joined, share_statistics
+
+    params, here = preset(name), place()
+    world = World(here.rank, here.size)
+    shape = SHAPES.get(params.data.name, (3, *2 * (getattr(params.data, "size", 64),)))
+    machine = machines.resolve("cpu", "fp32", CORES // here.size)
+    state = build_state(params.model, params.train, shape, 256, machine)
+    plan = build_plan(params.objective, params.train, state.model.latent, machine)
+    share_statistics(state.model, world, "cpu")
+    count = 64 * plan.batch_size
+    pixels = numpy_generator(0, "benchmark").integers(0, 256, (count, *shape), dtype=np.uint8)
+    images = Images(pixels, "cpu", "device")
+    with joined(world, "cpu"):
+        steps, took, last = 0, 0.0, 0.0
+        for report in fit(state, plan, images, Images(pixels[:256], "cpu"), machine, world):
+            now = time.perf_counter()
+            if isinstance(report, StepReport):  # between a step and an epoch's end: validation
+                steps += 1
+                took += now - last if steps > WARM_UP else 0.0
+                if steps > WARM_UP and steps % BETWEEN_LOOKS == 0 and world.tell(took > seconds):
+                    break
+            last = now
+    if world.rank == 0:
+        print((steps - WARM_UP) * plan.batch_size / took, flush=True)
+
+
+if __name__ == "__main__":
+    command(main)

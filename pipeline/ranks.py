@@ -1,0 +1,39 @@
+"""Which process this is, of how many: as torchrun tells its children; otherwise the only one.
+
+torchrun (`torchrun --nproc-per-node 2 train.py`) starts the same command several times and ends
+all of them when one fails; it then prints a summary of some twenty lines, in which an error's own
+line stands if it is left in the file that torchrun names.
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Place:
+    """Process `rank` of `size`; on this machine number `local_rank` of `local_size`."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+
+def place() -> Place:
+    """What torchrun's environment says; a RANK that something else has set means nothing."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return Place()
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    return Place(*(int(os.environ[name]) for name in names))
+
+
+def leave_word(line: str) -> None:
+    """Leave an error's line for torchrun's summary."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if place().size == 1 or not path:
+        return
+    about = {"py_callstack": line, "timestamp": str(int(time.time()))}
+    with open(path, "w") as file:
+        json.dump({"message": {"message": line, "extraInfo": about}}, file)
