@@ -6,6 +6,7 @@
     python -m pipeline.sweep status [STUDY]     the table of trials
     python -m pipeline.sweep promote [STUDY]    write a trial into params.yaml
     python -m pipeline.sweep report [STUDY]     pages and tables of a study
+    python -m pipeline.sweep keep NAME [STUDY]  its evidence, to where Git keeps it
 
 The default metric is the validation distance of samples from a quickly fitted mixture: objectives
 of different betas do not compare, and bits/dim favours beta 1 by construction.
@@ -189,6 +190,14 @@ def act_report(arguments: argparse.Namespace) -> None:
     close(study, studies.settings_of(study))
 
 
+def act_keep(arguments: argparse.Namespace) -> None:
+    from pipeline.study_findings import keep
+
+    study = named(arguments.study, address(arguments))
+    folder = keep(study, arguments.name)
+    say(f"kept in reports/results/{folder.name}; `python -m pipeline.report` shows it")
+
+
 def act_presets(arguments: argparse.Namespace) -> None:
     from pipeline.ablation import run
 
@@ -232,7 +241,10 @@ def parser() -> argparse.ArgumentParser:
     promote.add_argument("--full", action="store_true", help="keep the full training's length")
     promote.add_argument("--params", type=Path, default=params.PARAMS)
     report = commands.add_parser("report", help="pages and tables of a study")
-    for sub, act in ((status, act_status), (promote, act_promote), (report, act_report)):
+    keep = commands.add_parser("keep", help="a study's evidence, to where Git keeps it")
+    keep.add_argument("name", help="of the folder below reports/results")
+    late = ((status, act_status), (promote, act_promote), (report, act_report), (keep, act_keep))
+    for sub, act in late:
         sub.add_argument("study", nargs="?", help="default: the latest one here")
         sub.add_argument("--storage", default=None, metavar="URL")
         sub.set_defaults(act=act)

@@ -1,0 +1,235 @@
+"""Kept studies, and the README's chapters that are made from them.
+
+A kept study is a folder `reports/results/sweep.<name>/` of small files: trials.csv, summary.json,
+pictures, of a family of presets also ablation.csv and verdicts.csv, and a stamp (commit, digest of
+the code that trains and judges a trial, machine, what was asked).
+
+Levels of a searched param are summed up by medians over the complete trials. A sampler chooses
+its trials where it hopes, so levels differ also in the other params: read them with the slices.
+"""
+
+import shutil
+import statistics
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import files, keeping, runlog, studies
+from pipeline.kept import code_as_it_stands
+from vae.errors import UserError
+from vae.storage import read_csv, read_json, write_json
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+PREFIX = "sweep."
+TABLES = ("trials.csv", "summary.json", "ablation.csv", "verdicts.csv")
+SCRIPT = "pipeline/trial.py"
+NUMBERS = {
+    "sample_distance": "samples",
+    "standard_distance": "of N(0, I)",
+    "coverage": "coverage",
+    "reconstruction_distance": "reconstructions",
+    "mse": "MSE",
+    "bits_per_dim": "bits/dim",
+    "rate": "rate, nats",
+}
+MANY = 6  # different values of a param from which levels are thirds
+SHOWN_BEST = 3
+Row = Mapping[str, Any]
+
+
+def keep(study: "Study", name: str) -> Path:
+    """Copy a reported study to where Git keeps it. UserError if it has no report."""
+    report = studies.folder_of(study.study_name) / "report"
+    if not (report / "summary.json").is_file():
+        raise UserError("the study has no report", where=name, remedy="`sweep report` makes one")
+    folder = files.RESULTS / f"{PREFIX}{name.replace('/', '.')}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for table in TABLES:
+        if (report / table).is_file():
+            shutil.copy(report / table, folder)
+    for picture in sorted(report.glob("*.png")):
+        keeping.copy_picture(picture, folder / picture.name)
+    asked = study.user_attrs["params"]
+    threads = [t.user_attrs["threads"] for t in study.trials if "threads" in t.user_attrs]
+    stamp = {
+        "study": study.study_name,
+        "kind": study.user_attrs["kind"],
+        "family": study.user_attrs.get("family"),
+        "commit": runlog.surroundings()["commit"],
+        "code": {"trial": study.user_attrs["code"]},
+        "threads": max(threads, default=None),
+        "sweep": asked["sweep"],
+    }
+    write_json(folder / "stamp.json", stamp)
+    return folder
+
+
+def chapters() -> list[str]:
+    """One chapter a kept study: searches first, then claims."""
+    found = [read(path.parent) for path in sorted(files.RESULTS.glob(f"{PREFIX}*/stamp.json"))]
+    searches = [search(*one) for one in found if one[1]["kind"] == "search"]
+    families = [one for one in found if one[1]["kind"] == "presets"]
+    return searches + ([claims(families)] if families else [])
+
+
+def read(folder: Path) -> tuple[Path, dict[str, Any]]:
+    stamp: dict[str, Any] = read_json(folder / "stamp.json")
+    return folder, stamp
+
+
+def age(stamp: Mapping[str, Any]) -> str:
+    if stamp["code"]["trial"] == code_as_it_stands(SCRIPT):
+        return ""
+    return " Made by code that has changed since."
+
+
+# A search
+
+
+def search(folder: Path, stamp: Mapping[str, Any]) -> str:
+    """What was searched, the best trials, and what each param does."""
+    rows, found = list(read_csv(folder / "trials.csv")), read_json(folder / "summary.json")
+    paths = list(stamp["sweep"]["space"])
+    name, link = folder.name.removeprefix(PREFIX), f"reports/results/{folder.name}"
+    goal = stamp["sweep"]["goals"][0]["metric"]
+    pictures = ("slice", "param_importances", "parallel_coordinate")
+    shown = [f"![{one}]({link}/{one}.png)" for one in pictures if (folder / f"{one}.png").exists()]
+    return "\n".join(
+        [
+            f"### A search: `{name.replace('.', '/')}`",
+            "",
+            f"{took(rows, found, stamp)}{age(stamp)} Trial 0 is the preset itself; distances are "
+            f"of the validation split, {stamp['sweep']['samples']:,} images.",
+            "",
+            *trials_table(rows, paths, goal),
+            "",
+            "Medians of the complete trials by level:",
+            "",
+            *levels_table(rows, paths),
+            "",
+            *shown,
+        ]
+    )
+
+
+def took(rows: Sequence[Row], found: Mapping[str, Any], stamp: Mapping[str, Any]) -> str:
+    states = ", ".join(f"{count} {state}" for state, count in found["states"].items())
+    minutes = found["seconds"]["total"] / 60
+    lengths = sorted({int(row["epochs"]) for row in rows if row["epochs"]})
+    epochs = "-".join(map(str, sorted({lengths[0], lengths[-1]})))
+    judging = found["seconds"]["judging"] / found["seconds"]["total"]
+    threads = "1 CPU thread" if stamp["threads"] == 1 else f"{stamp['threads']} CPU threads"
+    return (
+        f"{len(rows)} trials ({states}) of {epochs} epochs on {threads} each: {minutes:.0f} "
+        f"minutes of work, of which the metric took {judging:.0%} and all that is neither "
+        f"training nor metric {found['overhead']:.1%}."
+    )
+
+
+def trials_table(rows: Sequence[Row], paths: Sequence[str], goal: str) -> list[str]:
+    """Trial 0, the best, and the worst of the complete ones."""
+    done = sorted((r for r in rows if r["state"] == "complete"), key=lambda row: float(row[goal]))
+    named: list[tuple[str, list[Row]]] = [("the preset", [r for r in done if r["trial"] == 0])]
+    named += [(f"best {i}", [row]) for i, row in enumerate(done[:SHOWN_BEST], 1)]
+    named.append(("worst", done[-1:]))
+    chosen: dict[int, str] = {}
+    for label, rows_of in named:
+        for row in rows_of:
+            chosen[row["trial"]] = ", ".join(filter(None, [chosen.get(row["trial"]), label]))
+    order = [row for row in done if row["trial"] in chosen]
+    head = ["trial", "", *(f"`{path}`" for path in paths), *NUMBERS.values()]
+    lines = [_line(head), "|---" * len(head) + "|"]
+    for row in order:
+        cells = [str(row["trial"]), chosen[row["trial"]]]
+        cells += [_text(row[path], none="none") for path in paths]
+        lines.append(_line([*cells, *(_text(row.get(name)) for name in NUMBERS)]))
+    return lines
+
+
+def levels_table(rows: Sequence[Row], paths: Sequence[str]) -> list[str]:
+    """Medians of each number by the levels of each param."""
+    done = [row for row in rows if row["state"] == "complete"]
+    head = ["param", "level", "trials", *NUMBERS.values()]
+    lines = [_line(head), "|---" * len(head) + "|"]
+    for path in paths:
+        for level, of_level in levels(done, path):
+            medians = [_median([row.get(name) for row in of_level]) for name in NUMBERS]
+            lines.append(_line([f"`{path}`", level, str(len(of_level)), *medians]))
+    return lines
+
+
+def levels(rows: Sequence[Row], path: str) -> list[tuple[str, list[Row]]]:
+    """Rows by a param's value, or by thirds of a number that takes many."""
+    values = list(dict.fromkeys(row[path] for row in rows))
+    if len(values) <= MANY:
+        ordered = sorted(values, key=lambda v: (v is not None, v if v is not None else 0))
+        return [
+            (_text(value, none="none"), [row for row in rows if row[path] == value])
+            for value in ordered
+        ]
+    ranked = sorted(rows, key=lambda row: float(row[path]))
+    cuts = [round(i * len(ranked) / 3) for i in range(4)]
+    parts = [ranked[low:high] for low, high in pairwise(cuts)]
+    return [(f"{_text(p[0][path])} to {_text(p[-1][path])}", list(p)) for p in parts if p]
+
+
+# Claims
+
+
+def claims(families: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
+    """The answer to the reference systems."""
+    lines = [
+        "### What the reference systems claimed",
+        "",
+        "Each claim lays two presets side by side, trained with the same seeds under one budget; "
+        "the effect is the mean difference in the claim's direction with its 95 % interval over "
+        "paired seeds. A claim is resolved by three seeds and an interval, or it is not.",
+    ]
+    for folder, stamp in families:
+        verdicts = folder / "verdicts.csv"
+        table: list[Row] = [*read_csv(folder / "ablation.csv")]
+        epochs = sorted({int(row["epochs"]) for row in table})
+        seconds = stamp["sweep"]["seconds"]
+        lines += [
+            "",
+            f"`{stamp['family']}`: {len(table)} presets, {max(int(r['seeds']) for r in table)} "
+            f"seeds, {seconds:.0f} s of training each on {stamp['threads']} CPU thread(s), which "
+            f"is {epochs[0]} to {epochs[-1]} epochs: far shorter than the published runs, with "
+            f"schedules shortened alike.{age(stamp)} Every preset with its interval and "
+            f"diagnosis: [ablation.csv](reports/results/{folder.name}/ablation.csv).",
+            "",
+        ]
+        lines += verdicts_table(list(read_csv(verdicts))) if verdicts.is_file() else []
+    return "\n".join(lines)
+
+
+def verdicts_table(rows: Sequence[Row]) -> list[str]:
+    head = ["claim", "source", "metric", "effect", "of", "seeds", "verdict"]
+    lines = [_line(head), "|---" * len(head) + "|"]
+    for row in rows:
+        cells = [str(row["claim"]), str(row["source"]), str(row["metric"])]
+        cells += [_text(row["effect"]), _text(row["of"]), str(row["seeds"]), str(row["verdict"])]
+        lines.append(_line(cells))
+    return lines
+
+
+# Cells
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _text(value: Any, none: str = "") -> str:
+    if value is None:
+        return none
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _median(values: Sequence[Any]) -> str:
+    known = [float(value) for value in values if value is not None]
+    return _text(statistics.median(known)) if known else ""

@@ -1,0 +1,87 @@
+"""Chapters of kept studies say what the tables say."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import files, study_findings
+from pipeline.report import words
+from vae.storage import write_csv, write_json
+
+SPACE = {"objective.beta": {}, "model.latent.dim": {}}
+
+
+def trial(number: int, beta: float, dim: int | None, distance: float, **more: Any) -> dict:
+    row = {"trial": number, "state": "complete", "objective.beta": beta, "model.latent.dim": dim}
+    row |= {name: distance + place for place, name in enumerate(study_findings.NUMBERS)}
+    return {**row, "sample_distance": distance, "epochs": 2, **more}
+
+
+def stamp(kind: str, **more: Any) -> dict[str, Any]:
+    sweep = {"space": SPACE, "goals": [{"metric": "sample_distance"}], "samples": 2000}
+    about = {"kind": kind, "family": "fam", "threads": 1, "code": {"trial": "other"}}
+    return {**about, "sweep": {**sweep, "seconds": 60.0}, **more}
+
+
+@pytest.fixture
+def kept(project: Path) -> Path:
+    folder = files.RESULTS / "sweep.x.y"
+    rows = [trial(i, 0.1 * (i + 1), (4, 8)[i % 2], 9.0 - i) for i in range(9)]
+    rows.append(trial(9, 5.0, None, 50.0, state="pruned"))
+    write_csv(folder / "trials.csv", rows)
+    seconds = {"training": 80.0, "judging": 30.0, "total": 120.0}
+    states = {"complete": 9, "pruned": 1}
+    summary = {"states": states, "seconds": seconds, "overhead": 1 / 12}
+    write_json(folder / "summary.json", summary)
+    write_json(folder / "stamp.json", stamp("search"))
+    return folder
+
+
+def test_a_search_shows_the_preset_the_best_and_the_worst(kept: Path) -> None:
+    (text,) = study_findings.chapters()
+    assert "### A search: `x/y`" in text
+    assert "10 trials (9 complete, 1 pruned) of 2 epochs" in text
+    assert "2 minutes" in text
+    assert "25%" in text
+    assert "8.3%" in text
+    assert "changed since" in text
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert [line.split("|")[2].strip() for line in lines[1:5]] == [
+        "best 1", "best 2", "best 3", "the preset, worst",
+    ]  # fmt: skip
+    assert not any("50" in line for line in lines)  # what was cut short is no result
+
+
+def test_levels_are_values_or_thirds_with_their_medians(kept: Path) -> None:
+    (text,) = study_findings.chapters()
+    levels = [line for line in text.splitlines() if line.startswith("| `")]
+    beta = [line for line in levels if "objective.beta" in line]
+    assert [line.split("|")[2].strip() for line in beta] == [
+        "0.1 to 0.3", "0.4 to 0.6", "0.7 to 0.9",
+    ]  # fmt: skip
+    assert beta[0].split("|")[4].strip() == "8"  # the median of 9, 8, 7
+    dim = [line for line in levels if "latent.dim" in line]
+    assert [(line.split("|")[2].strip(), line.split("|")[3].strip()) for line in dim] == [
+        ("4", "5"), ("8", "4"),
+    ]  # fmt: skip
+
+
+def test_claims_of_all_families_stand_in_one_chapter(project: Path) -> None:
+    for name in ("a", "b"):
+        folder = files.RESULTS / f"sweep.{name}"
+        row = {"preset": "p", "seeds": 3, "epochs": 2}
+        write_csv(folder / "ablation.csv", [row])
+        verdict = {"claim": f"claim {name}", "source": "s", "metric": "mse", "seeds": 3}
+        verdict |= {"effect": "0.1 ± 0.05", "of": 0.5, "verdict": "supported"}
+        write_csv(folder / "verdicts.csv", [verdict])
+        write_json(folder / "stamp.json", stamp("presets"))
+    (text,) = study_findings.chapters()
+    assert text.count("###") == 1
+    assert "| claim a | s | mse | 0.1 ± 0.05 | 0.5 | 3 | supported |" in text
+    assert "claim b" in text
+    assert words(text) > 50
+
+
+def test_nothing_kept_says_nothing(project: Path) -> None:
+    assert study_findings.chapters() == []
