@@ -14,7 +14,7 @@ from pipeline.params import to_flat
 from pipeline.tables import judged, number
 
 STANDARD = "standard"
-MOST_KEYS = 8  # differences that a row names
+MOST_KEYS = 6  # differences that a row names
 
 
 @dataclass(frozen=True)

@@ -62,16 +62,16 @@ def report(runs: Mapping[str, Kept]) -> str:
         ages=ages(columns),
         data=tables.side_by_side(columns, tables.data_rows()),
         model=tables.side_by_side(columns, tables.model_rows()),
-        results=tables.side_by_side(columns, result_rows(columns)),
+        results=tables.side_by_side(columns, result_rows()),
         pictures=tables.pictures(columns, SHOWN, up="../"),
         rate_distortion=tables.rate_distortion(up="../"),
         repairs=repairs.table(runs),
     )
 
 
-def result_rows(columns: Sequence[Kept]) -> list[tables.Row]:
+def result_rows() -> list[tables.Row]:
     """Bounds and errors, then what the judge says."""
-    return [*tables.metric_rows(tables.METRICS), *tables.judged_rows(columns)]
+    return [*tables.metric_rows(tables.METRICS), *tables.judged_rows()]
 
 
 def model_card(runs: Mapping[str, Kept]) -> str:
@@ -83,7 +83,7 @@ def model_card(runs: Mapping[str, Kept]) -> str:
         runs=columns,
         model=tables.side_by_side(columns, tables.model_rows()),
         data=tables.side_by_side(columns, tables.data_rows()),
-        results=tables.side_by_side(columns, result_rows(columns)),
+        results=tables.side_by_side(columns, [*result_rows(), *tables.prior_rows(columns)]),
         legend=LEGEND,
         weights=weights(columns),
         faces=next((run for run in columns if run.run["data_set"] == "celeba"), None),
@@ -156,7 +156,8 @@ def section(runs: Mapping[str, Kept]) -> str:
 def judged(runs: Mapping[str, Kept]) -> str:
     """The runs whose samples were judged, side by side."""
     columns = [run for run in runs.values() if run.metrics.get("judge")]
-    return tables.side_by_side(columns, tables.judged_rows(columns)) if columns else ""
+    rows = [*tables.judged_rows(), *tables.prior_rows(columns)]
+    return tables.side_by_side(columns, rows) if columns else ""
 
 
 def proof() -> list[str]:

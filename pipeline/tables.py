@@ -154,14 +154,18 @@ def _training(run: Kept) -> str:
     return f"{run.train['epochs']} epochs, {minutes:.0f} min, {run.machine_words}"
 
 
-def judged_rows(runs: Sequence[Kept]) -> list[Row]:
-    """Judge, its numbers, and the distance of each prior's samples."""
+def judged_rows() -> list[Row]:
+    """The judge and its numbers."""
     return [
         ("judge, images a side", _judge),
         ("judge's accuracy", _accuracy),
         *metric_rows(JUDGED),
-        *[(f"- samples of prior {name}", _prior_cell(name)) for name in _priors(runs)],
     ]
+
+
+def prior_rows(runs: Sequence[Kept]) -> list[Row]:
+    """The distance of each prior's samples."""
+    return [(f"- samples of prior {name}", _prior_cell(name)) for name in _priors(runs)]
 
 
 def _judge(run: Kept) -> str:

@@ -125,11 +125,11 @@ def test_columns_stand_side_by_side_with_their_numbers(results: Path) -> None:
         "33.33 ± 0.44",
         "22.22",
         "0.615; 0.426",
-        "41.00 (test)",
         "classifier, 10,000",
         "0.912",
     ):
         assert number in text
+    assert "41.00 (test)" in report.model_card(read_all())  # a prior's samples
     assert "encoder 140,000; decoder 142,068)" in text
 
 
