@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from pipeline import params
 from tests.checkout import Checkout
+from tests.servers import free_port
 from vae.storage import read_csv, read_json
 
 SWEEP = (
@@ -198,6 +200,105 @@ def test_a_killed_worker_loses_no_trial(fresh: Checkout) -> None:
     table = fresh.run("python", "-m", "pipeline.sweep", "status")
     assert "1 repeated" in table
     assert len(set(points(fresh))) == 6
+
+
+def test_an_interrupted_trial_is_begun_again(fresh: Checkout) -> None:
+    process = fresh.start(*RUN, "-S", "sweep.trials=3", "-S", "sweep.epochs=60")
+    wait_for(lambda: list(fresh.folder.glob("artifacts/sweeps/*/trials/*/trial.json")), process)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    output = fresh.run(*RUN, "-S", "sweep.trials=3", "-S", "sweep.epochs=60")
+    rows = trials(fresh)
+    assert [row["state"] for row in rows] == ["complete"] * 3
+    assert "1 repeated" in fresh.run("python", "-m", "pipeline.sweep", "status")
+
+
+def test_two_goals_make_a_front(fresh: Checkout) -> None:
+    goals = "[{metric: rate, direction: minimize}, {metric: distortion, direction: minimize}]"
+    fresh.run(*RUN, "-S", f"sweep.goals={goals}", "-S", "sweep.pruner={name: none}")
+    report = study(fresh) / "report"
+    assert (report / "pareto_front.png").stat().st_size > 5000
+    assert "Pareto front" in (report / "index.html").read_text()
+    rows = trials(fresh)
+    front = read_json(report / "summary.json")["best_trials"]
+    beaten = {
+        row["trial"]
+        for row in rows
+        for other in rows
+        if other["rate"] < row["rate"] and other["distortion"] < row["distortion"]
+    }
+    assert set(front) == {row["trial"] for row in rows} - beaten
+    refused = fresh.run("python", "-m", "pipeline.sweep", "promote", code=2)
+    assert all(str(number) in refused for number in front)
+
+
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        "{name: median, startup_trials: 1, every: 1}",
+        "{name: hyperband, every: 1, reduction: 2}",
+    ],
+)
+def test_trials_that_lag_are_cut_short_and_say_so(fresh: Checkout, pruner: str) -> None:
+    wide = "{objective.beta: {name: choice, values: [1.0, 1000.0]}}"
+    more = ("sweep.trials=8", "sweep.epochs=4", f"sweep.space={wide}", f"sweep.pruner={pruner}")
+    output = fresh.run(*RUN, *(part for text in more for part in ("-S", text)))
+    rows = trials(fresh)
+    cut = [row for row in rows if row["state"] == "pruned"]
+    assert len(cut) >= 1, rows
+    assert output.count("(cut short)") == len(cut)
+    for row in cut:
+        history = read_csv(study(fresh) / "trials" / f"{row['trial']:05d}" / "history.csv")
+        assert len(history) < 4
+    assert (
+        rows[read_json(study(fresh) / "report" / "summary.json")["best_trials"][0]]["state"]
+        == "complete"
+    )
+
+
+def test_collapsed_models_are_no_solution(fresh: Checkout) -> None:
+    dead = "{objective.beta: {name: choice, values: [1.0, 100000.0]}}"
+    fresh.run(*RUN, "-S", f"sweep.space={dead}", "-S", "sweep.least_rate=0.5",
+              "-S", "sweep.goals=[{metric: rate, direction: minimize}]")  # fmt: skip
+    rows = trials(fresh)
+    collapsed = [row for row in rows if row["rate"] < 0.5]
+    assert {row["state"] for row in collapsed} == {"infeasible"}
+    best = read_json(study(fresh) / "report" / "summary.json")["best_trials"]
+    assert best
+    assert rows[best[0]]["rate"] >= 0.5
+
+
+def test_optunas_dashboard_opens_the_journal(fresh: Checkout) -> None:
+    fresh.run(*RUN, "-S", "sweep.trials=1")
+    journal = next(fresh.folder.glob("artifacts/sweeps/*/journal.log"))
+    port = free_port()
+    process = fresh.start("optuna-dashboard", str(journal), "--port", str(port))
+    address = f"http://127.0.0.1:{port}/api/studies"
+    try:
+        answer = wait_for(lambda: asked(address), process)
+    finally:
+        process.kill()
+        process.communicate()
+    assert study(fresh).name in answer
+
+
+def asked(address: str) -> str:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
+
+
+def wait_for(condition: Any, process: Any, seconds: float = 120) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
 
 
 def test_what_is_missing_is_one_line(fresh: Checkout) -> None:
