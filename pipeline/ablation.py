@@ -1,8 +1,4 @@
-"""A family of presets under an equal budget: the ablation table, and verdicts on claims.
-
-Every preset of the family is trained with every seed, as trials of a study without a sampler. The
-budget is a training's seconds: the first trial of a preset measures its speed, and its whole
-epochs, one at least, are those of all its seeds. Schedules are shortened alike.
+"""What a family of presets came to: the ablation table, and verdicts on claims.
 
 A claim lays two presets side by side (claims.yaml). Seeds are paired: with the same seed both see
 the same order, noise and split. Of the differences d_1 ... d_n over n seeds, signed so that a
@@ -19,16 +15,13 @@ claims; among twenty true nulls one is expected to look resolved.
 
 import functools
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import files, params, studies
-from pipeline.console import say
-from pipeline.preset import entries, preset
-from pipeline.schema import Params
+from pipeline import params, studies
+from pipeline.preset import entries
 from pipeline.sweep_report import markdown
 from vae.errors import UserError
 from vae.storage import write_csv, write_json, write_text
@@ -74,68 +67,6 @@ def interval(values: Sequence[float]) -> Interval:
 
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     return Interval(mean, float(t.ppf(0.975, n - 1)) * deviation / math.sqrt(n), n)
-
-
-# The study
-
-
-def run(settings: Params, family: str, seconds: float, seeds: int, workers: int) -> None:
-    """Train the family and write its tables."""
-    from pipeline.sweep import conduct
-    from pipeline.worker import code
-
-    spec, names = files.read_spec(), members(settings, family)
-    budget = {"epochs": None, "seconds": seconds, "pruner": {"name": "none"}}
-    tree = params.to_tree(settings)
-    judged = params.parse({**tree, "sweep": {**tree["sweep"], **budget}})
-    about = {
-        "kind": "presets",
-        "family": family,
-        "presets": names,
-        "data": spec["digest"],
-        "code": code(),
-        "began": time.time(),
-        "trials": len(names) * seeds,
-    }
-    question = {name: tree[name] for name in ("data", "prior", "evaluate", "extractor")}
-    question |= {"presets": names, "seconds": seconds, "sweep": how_judged(tree["sweep"])}
-    points = [{"preset": name, "train.seed": seed} for seed in range(seeds) for name in names]
-    say(f"{len(names)} presets x {seeds} seeds x {seconds:.0f} s of training")
-    conduct(studies.name_of("presets", question, spec), judged, about, points, workers)
-
-
-def how_judged(sweep: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: sweep[name] for name in ("components", "samples", "goals")}
-
-
-def members(settings: Params, family: str) -> list[str]:
-    """Presets whose names begin so, as far as their data are those of params.yaml.
-
-    UserError where none is left.
-    """
-    named = [
-        name
-        for prefix in family.split(",")
-        for name in entries()
-        if name == prefix or name.startswith(f"{prefix}/")
-    ]
-    own = data_of(settings)
-    chosen = [name for name in dict.fromkeys(named) if data_of(preset(name)) == own]
-    for name in named:
-        if name not in chosen:
-            say(f"{name}: not run, its data are prepared differently (`data` of the preset)")
-    if not chosen:
-        raise UserError(
-            f"no preset of `{family}` is for the data of params.yaml",
-            where="sweep presets",
-            remedy="write one of them by `python -m pipeline.preset`, then `dvc repro extractor`",
-        )
-    return chosen
-
-
-def data_of(settings: Params) -> dict[str, Any]:
-    tree = params.to_tree(settings)["data"]
-    return {key: value for key, value in tree.items() if key != "root"}
 
 
 # The tables

@@ -13,15 +13,12 @@ of different betas do not compare, and bits/dim favours beta 1 by construction.
 """
 
 import argparse
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline import files, params, space, studies
-from pipeline.console import command, say, warn
+from pipeline.console import command, say
 from pipeline.schema import Params
 from vae.errors import UserError
 
@@ -30,11 +27,11 @@ if TYPE_CHECKING:
 
 IDENTITY = ("data", "model", "objective", "train", "prior", "evaluate", "extractor", "sweep")
 OWN = ("trials", "minutes", "storage", "heartbeat")  # of `sweep`: change no trial
-RESTARTS = 3  # of a worker that dies, each
 
 
 def search(settings: Params, workers: int) -> "Study":
     """The study of these params, from where it stands to its end."""
+    from pipeline.conductor import conduct
     from pipeline.worker import code
 
     spec, tree = files.read_spec(), params.to_tree(settings)
@@ -50,97 +47,6 @@ def search(settings: Params, workers: int) -> "Study":
     first = space.committed(settings)
     name = studies.name_of("search", question, spec)
     return conduct(name, settings, about, [first], workers)
-
-
-def conduct(
-    name: str, settings: Params, about: dict[str, Any], points: list[Any], workers: int
-) -> "Study":
-    """Open or make the study, let workers finish it, and report."""
-    url = studies.address(settings)
-    storage = studies.open_storage(name, url, settings.sweep.heartbeat)
-    study = studies.make(name, storage, settings, about, points)
-    for key in ("trials", "began"):  # of this call: more trials, another hour
-        study.set_user_attr(key, about[key])
-    studies.mend(study)
-    say(f"study {name} in {studies.shown(url)}: {studies.begun(study)} trials so far")
-    if workers == 1:
-        from pipeline.worker import work
-
-        work(study, settings, threads(settings, 1))
-    else:
-        spawn(study, settings, workers)
-    close(study, settings)
-    return study
-
-
-def threads(settings: Params, workers: int) -> int:
-    """CPU threads of each worker: its share of the cores, unless params say."""
-    return settings.train.threads or max(1, len(os.sched_getaffinity(0)) // workers)
-
-
-def spawn(study: "Study", settings: Params, workers: int) -> None:
-    """Worker processes until the study is done; one that dies is replaced, its trial repeated."""
-    from pipeline.worker import remaining
-
-    share = threads(settings, workers)
-    command = [sys.executable, "-m", "pipeline.sweep", "worker", study.study_name]
-    command += ["--threads", str(share)]
-    url = studies.address(settings)
-    children = {index: start(command, index, url) for index in range(workers)}
-    lost = 0
-    try:
-        while children:
-            time.sleep(0.5)
-            for index, child in list(children.items()):
-                ended = child.poll()
-                if ended is None:
-                    continue
-                del children[index]
-                if ended == 2:
-                    raise UserError(f"worker {index} stopped at its own error", where="sweep")
-                if ended != 0:
-                    lost += 1
-                    studies.mend(study)
-                    warn(f"worker {index} died (exit code {ended})")
-                if remaining(study, settings) and lost <= RESTARTS * workers and ended != 0:
-                    children[index] = start(command, index, url)
-    finally:
-        for child in children.values():
-            child.terminate()
-        for child in children.values():
-            child.wait()
-        studies.mend(study)
-
-
-def start(command: list[str], index: int, url: str | None) -> "subprocess.Popen[bytes]":
-    """A worker; the database's URL, which may hold a password, stays out of its command line."""
-    environment = os.environ | ({studies.ENVIRONMENT: url} if url else {})
-    return subprocess.Popen([*command, "--index", str(index)], env=environment)
-
-
-def join(name: str, index: int, given: int | None, url: str | None) -> None:
-    """Work on a study that is there."""
-    from pipeline.worker import work
-
-    study = studies.load(name, studies.open_storage(name, url))
-    settings = studies.settings_of(study)
-    work(study, settings, given or threads(settings, 1), index)
-
-
-def close(study: "Study", settings: Params) -> None:
-    """Tables and pages, and the tracker's rows, of what the study has so far."""
-    from pipeline.sweep_report import write_report
-    from pipeline.sweep_rows import send
-
-    if not any(trial.state.is_finished() for trial in study.trials):
-        return
-    folder = write_report(study, settings)
-    if study.user_attrs["kind"] == "presets":
-        from pipeline.ablation import write_tables
-
-        write_tables(study, folder)
-    send(study, settings)
-    say(f"wrote {folder.relative_to(files.ARTIFACTS.parent)}; its index.html shows the study")
 
 
 # The command
@@ -168,6 +74,8 @@ def act_run(arguments: argparse.Namespace) -> None:
 
 
 def act_worker(arguments: argparse.Namespace) -> None:
+    from pipeline.conductor import join
+
     url = arguments.storage or studies.address(params.load())
     join(arguments.study, arguments.index, arguments.threads, url)
 
@@ -186,6 +94,8 @@ def act_promote(arguments: argparse.Namespace) -> None:
 
 
 def act_report(arguments: argparse.Namespace) -> None:
+    from pipeline.conductor import close
+
     study = named(arguments.study, address(arguments))
     close(study, studies.settings_of(study))
 
@@ -199,7 +109,7 @@ def act_keep(arguments: argparse.Namespace) -> None:
 
 
 def act_presets(arguments: argparse.Namespace) -> None:
-    from pipeline.ablation import run
+    from pipeline.families import run
 
     settings = params.load(arguments.params, arguments.set)
     run(settings, arguments.family, arguments.budget, arguments.seeds, arguments.workers)

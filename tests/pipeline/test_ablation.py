@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 
 from pipeline import ablation
-from pipeline.ablation import Interval, interval, members, ruling, verdict, verdicts
+from pipeline.ablation import Interval, interval, ruling, verdict, verdicts
+from pipeline.families import data_of, members
 from pipeline.preset import entries, preset
 from vae.errors import UserError
 
@@ -92,9 +93,7 @@ def test_claims_name_presets_metrics_and_a_margin_where_they_say_equal() -> None
         assert {entry["first"], entry["second"]} <= known.keys()
         assert set(entry["metrics"]) <= set(get_args(Metric)), entry
         assert ("margin" in entry) == (entry["says"] == "equal")
-        assert ablation.data_of(preset(entry["first"])) == ablation.data_of(
-            preset(entry["second"])
-        )
+        assert data_of(preset(entry["first"])) == data_of(preset(entry["second"]))
 
 
 def test_a_null_claim_is_supported_about_once_in_forty() -> None:

@@ -1,0 +1,74 @@
+"""A family of presets under an equal budget, as a study without a sampler.
+
+Every preset of the family is trained with every seed. The budget is a training's seconds: the
+first trial of a preset measures its speed, and its whole epochs, one at least, are those of all
+its seeds. Schedules are shortened alike. What it came to: `ablation`.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline import files, params, studies
+from pipeline.conductor import conduct
+from pipeline.console import say
+from pipeline.preset import entries, preset
+from pipeline.schema import Params
+from pipeline.worker import code
+from vae.errors import UserError
+
+
+def run(settings: Params, family: str, seconds: float, seeds: int, workers: int) -> None:
+    """Train the family and write its tables."""
+    spec, names = files.read_spec(), members(settings, family)
+    budget = {"epochs": None, "seconds": seconds, "pruner": {"name": "none"}}
+    tree = params.to_tree(settings)
+    judged = params.parse({**tree, "sweep": {**tree["sweep"], **budget}})
+    about = {
+        "kind": "presets",
+        "family": family,
+        "presets": names,
+        "data": spec["digest"],
+        "code": code(),
+        "began": time.time(),
+        "trials": len(names) * seeds,
+    }
+    question = {name: tree[name] for name in ("data", "prior", "evaluate", "extractor")}
+    question |= {"presets": names, "seconds": seconds, "sweep": how_judged(tree["sweep"])}
+    points = [{"preset": name, "train.seed": seed} for seed in range(seeds) for name in names]
+    say(f"{len(names)} presets x {seeds} seeds x {seconds:.0f} s of training")
+    conduct(studies.name_of("presets", question, spec), judged, about, points, workers)
+
+
+def how_judged(sweep: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: sweep[name] for name in ("components", "samples", "goals")}
+
+
+def members(settings: Params, family: str) -> list[str]:
+    """Presets whose names begin so, as far as their data are those of params.yaml.
+
+    UserError where none is left.
+    """
+    named = [
+        name
+        for prefix in family.split(",")
+        for name in entries()
+        if name == prefix or name.startswith(f"{prefix}/")
+    ]
+    own = data_of(settings)
+    chosen = [name for name in dict.fromkeys(named) if data_of(preset(name)) == own]
+    for name in named:
+        if name not in chosen:
+            say(f"{name}: not run, its data are prepared differently (`data` of the preset)")
+    if not chosen:
+        raise UserError(
+            f"no preset of `{family}` is for the data of params.yaml",
+            where="sweep presets",
+            remedy="write one of them by `python -m pipeline.preset`, then `dvc repro extractor`",
+        )
+    return chosen
+
+
+def data_of(settings: Params) -> dict[str, Any]:
+    tree = params.to_tree(settings)["data"]
+    return {key: value for key, value in tree.items() if key != "root"}
