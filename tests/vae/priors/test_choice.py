@@ -84,14 +84,20 @@ def test_the_right_prior_is_chosen() -> None:
     assert table["gaussian"].behind > 5 * table["gaussian"].noise
 
 
-def test_a_tie_goes_to_the_simpler_prior() -> None:
+def test_the_lowest_is_chosen_also_within_the_noise_and_of_equals_the_first() -> None:
     codes, held_out = gaussian_codes(2000, 1)[0], gaussian_codes(400, 2)[0]
     flat, latent = codes.reshape(len(codes), -1), codes.shape[1:]
     simple = mixed("gaussian", mixture.gaussian(flat), latent)
     rich = mixed("gmm", mixture.components(flat, 3, 0), latent)
-    chosen = [choose({"gaussian": simple, "gmm": rich}, held_out, seed)[0] for seed in range(6)]
-    assert chosen.count("gaussian") >= 5
-    assert choose({"standard": Standard(latent), "gmm": rich}, held_out, 0)[0] == "gmm"
+    within = set()
+    for seed in range(6):
+        best, table = choose({"gaussian": simple, "gmm": rich}, held_out, seed)
+        other = table["gmm" if best == "gaussian" else "gaussian"]
+        assert table[best].two_sample <= other.two_sample
+        within |= {best} if other.behind < other.noise else set()
+    assert within == {"gaussian", "gmm"}
+    for names in (("one", "two"), ("two", "one")):
+        assert choose(dict.fromkeys(names, simple), held_out, 0)[0] == names[0]
 
 
 def test_a_choice_needs_codes_and_finite_draws() -> None:
