@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import files
 from tests import notebooks
 from tests.checkout import Checkout
 
@@ -27,6 +28,8 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     checkout = Checkout(tmp_path_factory.mktemp("tour") / "project", "tracking.enabled=false")
     checkout.stages("gallery")
     shutil.copytree(notebooks.FOLDER, checkout.folder / "notebooks")
+    for kept in files.RESULTS.glob("sweep.*"):
+        shutil.copytree(kept, checkout.folder / "reports" / "results" / kept.name)
     return checkout
 
 
@@ -36,7 +39,7 @@ def kinds(outputs: list[dict]) -> list[list[str]]:
 
 
 def test_there_are_notebooks() -> None:
-    assert {path.stem for path in PATHS} >= {"tour", "latent_walk"}
+    assert {path.stem for path in PATHS} >= {"tour", "latent_walk", "sweep_study"}
 
 
 @every
