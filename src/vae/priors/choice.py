@@ -22,10 +22,10 @@ b(x) = mean_j k(x, y_j) on the common codes, the difference of their T has the v
     4 Var[b_1(x) - b_2(x)] / n + 4 Var[a_1(y)] / m + 4 Var[a_2(y)] / m
 
 (Bounliphone et al. 2016; to first order, and twice too much where both priors are perfect). It is
-reported beside each T. The choice is the lowest T. To take the simplest within one such error, as a
-tree is pruned, would be to overrule the better guess where codes are few: on 1,000 held-out faces
-(256 dimensions) a mixture of 3 lay 0.8e-4 above a flow, with a noise of 0.8e-4, and its decoded
-samples are plainly worse on validation images (kernel distance 0.281 against 0.238).
+reported beside each T. The choice is the lowest T. To take the simplest within one such error, as
+a tree is pruned, would be to overrule the better guess where codes are few: on 1,000 held-out
+faces (256 dimensions) a mixture of 3 lay 0.8e-4 above a flow, with a noise of 0.8e-4, and its
+decoded samples are plainly worse on validation images (kernel distance 0.281 against 0.238).
 
 *Not* seen: draws that repeat training codes, for these lie in the right places; modes with less
 than about 1 / n of the codes; and what the decoder makes of a difference. Every dimension weighs
