@@ -4,9 +4,9 @@
 
 A row has all sections that its training depends on: `model`, `objective`, `train` as params,
 `data` as a tag, and the params of later stages in the rows below it. What no row has
-(`extractor`, `checkpoints`, `tracking`, `sweep`, the sections of stages that never ran, `data.root`) stays
-as params.yaml has it, and is named. Commit, code and machine are printed: the same code, data,
-params, device, precision and threads give the same weights bit for bit on a CPU.
+(`extractor`, `checkpoints`, `tracking`, `sweep`, the sections of stages that never ran,
+`data.root`) stays as params.yaml has it, and is named. Commit, code and machine are printed: the
+same code, data, params, device, precision and threads give the same weights bit for bit on a CPU.
 """
 
 import argparse
