@@ -10,12 +10,12 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from pipeline import files, studies
+from pipeline import files, runlog, studies
 from pipeline.ablation import write_tables
 from pipeline.console import say, warn
 from pipeline.schema import Params
 from pipeline.sweep_report import write_report
-from pipeline.sweep_rows import send
+from pipeline.sweep_rows import announce, send
 from pipeline.worker import remaining, work
 from vae.errors import UserError
 
@@ -31,11 +31,13 @@ def conduct(
     """Open or make the study, let workers finish it, and report."""
     url = studies.address(settings)
     storage = studies.open_storage(name, url, settings.sweep.heartbeat)
+    about = {**about, "commit": runlog.surroundings()["commit"]}
     study = studies.make(name, storage, settings, about, points)
     for key in ("trials", "began"):  # of this call: more trials, another hour
         study.set_user_attr(key, about[key])
     studies.mend(study)
     say(f"study {name} in {studies.shown(url)}: {studies.begun(study)} trials so far")
+    announce(study, settings)
     if workers == 1:
         work(study, settings, threads(settings, 1))
     else:

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import files, keeping, runlog, studies
+from pipeline import files, keeping, studies
 from pipeline.kept import code_as_it_stands
 from vae.errors import UserError
 from vae.storage import read_csv, read_json, write_json
@@ -59,7 +59,7 @@ def keep(study: "Study", name: str) -> Path:
         "study": study.study_name,
         "kind": study.user_attrs["kind"],
         "family": study.user_attrs.get("family"),
-        "commit": runlog.surroundings()["commit"],
+        "commit": study.user_attrs["commit"],
         "code": {"trial": study.user_attrs["code"]},
         "threads": max(threads, default=None),
         "sweep": asked["sweep"],

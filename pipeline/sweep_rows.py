@@ -24,6 +24,13 @@ def tracker_of(settings: Params) -> "Tracker":
     return tracking.connect(settings.tracking.uri, settings.tracking.enabled)
 
 
+def announce(study: "Study", settings: Params) -> None:
+    """The study's row, RUNNING as long as the process that conducts it lives."""
+    tracker = tracker_of(settings)
+    tracker.sync(study_row(study, settings, "RUNNING"))
+    tracker.close()
+
+
 def send(study: "Study", settings: Params) -> None:
     """Project the study and its ended trials, of which the store may have some already."""
     tracker = tracker_of(settings)

@@ -16,7 +16,7 @@ from pipeline import files, params, space, store, studies
 from pipeline.console import say, warn
 from pipeline.preset import preset
 from pipeline.schema import Params
-from pipeline.sweep_rows import send_trial, study_row, tracker_of
+from pipeline.sweep_rows import send_trial, tracker_of
 from vae.errors import UserError
 from vae.figures.sheets import save, sheet
 from vae.storage import write_csv, write_json, write_text
@@ -36,8 +36,6 @@ def work(study: "Study", settings: Params, threads: int, worker: int = 0) -> Non
 
     check_data(study)
     bench, tracker = Bench(settings, threads), tracker_of(settings)
-    if remaining(study, settings):
-        tracker.sync(study_row(study, settings, "RUNNING"))
     while remaining(study, settings):
         studies.prepare_proposal(study, settings, worker)
         study.optimize(lambda trial: attempt(study, trial, bench, settings, tracker), n_trials=1)
