@@ -1,6 +1,8 @@
 """From params to objects of `src/vae`: the only place where the two meet."""
 
+import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,10 @@ from typing import Any
 import torch
 
 from pipeline import ROOT
+from pipeline.console import warn
+from pipeline.ranks import ALONE, Place
 from pipeline.schema import Model, Objective, Train
+from vae import machine as machines
 from vae.data.batches import Augmentation
 from vae.errors import UserError
 from vae.machine import Machine
@@ -28,6 +33,31 @@ from vae.training.schedules import BETA_SCHEDULES, RATE_SCHEDULES, warmed
 def options(section: Any) -> dict[str, Any]:
     """A named section's own settings, without the name."""
     return section.model_dump(exclude={"name", "kind"})
+
+
+def build_machine(
+    train: Train, place: Place = ALONE, threads: int | None = None
+) -> machines.Machine:
+    """What a training runs on, as its process of `place`; `threads` unless params say."""
+    try:
+        machine = machines.resolve(
+            train.device,
+            train.precision,
+            train.threads or threads,
+            number=place.local_rank,
+            of=place.local_size,
+            compiled=train.compile and place.size == 1,
+        )
+    except ValueError as error:
+        raise UserError(str(error), where="train.device") from None
+    return replace(machine, processes=place.size)
+
+
+def warn_if_slow(train: Train, machine: machines.Machine) -> None:
+    """One warning if the compiler was asked for and cannot be had."""
+    if train.compile and not machine.compiled:
+        why = "no C++ compiler" if machine.processes == 1 else "several processes share the work"
+        warn(f"train.compile: {why}; going on without, which is slower and rounds otherwise")
 
 
 def build_vae(model: Model, image: tuple[int, int, int], levels: int, seed: int) -> VAE:
@@ -131,6 +161,10 @@ def build_state(
         tensors, _ = read_tensors(ROOT / train.init_from)
         load_weights(vae, tensors, where=train.init_from)
     average = _placed(build_vae(model, image, levels, train.seed), machine)
+    if machine.compiled:
+        # Its line about a CUDA_HOME without a GPU is no news to who trains on a CPU.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+        vae.compile(dynamic=False)
     optimiser = OPTIMISERS[train.optimiser.name](vae.parameters(), **options(train.optimiser))
     return State(vae, Average(vae, average, train.ema_decay), optimiser)
 

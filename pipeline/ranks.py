@@ -21,10 +21,13 @@ class Place:
     local_size: int = 1
 
 
+ALONE = Place()
+
+
 def place() -> Place:
     """What torchrun's environment says; a RANK that something else has set means nothing."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return Place()
+        return ALONE
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     return Place(*(int(os.environ[name]) for name in names))
 

@@ -29,7 +29,13 @@ from typing import Any
 import numpy as np
 
 from pipeline import files, params, runlog
-from pipeline.assembly import build_plan, build_state, latent_shape
+from pipeline.assembly import (
+    build_machine,
+    build_plan,
+    build_state,
+    latent_shape,
+    warn_if_slow,
+)
 from pipeline.closure import code_digest
 from pipeline.console import bar, command, say
 from pipeline.preset import preset
@@ -124,7 +130,8 @@ def point_of(base: Params, beta: float, seed: int) -> Point:
     """Train at one beta and score the validation split."""
     changes = [f"objective.beta={beta}", f"train.seed={seed}"]
     chosen = params.parse(params.override(params.to_tree(base), changes))
-    machine = resolve(chosen)
+    machine = build_machine(chosen.train)
+    warn_if_slow(chosen.train, machine)
     spec = files.read_spec()
     state = build_state(chosen.model, chosen.train, tuple(spec["shape"]), spec["levels"], machine)
     train, valid = (
@@ -139,14 +146,6 @@ def point_of(base: Params, beta: float, seed: int) -> Point:
     point = {"data_set": spec["name"], "beta": beta, "seed": seed}
     say(f"beta {beta:g}, seed {seed}: rate {found['rate']:.2f} nats, MSE {found['mse']:.5f}")
     return point | {name: found[name] for name in MEASURED}
-
-
-def resolve(chosen: Params) -> machines.Machine:
-    settings = chosen.train
-    try:
-        return machines.resolve(settings.device, settings.precision, settings.threads)
-    except ValueError as error:
-        raise UserError(str(error), where="train.device") from None
 
 
 def fit_whole(

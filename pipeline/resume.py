@@ -82,7 +82,7 @@ def check_machine(began: dict[str, Any], now: dict[str, Any], folder: Path) -> N
     raise UserError(
         f"this training began with {changed}; it would not end with the same weights",
         where="train",
-        remedy="set train.device, train.precision and train.threads as they were and start as "
+        remedy="set train.device, .precision, .threads and .compile as they were and start as "
         f"many processes, or delete artifacts/resume/{folder.name} to start again",
     )
 

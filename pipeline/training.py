@@ -8,7 +8,6 @@ Started by torchrun, its processes share every batch (src/vae/training/parallel.
 leads: it alone writes, shows and tracks. The others follow, and leave before it ships.
 """
 
-import dataclasses
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files, pictures, projection, ranks, runlog, tracking
-from pipeline.assembly import build_plan, build_state, options
+from pipeline.assembly import build_machine, build_plan, build_state, options, warn_if_slow
 from pipeline.console import Terminated, bar, say
 from pipeline.identity import SECTIONS, describe
 from pipeline.params import render
@@ -83,7 +82,9 @@ class Session(Work):
 def train(params: Params) -> None:
     """Train (or go on, or only ship what is finished) and write the stage's outputs."""
     run, place = describe(params), ranks.place()
-    machine, world = resolve_machine(params, place), World(place.rank, place.size)
+    machine, world = build_machine(params.train, place), World(place.rank, place.size)
+    if world.rank == 0:
+        warn_if_slow(params.train, machine)
     # Before the folder is made: a model that is refused leaves nothing behind.
     state = build_state(params.model, params.train, tuple(run["image"]), run["levels"], machine)
     dynamic = files.read_spec()["binarize"] == "dynamic"
@@ -133,16 +134,6 @@ def ended_by_torchrun(world: World) -> Iterator[None]:
                 "one is gone -> run the same command again: it goes on after the last epoch"
             )
         raise
-
-
-def resolve_machine(params: Params, place: ranks.Place) -> machines.Machine:
-    settings = params.train
-    wanted = (settings.device, settings.precision, settings.threads)
-    try:
-        machine = machines.resolve(*wanted, number=place.local_rank, of=place.local_size)
-    except ValueError as error:
-        raise UserError(str(error), where="train.device") from None
-    return dataclasses.replace(machine, processes=place.size)
 
 
 def open_session(work: Work) -> Session:
@@ -287,13 +278,7 @@ def ship(session: Session) -> None:
     """
     shutil.rmtree(files.MODEL, ignore_errors=True)
     shutil.rmtree(files.FIGURES / "train", ignore_errors=True)
-    model = session.state.average.model
-    about = about_weights(session)
-    ship_weights(session, about | {"epoch": session.state.epoch}, files.LAST)
-    best = checkpoints.best(session.folder, session.state)
-    tensors, _ = checkpoints.shipped(best)
-    model.load_state_dict(tensors)
-    ship_weights(session, about | {"epoch": best.epoch}, files.BEST)
+    ship_weights(session)
     write_json(files.RUN, session.run)
     write_text(files.MODEL / "params.yaml", render(session.params, *SECTIONS))
     write_csv(files.HISTORY, session.state.history)
@@ -305,12 +290,28 @@ def ship(session: Session) -> None:
     mark(session, "FINISHED")
 
 
-def ship_weights(session: Session, about: dict[str, Any], path: Path) -> None:
-    """Calibrate the running mean's likelihood and write the weights."""
-    model = session.state.average.model
+def ship_weights(session: Session) -> None:
+    """Write the last and the best epoch's weights, calibrated; the model is then the best."""
+    state, model = session.state, session.state.average.model
+    calibrate_whole(session)
+    write_weights(session, state.epoch, files.LAST)
+    best = checkpoints.best(session.folder, state)
+    if best.epoch != state.epoch:
+        tensors, _ = checkpoints.shipped(best)
+        model.load_state_dict(tensors)
+        calibrate_whole(session)
+    write_weights(session, best.epoch, files.BEST)
+
+
+def calibrate_whole(session: Session) -> None:
+    model, seed = session.state.average.model, session.plan.seed
     batch_size = max(256, session.plan.batch_size)
-    calibrate(model, session.train, session.machine, seed=session.plan.seed, batch_size=batch_size)
-    write_bytes(path, tensor_bytes(model.state_dict(), about))
+    calibrate(model, session.train, session.machine, seed=seed, batch_size=batch_size)
+
+
+def write_weights(session: Session, epoch: int, path: Path) -> None:
+    about = about_weights(session) | {"epoch": epoch}
+    write_bytes(path, tensor_bytes(session.state.average.model.state_dict(), about))
 
 
 def summary(session: Session) -> dict[str, Any]:

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from pipeline import files, judges, judging
-from pipeline.assembly import build_plan, build_state
+from pipeline.assembly import build_machine, build_plan, build_state, warn_if_slow
 from pipeline.identity import describe
 from pipeline.prior import encodings, fit_all
 from pipeline.run_evidence import evidence_of
@@ -83,6 +83,7 @@ class Course:
 
     settings: Params
     run: dict[str, Any]
+    machine: machines.Machine
     state: State
     plan: Plan
     seconds: Seconds = field(default_factory=Seconds)
@@ -135,25 +136,22 @@ class Bench:
 
 def begin(bench: Bench, settings: Params) -> Course:
     """The objects of a trial, before its first step."""
-    run, machine = describe(settings), _trainer(bench, settings)
+    run, machine = describe(settings), build_machine(settings.train, threads=bench.threads)
+    warn_if_slow(settings.train, machine)
     image, train = tuple(run["image"]), settings.train
     state = build_state(settings.model, train, image, run["levels"], machine)
     dynamic = files.read_spec()["binarize"] == "dynamic"
     latent = state.model.latent
     plan = build_plan(settings.objective, train, latent, machine, binarize=dynamic)
-    return Course(settings, run, state, plan)
-
-
-def _trainer(bench: Bench, settings: Params) -> machines.Machine:
-    return bench.machine(settings.train.device, settings.train.precision)
+    return Course(settings, run, machine, state, plan)
 
 
 def pace(bench: Bench, settings: Params) -> float:
     """Images a second of this training here, from a few steps of a copy that is thrown away."""
-    course, machine = begin(bench, settings), _trainer(bench, settings)
-    train, valid = (bench.images(split, settings, machine) for split in ("train", "valid"))
+    course = begin(bench, settings)
+    train, valid = (bench.images(split, settings, course.machine) for split in ("train", "valid"))
     stamps = [time.perf_counter()]
-    for report in fit(course.state, course.plan, train, valid, machine):
+    for report in fit(course.state, course.plan, train, valid, course.machine):
         stamps.append(time.perf_counter())
         if len(stamps) > PACE_STEPS or isinstance(report, EpochReport):
             break
@@ -164,7 +162,7 @@ def pace(bench: Bench, settings: Params) -> float:
 
 def train(bench: Bench, course: Course, every: int | None) -> Iterator[Look]:
     """Train to the end; a look after every so many epochs, but not after the last."""
-    machine, clock = _trainer(bench, course.settings), time.perf_counter()
+    machine, clock = course.machine, time.perf_counter()
     images, valid = (bench.images(name, course.settings, machine) for name in ("train", "valid"))
     for report in fit(course.state, course.plan, images, valid, machine):
         if not isinstance(report, EpochReport):
@@ -174,7 +172,7 @@ def train(bench: Bench, course: Course, every: int | None) -> Iterator[Look]:
         course.seconds.training += time.perf_counter() - clock
         if every and course.state.epoch % every == 0 and course.state.epoch < course.plan.epochs:
             yield Look(course.state.epoch, look(bench, course, course.state.history[-1]))
-            bench.machine(course.settings.train.device, course.settings.train.precision)
+            build_machine(course.settings.train, threads=bench.threads)
         clock = time.perf_counter()
 
 
@@ -184,7 +182,7 @@ def _copied(model: VAE) -> dict[str, torch.Tensor]:
 
 def finish(bench: Bench, course: Course) -> Numbers:
     """Judge the best epoch's weights, calibrated on the whole training split as shipped."""
-    settings, machine = course.settings, _trainer(bench, course.settings)
+    settings, machine = course.settings, course.machine
     model, best = course.state.average.model, course.state.best
     model.load_state_dict(course.best)
     clock = time.perf_counter()
@@ -276,7 +274,7 @@ def outcome(bench: Bench, course: Course) -> Outcome:
     """What is kept of a trial that has been looked at."""
     assert course.latest is not None
     numbers, samples = course.latest
-    train = bench.images("train", course.settings, _trainer(bench, course.settings))
+    train = bench.images("train", course.settings, course.machine)
     known = replace(
         evidence_of(course.run, course.state.history),
         constant_distortion=bench.constant(course, train),

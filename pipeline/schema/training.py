@@ -192,6 +192,8 @@ class Train(Section):
     """of convolutions and products; auto takes bf16 where the hardware has it"""
     threads: Count | None
     """CPU threads a process; null = all cores, shared out; other counts round differently"""
+    compile: bool
+    """torch.compile: up to 1.7 times as fast after half a minute; rounds differently"""
     init_from: str | None
     """weights file of another run to start from; null = random"""
     sheet_every: Count

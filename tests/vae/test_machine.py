@@ -1,6 +1,8 @@
 """What is `auto` becomes plain values; what is not there is refused."""
 
 import os
+import resource
+import shutil
 
 import pytest
 import torch
@@ -15,6 +17,25 @@ def test_auto_is_resolved_to_what_the_machine_has() -> None:
     assert torch.get_num_threads() == machine.threads
     assert torch.are_deterministic_algorithms_enabled()
     assert resolve("cpu", "fp32", 1) == Machine("cpu", "fp32", 1)
+
+
+def test_the_compiler_is_granted_where_there_is_one_and_to_who_works_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert resolve("cpu", "fp32", 1, compiled=True).compiled
+    assert not resolve("cpu", "fp32", 1, compiled=True, of=2).compiled
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert not resolve("cpu", "fp32", 1, compiled=True).compiled
+
+
+def test_memory_is_not_filled_and_freed_blocks_are_kept() -> None:
+    resolve("cpu", "fp32", 1)
+    large = torch.ones(10_000_000)
+    del large
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.empty(10_000_000)  # 40 MB, which were 10,000 pages anew
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1000
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")

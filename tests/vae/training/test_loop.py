@@ -1,12 +1,15 @@
 """The loop learns, repeats itself bit for bit, measures what it says, and stops at NaN."""
 
 import dataclasses
+import math
 from functools import partial
 
 import pytest
 import torch
 
 from tests.vae.training import small
+from vae.machine import has_compiler
+from vae.models.vae import Terms
 from vae.objectives import PENALTIES, Objective
 from vae.training.loop import Diverged, State, StepReport, best_epoch, fit
 from vae.training.validation import calibrate
@@ -35,6 +38,40 @@ def test_the_same_plan_gives_the_same_bits_whatever_was_drawn_before() -> None:
     torch.randn(1000)
     second = small.run(small.state(), small.plan())
     assert_equal(first, second)
+
+
+@pytest.mark.skipif(not has_compiler("cpu"), reason="no C++ compiler on this machine")
+def test_a_compiled_training_repeats_itself_and_is_the_plain_one_up_to_rounding() -> None:
+    trained = []
+    for _ in range(2):
+        state = small.state()
+        state.model.compile(dynamic=False)
+        trained.append(small.run(state, small.plan(epochs=1)))
+    assert_equal(*trained)
+    plain = small.run(small.state(), small.plan(epochs=1))
+    for name, value in plain.history[0].items():
+        if value is None:
+            continue
+        assert trained[0].history[0][name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
+
+
+def test_the_images_mass_is_the_mean_over_one_step_in_eight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state, weighed = small.state(), []
+
+    def mass(terms: Terms, x: torch.Tensor) -> torch.Tensor:
+        weighed.append(len(x))
+        return torch.full((len(x),), 50.0 * len(weighed))
+
+    monkeypatch.setattr(state.model, "mass", mass)
+    plan = dataclasses.replace(small.plan(epochs=1), batch_size=4)
+    row = small.run(state, plan).history[0]
+    assert weighed == [4, 4, 4, 4]  # of 25 steps: the first, the ninth, ...
+    mean = (50.0 + 100.0 + 150.0 + 200.0) / 4
+    assert row["train_bits_per_dim"] == pytest.approx(
+        (mean + row["train_rate"]) / (64 * math.log(2))
+    )
 
 
 def test_resident_and_streamed_training_are_equal() -> None:
