@@ -20,16 +20,16 @@ was found is written beside the numbers.
 import argparse
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import windows
 from pipeline import ROOT, files
 from pipeline.console import command, say
 from pipeline.preset import preset
@@ -64,44 +64,21 @@ def compare(name: str, pairs: int, seconds: float) -> dict[str, Any]:
     """Alternating windows, first the one kind and then the other, and what they amount to."""
     if len(os.sched_getaffinity(0)) < CORES:
         raise UserError(f"this process may use fewer than {CORES} cores", where="benchmark")
-    load = os.getloadavg()[0]
-    one: list[float] = []
-    two: list[float] = []
-    for number in range(1, pairs + 1):
-        # Who goes first alternates too: a drift within pairs then favours nobody.
-        for processes in (1, 2) if number % 2 else (2, 1):
-            (one if processes == 1 else two).append(measured(name, processes, seconds))
-        say(f"pair {number} of {pairs}: {one[-1]:,.0f} and {two[-1]:,.0f} images/s")
+    about = windows.machine()
+    found = windows.alternate(
+        {str(count): partial(measured, name, count, seconds) for count in (1, 2)},
+        pairs,
+        lambda pair, last: say(f"pair {pair}: {last['1']:,.0f} and {last['2']:,.0f} images/s"),
+    )
+    one, two = found["1"], found["2"]
     return {
         "preset": name,
         "seconds": seconds,
         "pairs": pairs,
-        "one_process_two_threads": spread(one),
-        "two_processes_one_thread": spread(two),
-        "efficiency": spread([b / a for a, b in zip(one, two, strict=True)]),
-        "machine": machine() | {"load_before": round(load, 2)},
-    }
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Median, smallest and largest."""
-    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: round(value, 4) for name, value in found.items()}
-
-
-def machine() -> dict[str, Any]:
-    """What these numbers depend on."""
-    import torch
-
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = {line.partition(": ")[2] for line in lines if line.startswith("model name")}
-    return {
-        "processor": ", ".join(sorted(names)),
-        "cores": len(os.sched_getaffinity(0)),
-        "cores_used": CORES,
-        "platform": platform.platform(),
-        "torch": torch.__version__,
-        "precision": "fp32",
+        "one_process_two_threads": windows.spread(one),
+        "two_processes_one_thread": windows.spread(two),
+        "efficiency": windows.ratio(two, one),
+        "machine": about | {"cores_used": CORES, "precision": "fp32"},
     }
 
 

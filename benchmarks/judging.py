@@ -1,0 +1,117 @@
+"""What judging costs: `python -m benchmarks.judging`.
+
+The in-domain judge of the data set in artifacts/ scores n samples as evaluate does (features, then
+the comparison with at most as many test images) for n of 10,000 to 50,000: seconds of each n, and
+the memory that the process holds afterwards. Cost is linear where seconds rise with n, and memory
+flat where the features, F floats an image, are all that rises.
+
+IWAE-5000 of 1,000 images with a preset's network: operations are counted, a part is timed, and the
+whole follows from it. `reports/results/judging.json`
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import windows
+from benchmarks.throughput import product_rate
+from pipeline import files, judges, judging, params
+from pipeline.assembly import build_vae
+from pipeline.console import command, say
+from pipeline.preset import preset
+from pipeline.shipped import resolve
+from vae import machine as machines
+from vae.data.batches import Images
+from vae.evaluation import importance
+from vae.models.vae import VAE
+from vae.seeds import numpy_generator
+from vae.storage import read_array, write_json
+
+COUNTS = (10_000, 20_000, 50_000)
+PRESET, SHAPE, LEVELS = "fashion_mnist/binarised", (1, 28, 28), 2
+DRAWS, IMAGES = 5000, 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--images", type=int, default=10, help="of which IWAE-5000 is timed")
+    parser.add_argument("--out", type=Path, default=files.RESULTS / "judging.json")
+    arguments = parser.parse_args()
+    about = windows.machine()
+    rows = [scored(count) for count in COUNTS]
+    weighed = importance_of(arguments.images)
+    write_json(arguments.out, {"machine": about, "scored": rows, "iwae": weighed})
+    say(f"written: {arguments.out}")
+
+
+def scored(count: int) -> dict[str, Any]:
+    """Seconds of scoring `count` images that were drawn from the test split with noise."""
+    settings = params.load()
+    judge = judges.open_judge("in_domain", settings, resolve(settings.evaluate.device))
+    court = judging.Court(judge, settings.evaluate.batch_size, 0, count)
+    court.reference("test")  # of the data set, once for all samples
+    real = read_array(files.DATA / "test.npy", mapped=True)
+    chosen = numpy_generator(0, "benchmark").integers(0, len(real), count)
+    images = np.asarray(real)[chosen]
+    begun = time.perf_counter()
+    seen = court.features(images, f"{count} samples")
+    court.compare("test", seen)
+    took = time.perf_counter() - begun
+    row = {"samples": count, "seconds": round(took, 2), "resident_mib": round(resident(), 1)}
+    say(f"{count:,} samples in {took:.1f} s, {row['resident_mib']:.0f} MiB")
+    return row
+
+
+def resident() -> float:
+    """MiB that this process holds now."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def importance_of(images: int) -> dict[str, Any]:
+    """IWAE of a part in fp32, what the whole takes, and what it asks for."""
+    chosen = preset(PRESET)
+    machine = machines.resolve("cpu", "fp32", None)
+    model = build_vae(chosen.model, SHAPE, LEVELS, seed=0).eval()
+    pixels = numpy_generator(0, "benchmark").integers(0, 2, (images, *SHAPE), dtype=np.uint8)
+    begun = time.perf_counter()
+    batches = importance.importance(
+        model,
+        Images(255 * pixels, "cpu"),
+        machine,
+        seed=0,
+        draws=DRAWS,
+        count=images,
+        at_once=chosen.evaluate.batch_size,
+    )
+    importance.gather(batches)
+    took = time.perf_counter() - begun
+    operations = decoding_operations(model) * DRAWS * IMAGES
+    whole = took / images * IMAGES
+    say(f"IWAE-{DRAWS} of {images} images in {took:.1f} s: {whole / 60:.1f} min of {IMAGES:,}")
+    return {
+        "preset": PRESET,
+        "draws": DRAWS,
+        "images_timed": images,
+        "seconds_timed": round(took, 2),
+        "minutes_of_1000": round(whole / 60, 2),
+        "operations_of_1000": operations,
+        "operations_per_second": operations / whole,
+        "product_operations_per_second": product_rate(machine, 2.0),
+    }
+
+
+def decoding_operations(model: VAE) -> float:
+    """Floating-point operations of decoding one z."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.decode(torch.zeros(1, *model.latent))
+    return float(counter.get_total_flops())
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,96 @@
+"""Memory of a training as its data grow: `python -m benchmarks.memory`.
+
+A process of its own for each measurement trains some steps of a preset on random bytes in a file,
+resident (`train.data_on: device`) or memory-mapped (`disk`), of one size and of ten times that.
+Told are, beside the size of the data,
+
+    peak        the most that was resident at any time, mapped pages of the file among it
+    own         what was resident at the end and belongs to the process alone: pages of a mapped
+                file are the kernel's, which takes them back when somebody needs memory
+
+`reports/results/memory.json`
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import windows
+from pipeline import ROOT, files
+from pipeline.console import command, say
+from pipeline.preset import preset
+from vae.errors import UserError
+from vae.seeds import numpy_generator
+from vae.storage import write_json
+
+PRESET, SHAPE = "fashion_mnist", (1, 28, 28)
+COUNTS = (55_000, 550_000)
+STEPS = 40
+MIB = 2**20
+MODULE = "benchmarks.memory"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, default=files.RESULTS / "memory.json")
+    parser.add_argument("--train", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.train:
+        print(json.dumps(trained(Path(arguments.train[0]), arguments.train[1])))
+        return
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="memory-") as folder:
+        for count in COUNTS:
+            path = Path(folder, f"{count}.npy")
+            pixels = numpy_generator(0, "benchmark").integers(0, 256, (count, *SHAPE), np.uint8)
+            np.save(path, pixels)
+            for place in ("device", "disk"):
+                row: dict[str, Any] = {
+                    "images": count,
+                    "data_on": place,
+                    "data_mib": pixels.nbytes / MIB,
+                }
+                rows.append(row | measured(path, place))
+                say(", ".join(f"{key} {value}" for key, value in rows[-1].items()))
+    write_json(arguments.out, {"machine": windows.machine(), "preset": PRESET, "rows": rows})
+    say(f"written: {arguments.out}")
+
+
+def measured(path: Path, place: str) -> dict[str, float]:
+    """MiB of a training in a process of its own."""
+    asked = [sys.executable, "-m", MODULE, "--train", str(path), place]
+    done = subprocess.run(asked, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise UserError("a training failed; it said why above", where=place)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def trained(path: Path, place: Any) -> dict[str, float]:
+    """Train some steps and tell what this process holds, MiB."""
+    from pipeline.assembly import build_machine, build_plan, build_state
+    from vae.data.batches import Images
+    from vae.training.loop import fit
+
+    params = preset(PRESET)
+    machine = build_machine(params.train)
+    state = build_state(params.model, params.train, SHAPE, 256, machine)
+    plan = build_plan(params.objective, params.train, state.model.latent, machine)
+    images = Images.open(path, machine.device, place)
+    small = Images(np.asarray(images.mapped[:256]), machine.device)
+    for number, _ in enumerate(fit(state, plan, images, small, machine), 1):
+        if number == STEPS:
+            break
+    status = Path("/proc/self/status").read_text().splitlines()
+    held = {line.split(":")[0]: int(line.split()[1]) / 1024 for line in status if " kB" in line}
+    return {"peak_mib": round(held["VmHWM"], 1), "own_mib": round(held["RssAnon"], 1)}
+
+
+if __name__ == "__main__":
+    command(main)

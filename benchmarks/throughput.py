@@ -1,0 +1,269 @@
+"""Images a second of training, against a textbook's loop and the ceiling of the machine.
+
+    python -m benchmarks.throughput [--presets NAME ...] [--rounds N] [--seconds S]
+
+For each preset the same network is trained by several loops that take turns in one process
+(benchmarks/windows.py):
+
+textbook 0, 2   a torchvision data set that makes a tensor of each image, a DataLoader with 0 or 2
+                workers, float32, Adam, the loss summed up: what a tutorial has, without any
+                metric, running mean or check
+ours            `vae.training.loop.fit` with the preset's settings and all of its metrics, its
+                epochs' training alone: validation and checkpoints are timed apart
+ceiling         forward, backward and the optimiser's step on one batch that never changes, in the
+                preset's precision and compiled as the preset is
+eager           the ceiling without the compiler, where the preset has it
+
+Operations of a training image are counted by torch's own counter over forward and backward (a
+multiplication and an addition are two); the machine's rate is that of a product of two matrices of
+2,048 in the preset's precision, measured in the same rounds. Their quotient is the share of the
+arithmetic that the network uses; what is missing is element-wise work and memory.
+
+Images are random bytes of the data set's shape, which cost what real ones cost, and come out of
+memory: CelebA's JPEGs would cost the textbook's loop more. `reports/results/throughput.json`
+"""
+
+import argparse
+import copy
+import gc
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.datasets import VisionDataset
+from torchvision.transforms import ToTensor
+
+from benchmarks import windows
+from pipeline import files
+from pipeline.assembly import build_machine, build_plan, build_state, build_vae
+from pipeline.console import command, say
+from pipeline.preset import preset
+from pipeline.schema import Params
+from vae.data.batches import Images, as_real
+from vae.machine import Machine
+from vae.models.vae import VAE
+from vae.objectives import batch_means
+from vae.seeds import normal, numpy_generator
+from vae.storage import write_json
+from vae.training.loop import StepReport, fit
+
+PRESETS = ("fashion_mnist/sweep", "fashion_mnist", "cifar10", "celeba")
+SHAPES: dict[str, tuple[int, int, int]] = {
+    "digits": (1, 8, 8),
+    "fashion_mnist": (1, 28, 28),
+    "cifar10": (3, 32, 32),
+}
+BATCHES = 64  # of an epoch
+PRODUCT = 2048
+WARM_UP = 3  # steps
+
+Step = Callable[[], int]
+"""Train on one batch and tell how many images it had."""
+
+
+class PerImage(VisionDataset):  # type: ignore[misc]
+    """Bytes that become a PIL image and a tensor one at a time, as torchvision's sets do it."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        super().__init__(root="", transform=ToTensor())
+        self.pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)).squeeze()
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> Any:
+        assert self.transform is not None
+        return self.transform(Image.fromarray(self.pixels[index]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--presets", nargs="+", default=PRESETS)
+    parser.add_argument("--rounds", type=int, default=7, help="windows of each loop")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a window")
+    parser.add_argument("--out", type=Path, default=files.RESULTS / "throughput.json")
+    arguments = parser.parse_args()
+    about = windows.machine()
+    rows = [measured(name, arguments.rounds, arguments.seconds) for name in arguments.presets]
+    write_json(arguments.out, {"machine": about, "seconds": arguments.seconds, "presets": rows})
+    say(f"written: {arguments.out}")
+
+
+def measured(name: str, rounds: int, seconds: float) -> dict[str, Any]:
+    """One preset's row."""
+    params = preset(name)
+    machine = build_machine(params.train)
+    side = getattr(params.data, "size", 64)
+    shape = SHAPES.get(params.data.name, (3, side, side))
+    count = BATCHES * params.train.batch_size
+    pixels = numpy_generator(0, "benchmark").integers(0, 256, (count, *shape), dtype=np.uint8)
+    loops = {
+        "textbook_0": textbook(params, pixels, workers=0),
+        "textbook_2": textbook(params, pixels, workers=2),
+        "ours": ours(params, pixels, machine),
+        "ceiling": ceiling(params, pixels, machine),
+    }
+    if machine.compiled:
+        loops["eager"] = ceiling(params, pixels, replace(machine, compiled=False))
+    for step in loops.values():
+        for _ in range(WARM_UP):
+            step()
+    contestants = {key: speed_of(step, seconds) for key, step in loops.items()}
+    contestants["product"] = lambda: product_rate(machine, seconds / 4)
+    found = windows.alternate(contestants, rounds)
+    rates = found.pop("product")
+    operations = training_operations(params, shape)
+    shares = [
+        speed * operations / rate for speed, rate in zip(found["ceiling"], rates, strict=True)
+    ]
+    row = {
+        "preset": name,
+        "machine": machine.as_dict(),
+        "batch_size": params.train.batch_size,
+        "operations_per_image": operations,
+        "images_per_second": {key: windows.spread(values) for key, values in found.items()},
+        "times_textbook_0": windows.ratio(found["ours"], found["textbook_0"]),
+        "times_textbook_2": windows.ratio(found["ours"], found["textbook_2"]),
+        "share_of_ceiling": windows.ratio(found["ours"], found["ceiling"]),
+        "product_operations_per_second": windows.spread(rates),
+        "share_of_product_rate": windows.spread(shares),
+    }
+    say(line(row))
+    gc.collect()
+    return row
+
+
+def line(row: dict[str, Any]) -> str:
+    speeds = row["images_per_second"]
+    listed = ", ".join(f"{key} {speeds[key]['median']:,.0f}" for key in speeds)
+    return (
+        f"{row['preset']}: {listed} images/s; {row['times_textbook_0']['median']:.2f} x textbook, "
+        f"{row['share_of_ceiling']['median']:.1%} of the ceiling, which is "
+        f"{row['share_of_product_rate']['median']:.1%} of the product's rate"
+    )
+
+
+def speed_of(step: Step, seconds: float) -> Callable[[], float]:
+    """A window: images a second."""
+
+    def window() -> float:
+        begun, images = time.perf_counter(), 0
+        while (took := time.perf_counter() - begun) < seconds:
+            images += step()
+        return images / took
+
+    return window
+
+
+def textbook(params: Params, pixels: np.ndarray, workers: int) -> Step:
+    """The tutorial's loop over a DataLoader; a worker's start belongs to no window."""
+    shape, batch_size = pixels.shape[1:], params.train.batch_size
+    model = build_vae(params.model, shape, 256, seed=0)
+    optimiser = torch.optim.Adam(model.parameters(), lr=params.train.optimiser.lr)
+    loader: DataLoader[torch.Tensor] = DataLoader(
+        PerImage(pixels),
+        batch_size,
+        shuffle=True,
+        num_workers=workers,
+        drop_last=True,
+        persistent_workers=workers > 0,
+    )
+
+    def endless() -> Iterator[torch.Tensor]:
+        while True:
+            yield from loader
+
+    batches = endless()
+
+    def step() -> int:
+        x = next(batches)
+        optimiser.zero_grad()
+        terms = model.terms(x, torch.randn(len(x), *model.latent))
+        (terms.distortion.mean() + terms.rate_per_image().mean()).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        return len(x)
+
+    return step
+
+
+def ours(params: Params, pixels: np.ndarray, machine: Machine) -> Step:
+    """The pipeline's own loop; its epochs have no end, so that nothing but training is timed."""
+    state = build_state(params.model, params.train, pixels.shape[1:], 256, machine)
+    plan = build_plan(params.objective, params.train, state.model.latent, machine)
+    plan = replace(plan, epochs=10**6)
+    images = Endless(pixels, machine.device)
+    reports = fit(state, plan, images, Images(pixels[:256], machine.device), machine)
+
+    def step() -> int:
+        assert isinstance(next(reports), StepReport)
+        return plan.batch_size
+
+    return step
+
+
+class Endless(Images):
+    """Images whose first epoch is followed by others without an end between them."""
+
+    def shuffled(self, batch_size: int, seed: int, epoch: int) -> Iterator[torch.Tensor]:
+        while True:
+            yield from super().shuffled(batch_size, seed, epoch)
+            epoch += 1
+
+
+def ceiling(params: Params, pixels: np.ndarray, machine: Machine) -> Step:
+    """One resident batch, forward, backward and the optimiser's step."""
+    state = build_state(params.model, params.train, pixels.shape[1:], 256, machine)
+    x = as_real(torch.from_numpy(pixels[: params.train.batch_size]).to(machine.device))
+    return resident_step(state.model, state.optimiser, x, machine)
+
+
+def resident_step(
+    model: VAE, optimiser: torch.optim.Optimizer, x: torch.Tensor, machine: Machine
+) -> Step:
+    """Forward, backward and update on images x (B, C, H, W) that stay."""
+    noise = normal((len(x), *model.latent), 0, "noise", 0, device=machine.device)
+
+    def step() -> int:
+        with machine.autocast():
+            terms = model(x, noise)
+            means = batch_means(terms, x.new_zeros(len(x)))
+            loss = means.distortion + means.rate.sum()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        return len(x)
+
+    return step
+
+
+def training_operations(params: Params, shape: tuple[int, int, int]) -> float:
+    """Floating-point operations of convolutions and products, forward and backward, an image."""
+    model: VAE = copy.deepcopy(build_vae(params.model, shape, 256, seed=0))
+    x, noise = torch.zeros(2, *shape), torch.zeros(2, *model.latent)
+    with FlopCounterMode(display=False) as counter:
+        terms = model.terms(x, noise)
+        (terms.distortion.mean() + terms.rate_per_image().mean()).backward()  # type: ignore[no-untyped-call]
+    return counter.get_total_flops() / len(x)
+
+
+def product_rate(machine: Machine, seconds: float) -> float:
+    """Operations a second of a product of two square matrices."""
+    dtype = torch.bfloat16 if machine.precision == "bf16" else torch.float32
+    a, b = (torch.ones(PRODUCT, PRODUCT, dtype=dtype, device=machine.device) for _ in range(2))
+    a @ b
+    begun, done = time.perf_counter(), 0
+    while (took := time.perf_counter() - begun) < seconds:
+        a @ b
+        done += 1
+    return done * 2 * PRODUCT**3 / took
+
+
+if __name__ == "__main__":
+    command(main)
