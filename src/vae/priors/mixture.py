@@ -6,9 +6,10 @@ by EM (Dempster et al. 1977; scikit-learn's GaussianMixture), started from k-mea
 
 K = 1       the mean, and the covariance shrunk towards a multiple of I by the share that Ledoit &
             Wolf (2004) derive: small eigenvalues are estimated too small, and none stays 0.
-limit       a covariance has n (n + 1) / 2 numbers, but 5 n codes determine it well enough: on
-            Fashion-MNIST's codes (n = 32) the density of held-out codes rises from K = 30 to 100
-            with 6 n codes a component, and falls with 2.5 n. So K <= N / (5 n).
+limit       a covariance has n (n + 1) / 2 numbers, but 4 n codes determine it well enough. On
+            Fashion-MNIST's codes (n = 80) the Frechet distance of decoded draws falls from 1.55
+            at K = 100 to 1.45 at 135 and 1.31 at 170, with 4 n codes a component, while the
+            density of held-out codes falls by 0.8 nats; at 200 it is 1.35. So K <= N / (4 n).
 work        an iteration costs N K n^2 products, four times. All codes and few iterations beat few
             codes and many: 55,000 codes, K = 100, 10 iterations reach -13.4 nats, 20,000 codes
             never pass -14.9. So EM sees every code, iterates at most 12 times and less where
@@ -40,9 +41,9 @@ import numpy as np
 
 from vae.seeds import numpy_generator, seed_of
 
-CODES_A_DIMENSION = 5
+CODES_A_DIMENSION = 4
 MOST_ITERATIONS, LEAST_ITERATIONS = 12, 5
-WORK = 3e11  # N K n^2 times iterations; about a minute on one core
+WORK = 4e11  # N K n^2 times iterations; about 70 seconds on one core
 RIDGE = 1e-4  # of the mean variance, on every diagonal: no component closes in on one code
 IMAGINED = 0.25  # v / n
 
