@@ -1,11 +1,12 @@
 """The prior stage: what z is drawn from.
 
-Encodings z ~ q(z | x) of the training split, one an image; a prior of each name in `prior.fit`
-fitted to them; the shipped one chosen by encodings of the validation split. The test split is not
-opened. artifacts/prior: a file a prior, curves.csv (what the fits lower), and prior.json, which
-comes last: what is shipped, and whose density bounds the marginal KL of test codes (the shipped
-prior's, or where it has none that of the best which has). reports/prior.json: how each stands.
-reports/figures/prior: curves, a scatter of encodings and draws, a sheet of samples a prior.
+Encodings z ~ q(z | x) of the training split (`draws_of` says how many an image); a prior of each
+name in `prior.fit` fitted to them; the shipped one chosen by encodings of the validation split.
+The test split is not opened. artifacts/prior: a file a prior, curves.csv (what the fits lower),
+and prior.json, which comes last: what is shipped, and whose density bounds the marginal KL of
+test codes (the shipped prior's, or where it has none that of the best which has).
+reports/prior.json: how each stands. reports/figures/prior: curves, a scatter of encodings and
+draws, a sheet of samples a prior.
 
 `python -m pipeline.prior`, or the stage of `dvc repro`.
 """
@@ -43,6 +44,7 @@ from vae.storage import tensor_bytes, write_bytes, write_csv, write_json
 FIGURES = files.FIGURES / "prior"
 COLUMNS = 16
 POINTS = 1500  # of a cloud
+ENOUGH, MOST_DRAWS = 50_000, 8  # codes of the training split; of an image
 
 
 def prior(params: Params) -> None:
@@ -56,7 +58,8 @@ def prior(params: Params) -> None:
     runlog.start(files.log_of(key), "prior", trainer.as_dict())
     for folder in (files.PRIOR, FIGURES):
         shutil.rmtree(folder, ignore_errors=True)
-    codes, held_out = (encodings(model, machine, split, settings) for split in ("train", "valid"))
+    codes = training_codes(model, machine, settings, mirrors(files.read_run()))
+    held_out = held_out_codes(model, machine, settings)
     priors, curves = fit_all(codes, held_out, settings, trainer)
     shipped, standings = choose(priors, held_out, settings.seed)
     metrics = {name: judged(priors[name], held_out, standings[name]) for name in priors}
@@ -71,14 +74,46 @@ def prior(params: Params) -> None:
     projection.send(params.tracking, projection.finished_train_row, projection.prior_row)
 
 
-def encodings(model: VAE, machine: Machine, split: str, settings: Settings) -> np.ndarray:
-    """One z ~ q(z | x) of every image of a split, (N, *latent), float32."""
-    images = open_split(split, model, machine.device)
+def training_codes(model: VAE, machine: Machine, settings: Settings, mirrored: bool) -> np.ndarray:
+    """z ~ q(z | x) of the training split, (N draws, *latent), float32; see `draws_of`."""
+    images = open_split("train", model, machine.device)
     # Training images of `binarize: dynamic` are kept grey, and drawn anew whenever they are seen.
-    grey = split == "train" and files.read_spec()["binarize"] == "dynamic"
-    stream = f"codes {split}"
-    batches = encode(model, images, machine, seed=settings.seed, stream=stream, binarize=grey)
-    return np.concatenate(list(progress(batches, -(-len(images) // BATCH), f"encode {split}")))
+    grey = files.read_spec()["binarize"] == "dynamic"
+    draws = draws_of(len(images), mirrored)
+    batches = encode(
+        model,
+        images,
+        machine,
+        seed=settings.seed,
+        stream="codes train",
+        binarize=grey,
+        draws=draws,
+        mirrored=mirrored,
+    )
+    steps = -(-len(images) // BATCH) * draws
+    return np.concatenate(list(progress(batches, steps, "encode train")))
+
+
+def draws_of(images: int, mirrored: bool) -> int:
+    """Codes of each training image: with few images several, up to ENOUGH in all.
+
+    The encoder gives a distribution for each image; a flexible prior that sees one draw of it
+    again and again learns that draw. A training that mirrors has codes of mirrored images too.
+    """
+    draws = min(MOST_DRAWS, max(1, round(ENOUGH / images)))
+    return draws + draws % 2 if mirrored else draws
+
+
+def held_out_codes(model: VAE, machine: Machine, settings: Settings) -> np.ndarray:
+    """One z ~ q(z | x) of every validation image, (N, *latent), float32."""
+    images = open_split("valid", model, machine.device)
+    batches = encode(model, images, machine, seed=settings.seed, stream="codes valid")
+    return np.concatenate(list(progress(batches, -(-len(images) // BATCH), "encode valid")))
+
+
+def mirrors(run: Mapping[str, Any]) -> bool:
+    """Whether the training that run.json tells of mirrored its images."""
+    return bool(run["params"]["train"]["augment"]["flip"])
 
 
 def fit_all(

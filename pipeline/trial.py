@@ -29,7 +29,7 @@ import torch
 from pipeline import files, judges, judging
 from pipeline.assembly import build_machine, build_plan, build_state, warn_if_slow
 from pipeline.identity import describe
-from pipeline.prior import encodings, fit_all
+from pipeline.prior import fit_all, held_out_codes, training_codes
 from pipeline.run_evidence import evidence_of
 from pipeline.sampling import Renderer
 from pipeline.schema import Params
@@ -249,9 +249,9 @@ def compared(bench: Bench, images: np.ndarray) -> dict[str, Any]:
 
 def fitted(model: VAE, settings: Params, machine: machines.Machine, bench: Bench) -> Prior:
     """The trial's prior, as the chain would read it from its file."""
-    codes, held_out = (
-        encodings(model, machine, split, settings.prior) for split in ("train", "valid")
-    )
+    flip = settings.train.augment.flip
+    codes = training_codes(model, machine, settings.prior, mirrored=flip)
+    held_out = held_out_codes(model, machine, settings.prior)
     priors, _ = fit_all(codes, held_out, settings.prior, bench.machine("cpu", "fp32"))
     (prior,) = priors.values()
     with tempfile.TemporaryDirectory() as folder:

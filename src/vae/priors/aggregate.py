@@ -36,19 +36,32 @@ BATCH = 500
 
 
 def encode(
-    model: VAE, images: Images, machine: Machine, *, seed: int, stream: str, binarize: bool = False
+    model: VAE,
+    images: Images,
+    machine: Machine,
+    *,
+    seed: int,
+    stream: str,
+    binarize: bool = False,
+    draws: int = 1,
+    mirrored: bool = False,
 ) -> Iterator[np.ndarray]:
-    """One z ~ q(z | x) an image, in the split's order: codes (B, *latent), float32.
+    """z ~ q(z | x), `draws` an image: codes (B, *latent), float32, of a batch `draws` times.
 
-    The noise of batch i is (seed, stream, i). `binarize` draws the pixels of grey images first,
-    for a model that was trained on such draws.
+    Batches are in the split's order. Every second draw is of the image's mirror image where
+    `mirrored`. The noise of draw d of batch i is (seed, stream, i * draws + d). `binarize` draws
+    the pixels of grey images first, for a model that was trained on such draws.
     """
     change = Augmentation(binarize=binarize)
     for index, batch in enumerate(images.in_order(BATCH)):
         x = as_real(change(batch, seed, index))
-        noise = normal((len(x), *model.latent), seed, stream, index, device=machine.device)
+        sides = [x, x.flip(-1)] if mirrored and draws > 1 else [x]
         with torch.no_grad(), machine.autocast():
-            yield model.encode(x).rsample(noise).cpu().numpy()
+            posteriors = [model.encode(side) for side in sides]
+        for draw in range(draws):
+            number, shape = index * draws + draw, (len(x), *model.latent)
+            noise = normal(shape, seed, stream, number, device=machine.device)
+            yield posteriors[draw % len(sides)].rsample(noise).cpu().numpy()
 
 
 def marginal_kl_bound(prior: "Prior", codes: np.ndarray) -> tuple[float, float] | None:

@@ -38,6 +38,19 @@ def test_codes_are_draws_of_q_in_order_by_seed_and_stream() -> None:
     np.testing.assert_allclose(noise[500:], normal((200, 1, 2, 2), 1, "s", 1), atol=1e-5)
 
 
+def test_several_draws_of_an_image_and_of_its_mirror_image() -> None:
+    pixels = numpy_generator(0, "pixels").integers(0, 256, (3, 1, 2, 2), dtype=np.uint8)
+    options = {"seed": 1, "stream": "s", "draws": 4, "mirrored": True}
+    model = Encoder()
+    found = list(encode(model, Images(pixels, "cpu"), MACHINE, **options))  # type: ignore[arg-type]
+    x = pixels / np.float32(255)
+    sides = [x, x[..., ::-1], x, x[..., ::-1]]
+    for draw, (codes, side) in enumerate(zip(found, sides, strict=True)):
+        noise = normal((3, 1, 2, 2), 1, "s", draw).numpy()
+        np.testing.assert_allclose(codes, side + np.exp(np.float32(-1)) * noise, atol=1e-5)
+    assert len(model.seen) == 2  # an orientation is encoded once
+
+
 def test_grey_images_of_a_binary_model_are_drawn_first() -> None:
     images = Images(np.full((100, 1, 2, 2), 51, np.uint8), "cpu")
     model = Encoder()
