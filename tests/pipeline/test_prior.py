@@ -30,7 +30,7 @@ MACHINE = Machine("cpu", "fp32", 1)
 KEY = "0123456789abcdef"
 SMALL = (
     "tracking.enabled=false",
-    "prior.gmm.components=[2, 3, 90]",
+    "prior.gmm.components=[2, 3, 200]",
     "prior.flow.steps=8",
     "prior.flow.width=16",
     "prior.flow.integration_steps=4",
@@ -69,7 +69,7 @@ def write_model(*changes: str, key: str = KEY) -> None:
     with torch.no_grad():
         list(model.encoder.head.parameters())[-1].add_(1.0)  # far from N(0, I)
     write_bytes(files.BEST, tensor_bytes(model.state_dict(), about))
-    write_json(files.RUN, {"key": key})
+    write_json(files.RUN, {"key": key, "params": reader.to_tree(params, "train")})
 
 
 def outputs() -> dict[str, str]:
@@ -99,13 +99,13 @@ def test_the_stage_fits_chooses_and_draws(
     assert "marginal_kl" not in metrics["flow"]
     assert index["density"] in names[:3]
     assert index["density"] == index["shipped"] or index["shipped"] == "flow"
-    assert metrics["gmm"]["left_out"].keys() == {"90"}
+    assert metrics["gmm"]["left_out"].keys() == {"200"}
     rows = read_csv(files.PRIOR / "curves.csv")
     assert [row["at"] for row in rows if row["prior"] == "gmm"] == [2, 3]
     assert [row["at"] for row in rows if row["prior"] == "flow"] == [8]
     said = capsys.readouterr().err.splitlines()
     assert sum("two-sample" in line for line in said) == 4
-    assert [line for line in said if "k = 90 is left out" in line]
+    assert [line for line in said if "k = 200 is left out" in line]
     row = projection.prior_row("x")
     assert row.parent == KEY
     assert row.tags["prior"] == metrics["shipped"]
