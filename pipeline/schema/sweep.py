@@ -78,7 +78,7 @@ Distribution = Annotated[
 
 class Goal(Section):
     metric: Metric
-    """a number of a trial (pipeline/trial.py)"""
+    """a number of a trial (pipeline/sweep/trial.py)"""
     direction: Literal["minimize", "maximize"]
     """which way is better"""
 

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from tests.checkout import Checkout
-from tests.pipeline.test_sweep import SWEEP
+from tests.pipeline.sweep.test_sweep import SWEEP
 from tests.servers import MlflowServer, another_database, postgresql
 from vae.storage import read_csv, read_json
 

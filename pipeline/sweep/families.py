@@ -9,12 +9,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline import files, params, studies
-from pipeline.conductor import conduct
+from pipeline import files, params
 from pipeline.console import say
 from pipeline.preset import entries, preset
 from pipeline.schema import Params
-from pipeline.worker import code
+from pipeline.sweep import studies
+from pipeline.sweep.conductor import conduct
+from pipeline.sweep.worker import code
 from vae.errors import UserError
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from pipeline import files, study_findings
+from pipeline import files
 from pipeline.report import words
+from pipeline.sweep import findings
 from vae.storage import write_csv, write_json
 
 SPACE = {"objective.beta": {}, "model.latent.dim": {}}
@@ -14,7 +15,7 @@ SPACE = {"objective.beta": {}, "model.latent.dim": {}}
 
 def trial(number: int, beta: float, dim: int | None, distance: float, **more: Any) -> dict:
     row = {"trial": number, "state": "complete", "objective.beta": beta, "model.latent.dim": dim}
-    row |= {name: distance + place for place, name in enumerate(study_findings.NUMBERS)}
+    row |= {name: distance + place for place, name in enumerate(findings.NUMBERS)}
     return {**row, "sample_distance": distance, "epochs": 2, **more}
 
 
@@ -39,7 +40,7 @@ def kept(project: Path) -> Path:
 
 
 def test_a_search_shows_the_preset_the_best_and_the_worst(kept: Path) -> None:
-    (text,) = study_findings.chapters()
+    (text,) = findings.chapters()
     assert "### A search: `x/y`" in text
     assert "10 trials (9 complete, 1 pruned) of 2 epochs" in text
     assert "2 minutes" in text
@@ -54,7 +55,7 @@ def test_a_search_shows_the_preset_the_best_and_the_worst(kept: Path) -> None:
 
 
 def test_levels_are_values_or_thirds_with_their_medians(kept: Path) -> None:
-    (text,) = study_findings.chapters()
+    (text,) = findings.chapters()
     levels = [line for line in text.splitlines() if line.startswith("| `")]
     beta = [line for line in levels if "objective.beta" in line]
     assert [line.split("|")[2].strip() for line in beta] == [
@@ -76,7 +77,7 @@ def test_claims_of_all_families_stand_in_one_chapter(project: Path) -> None:
         verdict |= {"effect": "0.1 ± 0.05", "of": 0.5, "verdict": "supported"}
         write_csv(folder / "verdicts.csv", [verdict])
         write_json(folder / "stamp.json", stamp("presets"))
-    (text,) = study_findings.chapters()
+    (text,) = findings.chapters()
     assert text.count("###") == 1
     assert "| claim a | s | mse | 0.1 ± 0.05 | 0.5 | 3 | supported |" in text
     assert "claim b" in text
@@ -84,4 +85,4 @@ def test_claims_of_all_families_stand_in_one_chapter(project: Path) -> None:
 
 
 def test_nothing_kept_says_nothing(project: Path) -> None:
-    assert study_findings.chapters() == []
+    assert findings.chapters() == []

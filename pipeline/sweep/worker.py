@@ -12,11 +12,12 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipeline import files, params, space, store, studies
+from pipeline import files, params, store
 from pipeline.console import say, warn
 from pipeline.preset import preset
 from pipeline.schema import Params
-from pipeline.sweep_rows import send_trial, tracker_of
+from pipeline.sweep import space, studies
+from pipeline.sweep.rows import send_trial, tracker_of
 from vae.errors import UserError
 from vae.figures.sheets import save, sheet
 from vae.storage import write_csv, write_json, write_text
@@ -24,15 +25,15 @@ from vae.storage import write_csv, write_json, write_text
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
+    from pipeline.sweep.trial import Bench, Outcome
     from pipeline.tracking import Tracker
-    from pipeline.trial import Bench, Outcome
 
 Facts = dict[str, Any]
 
 
 def work(study: "Study", settings: Params, threads: int, worker: int = 0) -> None:
     """Take trials until the study has as many as it asks for, or its time is over."""
-    from pipeline.trial import Bench
+    from pipeline.sweep.trial import Bench
 
     check_data(study)
     bench, tracker = Bench(settings, threads), tracker_of(settings)
@@ -72,7 +73,7 @@ def code() -> str:
     """Digest of what trains and judges a trial."""
     from pipeline.closure import code_digest
 
-    return code_digest("pipeline/trial.py")
+    return code_digest("pipeline/sweep/trial.py")
 
 
 # One trial
@@ -156,7 +157,7 @@ def of_equals(study: "Study", point: Mapping[str, Any]) -> int | None:
 
 def paced(bench: "Bench", chosen: Params, settings: Params) -> int:
     """The budget of seconds in whole epochs of this training on this machine, one at least."""
-    from pipeline.trial import pace
+    from pipeline.sweep.trial import pace
 
     assert settings.sweep.seconds is not None
     images = files.read_spec()["counts"]["train"]
@@ -167,7 +168,7 @@ def course_of(
     trial: "Trial", bench: "Bench", chosen: Params, settings: Params
 ) -> tuple[list[float] | None, Any, "Outcome"]:
     """Train and judge; the goals' values, None where the trial was cut short."""
-    from pipeline import trial as trials
+    from pipeline.sweep import trial as trials
 
     goals = [goal.metric for goal in settings.sweep.goals]
     course = trials.begin(bench, chosen)

@@ -17,9 +17,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import files, params, space, studies
+from pipeline import files, params
 from pipeline.console import command, say
 from pipeline.schema import Params
+from pipeline.sweep import space, studies
 from vae.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ OWN = ("trials", "minutes", "storage", "heartbeat")  # of `sweep`: change no tri
 
 def search(settings: Params, workers: int) -> "Study":
     """The study of these params, from where it stands to its end."""
-    from pipeline.conductor import conduct
-    from pipeline.worker import code
+    from pipeline.sweep.conductor import conduct
+    from pipeline.sweep.worker import code
 
     spec, tree = files.read_spec(), params.to_tree(settings)
     question = {name: tree[name] for name in IDENTITY}
@@ -74,34 +75,34 @@ def act_run(arguments: argparse.Namespace) -> None:
 
 
 def act_worker(arguments: argparse.Namespace) -> None:
-    from pipeline.conductor import join
+    from pipeline.sweep.conductor import join
 
     url = arguments.storage or studies.address(params.load())
     join(arguments.study, arguments.index, arguments.threads, url)
 
 
 def act_status(arguments: argparse.Namespace) -> None:
-    from pipeline.sweep_status import watch
+    from pipeline.sweep.status import watch
 
     watch(named(arguments.study, address(arguments)), follow=arguments.follow)
 
 
 def act_promote(arguments: argparse.Namespace) -> None:
-    from pipeline.promotion import promote
+    from pipeline.sweep.promotion import promote
 
     study = named(arguments.study, address(arguments))
     print(promote(study, arguments.trial, full=arguments.full, path=arguments.params))
 
 
 def act_report(arguments: argparse.Namespace) -> None:
-    from pipeline.conductor import close
+    from pipeline.sweep.conductor import close
 
     study = named(arguments.study, address(arguments))
     close(study, studies.settings_of(study))
 
 
 def act_keep(arguments: argparse.Namespace) -> None:
-    from pipeline.study_findings import keep
+    from pipeline.sweep.findings import keep
 
     study = named(arguments.study, address(arguments))
     folder = keep(study, arguments.name)
@@ -109,7 +110,7 @@ def act_keep(arguments: argparse.Namespace) -> None:
 
 
 def act_presets(arguments: argparse.Namespace) -> None:
-    from pipeline.families import run
+    from pipeline.sweep.families import run
 
     settings = params.load(arguments.params, arguments.set)
     run(settings, arguments.family, arguments.budget, arguments.seeds, arguments.workers)

@@ -6,10 +6,11 @@ The rows lie in the experiment `<tracking.experiment>-sweeps`; a trial hangs und
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import runlog, studies, tracking
+from pipeline import runlog, tracking
 from pipeline.params import load, to_flat
 from pipeline.row import Row
 from pipeline.schema import Params
+from pipeline.sweep import studies
 from vae.storage import digest_of, read_csv, read_json
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import files, keeping, studies
+from pipeline import files, keeping
 from pipeline.kept import code_as_it_stands
+from pipeline.sweep import studies
 from vae.errors import UserError
 from vae.storage import read_csv, read_json, write_json
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 PREFIX = "sweep."
 TABLES = ("trials.csv", "summary.json", "ablation.csv", "verdicts.csv")
-SCRIPT = "pipeline/trial.py"
+SCRIPT = "pipeline/sweep/trial.py"
 NUMBERS = {
     "sample_distance": "samples",
     "standard_distance": "of N(0, I)",

@@ -10,13 +10,14 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from pipeline import files, runlog, studies
-from pipeline.ablation import write_tables
+from pipeline import files, runlog
 from pipeline.console import say, warn
 from pipeline.schema import Params
-from pipeline.sweep_report import write_report
-from pipeline.sweep_rows import announce, send
-from pipeline.worker import remaining, work
+from pipeline.sweep import studies
+from pipeline.sweep.ablation import write_tables
+from pipeline.sweep.pages import write_report
+from pipeline.sweep.rows import announce, send
+from pipeline.sweep.worker import remaining, work
 from vae.errors import UserError
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import studies, sweep_status
 from pipeline.schema import Params
+from pipeline.sweep import status, studies
 from vae.figures.gallery import Tab, write_page
 from vae.figures.widgets import Plot, Prose, Table
 from vae.storage import write_csv, write_json, write_text
@@ -64,7 +64,7 @@ def _row(trial: "FrozenTrial", paths: list[str], names: list[str]) -> dict[str, 
     seconds = facts.get("seconds", {})
     return {
         "trial": trial.number,
-        "state": sweep_status.state_of(trial),
+        "state": status.state_of(trial),
         **{path: trial.params.get(path) for path in paths},
         **{name: numbers.get(name) for name in names},
         "epochs": facts.get("epochs"),
@@ -78,7 +78,7 @@ def summary(study: "Study") -> dict[str, Any]:
     """The best trials and the totals."""
     rows = table(study)
     states = [row["state"] for row in rows]
-    best = sweep_status.best_of(study)
+    best = status.best_of(study)
     spent = {
         name: sum(row[f"seconds_{name}"] or 0.0 for row in rows)
         for name in ("training", "judging", "total")

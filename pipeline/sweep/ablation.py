@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import params, studies
+from pipeline import params
 from pipeline.preset import entries
-from pipeline.sweep_report import markdown
+from pipeline.sweep import studies
+from pipeline.sweep.pages import markdown
 from vae.errors import UserError
 from vae.storage import write_csv, write_json, write_text
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pipeline import studies
-from pipeline.space import short
+from pipeline.sweep import studies
+from pipeline.sweep.space import short
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline import ablation
-from pipeline.ablation import Interval, interval, ruling, verdict, verdicts
-from pipeline.families import data_of, members
 from pipeline.preset import entries, preset
+from pipeline.sweep import ablation
+from pipeline.sweep.ablation import Interval, interval, ruling, verdict, verdicts
+from pipeline.sweep.families import data_of, members
 from vae.errors import UserError
 
 

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import params, space
+from pipeline import params
 from pipeline.preset import preset
 from pipeline.schema import Params
+from pipeline.sweep import space
 from vae.errors import UserError
 
 BASE = params.to_tree(preset("digits"))

@@ -9,8 +9,9 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import params, space, studies, sweep_status
-from pipeline.worker import compose
+from pipeline import params
+from pipeline.sweep import space, status, studies
+from pipeline.sweep.worker import compose
 from vae.errors import UserError
 from vae.storage import write_text
 
@@ -47,7 +48,7 @@ def chosen(study: "Study", number: int | None) -> "FrozenTrial":
             where=study.study_name,
             remedy="`python -m pipeline.preset NAME` writes one of them",
         )
-    best = sweep_status.best_of(study)
+    best = status.best_of(study)
     if number is None:
         if len(best) == 1:
             return best[0]
