@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = "VAE_SWEEP_STORAGE"
 AGAIN, PROCESS, FAULT = "again", "process", "fault"
+SURPLUS = "surplus"  # begun when the last place was taken already; counts for nothing
 SETTLED = ("epochs",)  # before a trial begins, and kept should it be begun again
 NAMELESS = timedelta(seconds=30)  # a RUNNING trial has named its process by then
 MISSED_BEATS = 5
@@ -235,7 +236,20 @@ def repeated(study: "Study") -> set[int]:
 def counted(study: "Study") -> list["FrozenTrial"]:
     """The trials that count."""
     gone = repeated(study)
-    return [trial for trial in study.trials if trial.number not in gone]
+    return [
+        trial
+        for trial in study.trials
+        if trial.number not in gone and SURPLUS not in trial.user_attrs
+    ]
+
+
+def is_surplus(study: "Study", number: int) -> bool:
+    """Whether as many trials as the study asks for were there before this one.
+
+    Workers look and then begin, so that two may take the last place; numbers tell whose it is.
+    """
+    before = [trial for trial in counted(study) if trial.number < number]
+    return len(before) >= int(study.user_attrs["trials"])
 
 
 def begun(study: "Study") -> int:

@@ -82,11 +82,14 @@ def code() -> str:
 def attempt(
     study: "Study", trial: "Trial", bench: "Bench", settings: Params, tracker: "Tracker"
 ) -> Any:
-    """Optuna's objective: the goals' values; raises TrialPruned, or what failed."""
+    """Optuna's objective: the goals' values, None of a failed trial; raises TrialPruned."""
     from optuna import TrialPruned
 
     clock = time.perf_counter()
     trial.set_user_attr(studies.PROCESS, store.process_tag())
+    if studies.is_surplus(study, trial.number):
+        trial.set_user_attr(studies.SURPLUS, True)
+        return None
     facts: Facts = {"number": trial.number, "point": {}, "state": "COMPLETE"}
     try:
         chosen = settled(study, trial, bench, settings, facts)

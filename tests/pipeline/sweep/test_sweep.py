@@ -103,7 +103,7 @@ def test_status_needs_no_torch(searched: Checkout) -> None:
     assert "4 complete" in output
     best = min(trials(searched), key=lambda row: float(row["sample_distance"]))
     assert f"best: {best['trial']}" in output
-    code = "import sys; from pipeline.sweep.status import watch; import pipeline.sweep.__main__, optuna; "
+    code = "import sys, optuna, pipeline.sweep.__main__; from pipeline.sweep.status import watch; "
     code += "print('torch' in sys.modules, 'mlflow' in sys.modules)"
     process = searched.start("python", "-c", code)
     assert process.communicate(timeout=60)[0].strip() == "False False"

@@ -46,7 +46,7 @@ def test_components_are_limited_by_codes_dimensions_and_time() -> None:
     kept, reasons = mixture.sort_out([30, 10, 10, 1, 200], codes=1000, size=10)
     assert kept == [1, 10]
     assert reasons.keys() == {30, 200}
-    assert "want 1,500 codes" in reasons[30]
+    assert "want 1,200 codes" in reasons[30]
     assert mixture.sort_out([30], codes=100, size=10)[0] == [1]
     assert mixture.sort_out([10, 30, 100, 200], codes=55_000, size=32)[1] == {}
     assert "too long" in str(mixture.refusal(1_000_000, 200, 100))
