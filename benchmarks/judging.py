@@ -1,9 +1,10 @@
 """What judging costs: `python -m benchmarks.judging`.
 
 The in-domain judge of the data set in artifacts/ scores n samples as evaluate does (features, then
-the comparison with at most as many test images) for n of 10,000 to 50,000: seconds of each n, and
-the memory that the process holds afterwards. Cost is linear where seconds rise with n, and memory
-flat where the features, F floats an image, are all that rises.
+the comparison with as many real images, here of the training split, which has so many) for n of
+10,000 to 50,000: seconds of each n, and the memory that the process holds afterwards. Cost is
+linear where seconds rise with n at most, and memory flat where the features, F floats an image,
+are all that rises.
 
 IWAE-5000 of 1,000 images with a preset's network: operations are counted, a part is timed, and the
 whole follows from it. `reports/results/judging.json`
@@ -27,6 +28,7 @@ from pipeline.preset import preset
 from pipeline.shipped import resolve
 from vae import machine as machines
 from vae.data.batches import Images
+from vae.errors import UserError
 from vae.evaluation import importance
 from vae.models.vae import VAE
 from vae.seeds import numpy_generator
@@ -50,17 +52,23 @@ def main() -> None:
 
 
 def scored(count: int) -> dict[str, Any]:
-    """Seconds of scoring `count` images that were drawn from the test split with noise."""
+    """Seconds of scoring `count` images, drawn from the test split, against training images."""
     settings = params.load()
+    if files.read_spec()["counts"]["train"] < count:
+        raise UserError(
+            f"fewer than {count:,} training images",
+            where="artifacts/data",
+            remedy="`python -m pipeline.preset fashion_mnist && dvc repro extractor`",
+        )
     judge = judges.open_judge("in_domain", settings, resolve(settings.evaluate.device))
     court = judging.Court(judge, settings.evaluate.batch_size, 0, count)
-    court.reference("test")  # of the data set, once for all samples
+    court.reference("train")  # of the data set, once for all samples
     real = read_array(files.DATA / "test.npy", mapped=True)
     chosen = numpy_generator(0, "benchmark").integers(0, len(real), count)
     images = np.asarray(real)[chosen]
     begun = time.perf_counter()
     seen = court.features(images, f"{count} samples")
-    court.compare("test", seen)
+    court.compare("train", seen)
     took = time.perf_counter() - begun
     row = {"samples": count, "seconds": round(took, 2), "resident_mib": round(resident(), 1)}
     say(f"{count:,} samples in {took:.1f} s, {row['resident_mib']:.0f} MiB")

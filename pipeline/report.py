@@ -19,7 +19,7 @@ from pipeline import ROOT, files, findings, keeping, repairs, tables
 from pipeline.console import command, say
 from pipeline.kept import CURRENT, HEADLINE, UNSTAMPED, Kept, headlines, read_all
 from pipeline.proven import chapter
-from pipeline.sweep import findings as studies
+from pipeline.sweep import findings as study_findings
 from vae.errors import UserError
 from vae.storage import read_json, write_text
 
@@ -150,7 +150,7 @@ def section(runs: Mapping[str, Kept]) -> str:
         pictures=tables.pictures(headlines(runs), PICTURED, up=""),
         worst=worst_cases(headlines(runs)),
         verdicts=verdicts(list(runs.values())),
-        chapters=[*findings.chapters(runs), *studies.chapters(), *proof()],
+        chapters=[*findings.chapters(runs), *study_findings.chapters(), *proof()],
     )
 
 

@@ -193,7 +193,7 @@ class Train(Section):
     threads: Count | None
     """CPU threads a process; null = all cores, shared out; other counts round differently"""
     compile: bool
-    """torch.compile: up to 1.7 times as fast after half a minute; rounds differently"""
+    """torch.compile: faster steps after a slow start; rounds differently"""
     init_from: str | None
     """weights file of another run to start from; null = random"""
     sheet_every: Count
