@@ -76,15 +76,14 @@ def reproduce(word: str, target: Path) -> str:
     if tags.get("git.dirty") != "false":
         warn("its working tree had changes that no commit has, or nobody knows")
     machine = [tags.get(f"machine.{name}", "") for name in ("device", "precision", "threads")]
+    compiled = ", compiled" if tags.get("machine.compiled") == "True" else ""
+    told = f"{' '.join(machine)} threads{compiled}" if all(map(is_known, machine)) else "unknown"
     return table(
         [
             ("run", f"{row.info.run_name}, key {tags['key']}"),
             ("commit", str(tags.get(COMMIT))),
             ("code", "as it stands here" if same else "another than here"),
-            (
-                "machine",
-                f"{' '.join(machine)} threads" if all(map(is_known, machine)) else "unknown",
-            ),
+            ("machine", told),
             ("next", "`dvc repro`"),
         ]
     )

@@ -58,7 +58,7 @@ def resolve(
 ) -> Machine:
     """Choose what is `auto` or None by what this machine has, and set torch up for it.
 
-    `compiled` is granted where there is a compiler, and to a process that works alone.
+    `compiled` is granted where there is a compiler.
     `cuda` without a CUDA device raises ValueError. Threads: None means every core that this
     process may use. Process `number` `of` several on this machine takes the CUDA device of that
     number (ValueError if there is none), or its share of the cores, at least one.
@@ -81,7 +81,7 @@ def resolve(
     torch.set_deterministic_debug_mode("error" if device == "cpu" else "default")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     keep_memory()
-    return Machine(device, precision, count, of, compiled and of == 1 and has_compiler(device))
+    return Machine(device, precision, count, of, compiled and has_compiler(device))
 
 
 def has_bf16(device: str) -> bool:

@@ -19,12 +19,11 @@ def test_auto_is_resolved_to_what_the_machine_has() -> None:
     assert resolve("cpu", "fp32", 1) == Machine("cpu", "fp32", 1)
 
 
-def test_the_compiler_is_granted_where_there_is_one_and_to_who_works_alone(
+def test_the_compiler_is_granted_where_there_is_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     assert resolve("cpu", "fp32", 1, compiled=True).compiled
-    assert not resolve("cpu", "fp32", 1, compiled=True, of=2).compiled
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert not resolve("cpu", "fp32", 1, compiled=True).compiled
 

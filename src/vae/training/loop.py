@@ -39,7 +39,7 @@ from vae.training.validation import ACTIVE, calibrate, validate
 
 Row = dict[str, Any]
 CALIBRATION_IMAGES = 4096
-MASS_EVERY = 8  # steps
+MASS_EVERY = 32  # steps
 STEPS_A_CHECK = {"cpu": 1, "cuda": 50}  # a check waits for the device
 
 
@@ -227,12 +227,12 @@ class _Meter:
         self.mu = torch.zeros(2, *state.model.latent, dtype=torch.float64)  # E[mu], E[mu^2]
         self.mu = self.mu.to(next(state.model.parameters()).device)
         self.steps = 0
-        self.last: _Update | None = None
+        self.last: dict[str, Any] = {}  # of the latest step; its images are not kept alive
 
     @torch.no_grad()
     def add(self, update: _Update) -> None:
         terms, means = update.terms, update.means
-        self.last = update
+        self.last = {"beta": update.beta, "lr": update.lr, "norm": update.norm}
         mass = self._mass(terms, update.x)
         limit = math.inf if self.plan.clip_norm is None else self.plan.clip_norm
         values = (
@@ -259,7 +259,7 @@ class _Meter:
     def _mass(self, terms: Terms, x: Tensor) -> Tensor | None:
         """-log-mass of the images of one step in MASS_EVERY, (B,), nats; else None.
 
-        Of a density it is a difference of two tails at every sub-pixel, a tenth of a small
+        Of a density it is a difference of two tails at every sub-pixel, a sixth of a small
         network's step; a curve needs fewer images than a gradient.
         """
         if self.steps % MASS_EVERY:
@@ -269,7 +269,6 @@ class _Meter:
     def _check(self, now: Tensor) -> Tensor:
         """All sums so far; raise Diverged unless they are finite. `now` are the latest step's."""
         assert self.total is not None
-        assert self.last is not None
         total = self.world.sum(self.total)
         if bool(torch.isfinite(total).all()):
             return total
@@ -277,8 +276,8 @@ class _Meter:
         raise Diverged(
             f"the loss is no finite number at step {self.state.step} (epoch "
             f"{self.state.epoch + 1}): distortion {last['distortion']:.4g}, rate "
-            f"{last['rate']:.4g}, beta {self.last.beta:.3g}, learning rate {self.last.lr:.3g}, "
-            f"gradient norm {self.last.norm.item():.4g}",
+            f"{last['rate']:.4g}, beta {self.last['beta']:.3g}, learning rate "
+            f"{self.last['lr']:.3g}, gradient norm {self.last['norm'].item():.4g}",
             remedy="lower train.optimiser.lr, set train.clip_norm, or set train.precision to fp32;"
             " the checkpoint of the last whole epoch is kept",
         )
@@ -287,7 +286,6 @@ class _Meter:
         """Means over the epoch's steps; of the gradient's norm, over those that were not skipped;
         of the images' mass, over those that were weighed; of skipped updates, the number."""
         assert self.total is not None
-        assert self.last is not None
         total = self._check(self.total / self.steps)
         mean: Row = dict(zip(self.NAMES, (total / self.steps).tolist(), strict=True))
         mass, weighed = mean.pop("mass"), mean.pop("weighed")
@@ -300,7 +298,7 @@ class _Meter:
         if self.plan.objective.difference is None:
             mean["perceptual"] = None
         row: Row = {"epoch": self.state.epoch + 1, "step": self.state.step}
-        row |= {"beta": self.last.beta, "lr": self.last.lr}
+        row |= {"beta": self.last["beta"], "lr": self.last["lr"]}
         row |= {f"train_{name}": value for name, value in mean.items()}
         first, second = self.world.sum(self.mu) / self.steps
         row["train_active_units"] = int((second - first.square() > ACTIVE).sum())

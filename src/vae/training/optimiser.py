@@ -10,7 +10,8 @@ EMA     avg <- avg + (1 - d_t) (weights - avg),  d_t = min(d, (1 + t) / (10 + t)
         averaged alike; integer counters are copied.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Generic, TypeVar
 
 import torch
@@ -56,13 +57,17 @@ class Average(Generic[Model]):
         if self.decay is None:
             return
         decay = min(self.decay, (1 + step) / (10 + step))
-        own, new = self.model.state_dict(), self.source.state_dict()
-        moving = [name for name in own if own[name].is_floating_point()]
-        torch._foreach_lerp_(
-            [own[name] for name in moving], [new[name] for name in moving], 1 - decay
-        )
-        for name in own.keys() - set(moving):
-            own[name].copy_(new[name])
+        pairs = list(zip(_tensors(self.model), _tensors(self.source), strict=True))
+        moving = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([own for own, _ in moving], [new for _, new in moving], 1 - decay)
+        for own, new in pairs:
+            if not own.is_floating_point():
+                own.copy_(new)
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Weights and buffers; a state_dict of them takes as long as averaging them."""
+    return chain(model.parameters(), model.buffers())
 
 
 def _adam(parameters: Iterable[nn.Parameter], **options: object) -> torch.optim.Optimizer:

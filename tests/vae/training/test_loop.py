@@ -55,7 +55,7 @@ def test_a_compiled_training_repeats_itself_and_is_the_plain_one_up_to_rounding(
         assert trained[0].history[0][name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
 
 
-def test_the_images_mass_is_the_mean_over_one_step_in_eight(
+def test_the_images_mass_is_the_mean_over_one_step_in_thirty_two(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     state, weighed = small.state(), []
@@ -65,10 +65,10 @@ def test_the_images_mass_is_the_mean_over_one_step_in_eight(
         return torch.full((len(x),), 50.0 * len(weighed))
 
     monkeypatch.setattr(state.model, "mass", mass)
-    plan = dataclasses.replace(small.plan(epochs=1), batch_size=4)
+    plan = dataclasses.replace(small.plan(epochs=1), batch_size=2)
     row = small.run(state, plan).history[0]
-    assert weighed == [4, 4, 4, 4]  # of 25 steps: the first, the ninth, ...
-    mean = (50.0 + 100.0 + 150.0 + 200.0) / 4
+    assert weighed == [2, 2]  # of 50 steps: the first and the thirty-third
+    mean = (50.0 + 100.0) / 2
     assert row["train_bits_per_dim"] == pytest.approx(
         (mean + row["train_rate"]) / (64 * math.log(2))
     )
