@@ -5,6 +5,9 @@ random changes of an image of (seed, step); a batch is drawn and changed as a wh
 random order leaves out the last `count mod batch_size` images of that order (others each
 epoch), so every step has the same shape and weight.
 
+What a step needs of the host (an index, a draw) is sent to a GPU without waiting for it: within
+an epoch the host runs ahead of the device.
+
 Images are uint8 (N, C, H, W) until `as_real`, the one line that makes them float. Binarised
 images hold 0 and 255, so that line makes them 0 and 1.
 """
@@ -31,6 +34,13 @@ def as_real(images: Tensor) -> Tensor:
     return images.float().div_(255).contiguous(memory_format=torch.channels_last)
 
 
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The CPU's tensor on the device; a GPU gets it from pinned memory, and nobody waits."""
+    if torch.device(device).type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """Random changes: mirror half of the images; crop out of a black border that wide (pixels);
@@ -46,14 +56,14 @@ class Augmentation:
             images = self._moved(images, seed, step)
         if self.binarize:
             drawn = binarised(images.cpu().numpy(), numpy_generator(seed, "binarize", step))
-            images = torch.from_numpy(drawn).to(images.device)
+            images = sent(torch.from_numpy(drawn), images.device)
         return images
 
     def _moved(self, images: Tensor, seed: int, step: int) -> Tensor:
         generator = torch_generator(seed, "augment", step)
         if self.flip:
             chosen = torch.rand(len(images), generator=generator) < 0.5
-            mirrored = chosen.to(images.device)[:, None, None, None]
+            mirrored = sent(chosen, images.device)[:, None, None, None]
             images = torch.where(mirrored, images.flip(-1), images)
         return _random_crop(images, self.crop_padding, generator)
 
@@ -64,8 +74,8 @@ def _random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Te
     count, _, height, width = images.shape
     padded = torch.nn.functional.pad(images, (padding,) * 4)
     corner = torch.randint(2 * padding + 1, (2, count, 1), generator=generator)
-    rows = (corner[0] + torch.arange(height)).to(images.device)
-    columns = (corner[1] + torch.arange(width)).to(images.device)
+    rows = sent(corner[0] + torch.arange(height), images.device)
+    columns = sent(corner[1] + torch.arange(width), images.device)
     which = torch.arange(count, device=images.device)[:, None, None]
     cropped = padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]]
     return cropped.permute(0, 3, 1, 2)
@@ -94,11 +104,11 @@ class Images:
     def take(self, index: np.ndarray) -> Tensor:
         """uint8 images (B, C, H, W) on the device, by index (B,)."""
         if self.resident is not None:
-            return self.resident[torch.from_numpy(index).to(self.device)]
+            return self.resident[sent(torch.from_numpy(index), self.device)]
         order = np.argsort(index, kind="stable")  # read the file front to back
         images = np.empty((len(index), *self.shape), np.uint8)
         images[order] = self.mapped[index[order]]
-        return torch.from_numpy(images).to(self.device)
+        return sent(torch.from_numpy(images), self.device)
 
     def steps(self, batch_size: int) -> int:
         """Batches of an epoch in random order."""
