@@ -6,36 +6,32 @@ whole        `dvc repro` from nothing
 nothing      `dvc repro` when nothing has changed, several times; the stage `source` runs always
 stages       each stage's own command once more: its seconds, how many of them went into imports
              (`python -X importtime`), and which of the heavy packages those were
-tracking     seconds that the train stage of a preset spends in the tracker, and their share
+tracking     seconds that the train stage of a preset spends in the tracker, and their share of a
+             training of its own length
 
 `reports/results/chain.json`
 """
 
 import argparse
+import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from benchmarks import windows
-from benchmarks.time_to_quality import Project
+from benchmarks.project import STAGES, Project
 from pipeline import files
 from pipeline.console import command, say
+from pipeline.preset import preset
 from vae.errors import UserError
 from vae.storage import write_json
 
-STAGES = {
-    "source": "-m pipeline.source",
-    "prepare": "-m pipeline.prepare",
-    "extractor": "-m pipeline.extractor",
-    "train": "train.py",
-    "prior": "-m pipeline.prior",
-    "evaluate": "evaluate.py",
-    "gallery": "-m pipeline.gallery",
-}
 HEAVY = ("torch", "torchvision", "mlflow", "sklearn", "scipy", "pandas", "plotly", "matplotlib")
 TRACKED = "fashion_mnist"
 MODULE = "benchmarks.chain"
@@ -101,37 +97,60 @@ def import_times(told: str) -> tuple[float, dict[str, float]]:
 
 
 def tracking(project: Project) -> dict[str, Any]:
-    """Seconds of a training and of its tracker, measured in the training's process."""
-    told = project.output(f"-m {MODULE} --tracked").splitlines()[-1]
-    spent, took = (float(number) for number in told.split())
-    row = {"preset": TRACKED, "seconds": round(took, 1), "tracker_seconds": round(spent, 2)}
-    say(f"tracking: {spent:.2f} s of {took:.1f} s")
-    return row | {"share": round(spent / took, 5)}
+    """What the tracker takes of a training of the preset's own length, from a shorter one.
+
+    A training's rows are sent at its start, after each epoch and at its end: the first of these
+    connects. Measured in the training's process.
+    """
+    told = json.loads(project.output(f"-m {MODULE} --tracked").splitlines()[-1])
+    every, begun = told["sent"][1:-1], told["begun"][1:-1]
+    epoch = statistics.median(after - before for before, after in pairwise(begun))
+    sent = statistics.median(every)
+    once = told["tracker"] - sum(every)
+    epochs = preset(TRACKED).train.epochs
+    tracker = once + epochs * sent
+    seconds = told["seconds"] + (epochs - len(every)) * epoch
+    row = {
+        "preset": TRACKED,
+        "epochs_measured": len(every),
+        "once_seconds": round(once, 2),
+        "epoch_seconds": round(sent, 3),
+        "epochs": epochs,
+        "seconds": round(seconds, 1),
+        "share": round(tracker / seconds, 4),
+    }
+    say(f"tracking: {once:.2f} s and {sent:.3f} s an epoch, {row['share']:.2%} of {seconds:.0f} s")
+    return row
 
 
 def train_and_tell() -> None:
     """The train stage of this folder with a clock around all that it asks of the tracker."""
     from pipeline import params, tracking, training
 
-    spent = 0.0
+    calls: dict[str, list[tuple[float, float]]] = {}
 
-    def clocked(method: Callable[..., Any]) -> Callable[..., Any]:
+    def clocked(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*asked: Any, **named: Any) -> Any:
-            nonlocal spent
             begun = time.perf_counter()
             try:
                 return method(*asked, **named)
             finally:
-                spent += time.perf_counter() - begun
+                calls.setdefault(name, []).append((begun, time.perf_counter() - begun))
 
         return call
 
     for name in ("sync", "close"):
-        setattr(tracking.Tracker, name, clocked(getattr(tracking.Tracker, name)))
-    tracking.connect = clocked(tracking.connect)
+        setattr(tracking.Tracker, name, clocked(name, getattr(tracking.Tracker, name)))
+    tracking.connect = clocked("connect", tracking.connect)
     begun = time.perf_counter()
     training.train(params.load())
-    print(spent, time.perf_counter() - begun)
+    told = {
+        "seconds": time.perf_counter() - begun,
+        "tracker": sum(took for of_name in calls.values() for _, took in of_name),
+        "begun": [at for at, _ in calls["sync"]],
+        "sent": [took for _, took in calls["sync"]],
+    }
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":

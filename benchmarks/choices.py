@@ -3,10 +3,17 @@
 The small convolutional network of a preset (28 x 28 grey, channels 32 and 64) in its fastest
 setting, and variants that each differ in one thing, take turns on one resident batch each
 (forward, backward, optimiser's step). A variant's figure is its images a second over those of the
-base in the same round: below 1 it is slower. `reports/results/choices.json`
+base in the same round: below 1 it is slower. What the compiler costs before its first step is
+timed in processes of their own, with an empty cache and with the cache that this one left.
+`reports/results/choices.json`
 """
 
 import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +24,7 @@ from torch import nn
 
 from benchmarks import windows
 from benchmarks.throughput import SHAPES, Step, resident_step, speed_of
-from pipeline import files, params
+from pipeline import ROOT, files, params
 from pipeline.assembly import build_machine, build_vae
 from pipeline.console import command, say
 from pipeline.preset import preset
@@ -51,7 +58,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.5, help="length of a window")
     parser.add_argument("--out", type=Path, default=files.RESULTS / "choices.json")
+    parser.add_argument("--first-step", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.first_step:
+        print(first_step())
+        return
     about = windows.machine()
     steps = {"base": of_settings([])}
     steps |= {name: of_settings(changes) for name, changes in SETTINGS.items()}
@@ -74,8 +85,33 @@ def main() -> None:
     for row in rows:
         say(f"{row['variant']:<40} {row['of_base']['median']:.2f}")
     base = windows.spread(found["base"])
-    write_json(arguments.out, {"machine": about, "preset": PRESET, "base": base, "rows": rows})
+    found_all = {"machine": about, "preset": PRESET, "base": base, "rows": rows}
+    write_json(arguments.out, found_all | {"compiler_seconds": compiler_seconds()})
     say(f"written: {arguments.out}")
+
+
+def compiler_seconds() -> dict[str, float]:
+    """Seconds to the end of the first compiled step, with an empty cache and with a full one."""
+    with tempfile.TemporaryDirectory(prefix="compiled-") as cache:
+        environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": cache}
+        asked = [sys.executable, "-m", "benchmarks.choices", "--first-step"]
+        told = [
+            subprocess.run(
+                asked, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True
+            ).stdout
+            for _ in range(2)
+        ]
+    cold, warm = (round(float(text.splitlines()[-1]), 1) for text in told)
+    say(f"first compiled step: {cold} s, with a cache {warm} s")
+    return {"cold": cold, "warm": warm}
+
+
+def first_step() -> float:
+    """Seconds that the first compiled step of this process takes."""
+    step = of_settings(["train.compile=true"])
+    begun = time.perf_counter()
+    step()
+    return time.perf_counter() - begun
 
 
 def chosen_with(changes: list[str]) -> Params:

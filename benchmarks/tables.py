@@ -19,6 +19,7 @@ FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"
 MEASURED = (
     "throughput",
+    "layers",
     "choices",
     "time_to_quality",
     "chain",

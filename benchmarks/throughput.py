@@ -11,8 +11,9 @@ textbook 0, 2   a torchvision data set that makes a tensor of each image, a Data
 ours            `vae.training.loop.fit` with the preset's settings and all of its metrics, its
                 epochs' training alone: validation and checkpoints are timed apart
 ceiling         forward, backward and the optimiser's step on one batch that never changes, in the
-                preset's precision and compiled as the preset is
-eager           the ceiling without the compiler, where the preset has it
+                preset's precision
+
+The last two with torch.compile and without it, whichever of them the preset has.
 
 Operations of a training image are counted by torch's own counter over forward and backward (a
 multiplication and an addition are two); the machine's rate is that of a product of two matrices of
@@ -47,7 +48,7 @@ from pipeline.console import command, say
 from pipeline.preset import preset
 from pipeline.schema import Params
 from vae.data.batches import Images, as_real
-from vae.machine import Machine
+from vae.machine import Machine, has_compiler
 from vae.models.vae import VAE
 from vae.objectives import batch_means
 from vae.seeds import normal, numpy_generator
@@ -63,6 +64,7 @@ SHAPES: dict[str, tuple[int, int, int]] = {
 BATCHES = 64  # of an epoch
 PRODUCT = 2048
 WARM_UP = 3  # steps
+TEXTBOOK_WORKERS = (0, 2)
 
 Step = Callable[[], int]
 """Train on one batch and tell how many images it had."""
@@ -86,65 +88,74 @@ class PerImage(VisionDataset):  # type: ignore[misc]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--presets", nargs="+", default=PRESETS)
-    parser.add_argument("--rounds", type=int, default=7, help="windows of each loop")
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of a window")
+    parser.add_argument("--rounds", type=int, default=5, help="windows of each loop")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of a window")
     parser.add_argument("--out", type=Path, default=files.RESULTS / "throughput.json")
     arguments = parser.parse_args()
     about = windows.machine()
-    rows = [measured(name, arguments.rounds, arguments.seconds) for name in arguments.presets]
-    write_json(arguments.out, {"machine": about, "seconds": arguments.seconds, "presets": rows})
+    rows = [
+        row
+        for name in arguments.presets
+        for row in measured(name, arguments.rounds, arguments.seconds)
+    ]
+    write_json(arguments.out, {"machine": about, "seconds": arguments.seconds, "rows": rows})
     say(f"written: {arguments.out}")
 
 
-def measured(name: str, rounds: int, seconds: float) -> dict[str, Any]:
-    """One preset's row."""
+def measured(name: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
+    """One preset's rows: without the compiler, and with it."""
     params = preset(name)
-    machine = build_machine(params.train)
+    resolved = build_machine(params.train)
+    kinds = {False: replace(resolved, compiled=False)}
+    if has_compiler(resolved.device):
+        kinds[True] = replace(resolved, compiled=True)
     side = getattr(params.data, "size", 64)
     shape = SHAPES.get(params.data.name, (3, side, side))
     count = BATCHES * params.train.batch_size
     pixels = numpy_generator(0, "benchmark").integers(0, 256, (count, *shape), dtype=np.uint8)
     loops = {
-        "textbook_0": textbook(params, pixels, workers=0),
-        "textbook_2": textbook(params, pixels, workers=2),
-        "ours": ours(params, pixels, machine),
-        "ceiling": ceiling(params, pixels, machine),
+        ("textbook", workers): textbook(params, pixels, workers) for workers in TEXTBOOK_WORKERS
     }
-    if machine.compiled:
-        loops["eager"] = ceiling(params, pixels, replace(machine, compiled=False))
+    loops |= {("ours", kind): ours(params, pixels, machine) for kind, machine in kinds.items()}
+    loops |= {("ceiling", kind): ceiling(params, pixels, at) for kind, at in kinds.items()}
     for step in loops.values():
         for _ in range(WARM_UP):
             step()
-    contestants = {key: speed_of(step, seconds) for key, step in loops.items()}
-    contestants["product"] = lambda: product_rate(machine, seconds / 4)
+    contestants = {str(key): speed_of(step, seconds) for key, step in loops.items()}
+    contestants["product"] = lambda: product_rate(resolved, seconds / 4)
     found = windows.alternate(contestants, rounds)
-    rates = found.pop("product")
-    operations = training_operations(params, shape)
-    shares = [
-        speed * operations / rate for speed, rate in zip(found["ceiling"], rates, strict=True)
-    ]
-    row = {
-        "preset": name,
-        "machine": machine.as_dict(),
-        "batch_size": params.train.batch_size,
-        "operations_per_image": operations,
-        "images_per_second": {key: windows.spread(values) for key, values in found.items()},
-        "times_textbook_0": windows.ratio(found["ours"], found["textbook_0"]),
-        "times_textbook_2": windows.ratio(found["ours"], found["textbook_2"]),
-        "share_of_ceiling": windows.ratio(found["ours"], found["ceiling"]),
-        "product_operations_per_second": windows.spread(rates),
-        "share_of_product_rate": windows.spread(shares),
-    }
-    say(line(row))
+    rates, operations = found["product"], training_operations(params, shape)
+    rows = []
+    for kind in kinds:
+        mine, most = found[str(("ours", kind))], found[str(("ceiling", kind))]
+        books = [found[str(("textbook", workers))] for workers in TEXTBOOK_WORKERS]
+        shares = [speed * operations / rate for speed, rate in zip(most, rates, strict=True)]
+        row = {
+            "preset": name,
+            "compiled": kind,
+            "as_the_preset": kind == resolved.compiled,
+            "batch_size": params.train.batch_size,
+            "precision": resolved.precision,
+            "operations_per_image": operations,
+            "textbook": [windows.spread(book) for book in books],
+            "ours": windows.spread(mine),
+            "ceiling": windows.spread(most),
+            "times_textbook": [windows.ratio(mine, book) for book in books],
+            "share_of_ceiling": windows.ratio(mine, most),
+            "product_operations_per_second": windows.spread(rates),
+            "share_of_product_rate": windows.spread(shares),
+        }
+        say(line(row))
+        rows.append(row)
     gc.collect()
-    return row
+    return rows
 
 
 def line(row: dict[str, Any]) -> str:
-    speeds = row["images_per_second"]
-    listed = ", ".join(f"{key} {speeds[key]['median']:,.0f}" for key in speeds)
     return (
-        f"{row['preset']}: {listed} images/s; {row['times_textbook_0']['median']:.2f} x textbook, "
+        f"{row['preset']}{', compiled' if row['compiled'] else ''}: textbook "
+        f"{row['textbook'][0]['median']:,.0f}, ours {row['ours']['median']:,.0f} images/s, "
+        f"{row['times_textbook'][0]['median']:.2f} times as many; "
         f"{row['share_of_ceiling']['median']:.1%} of the ceiling, which is "
         f"{row['share_of_product_rate']['median']:.1%} of the product's rate"
     )

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import tables, windows
+from benchmarks import chain, layers, tables, windows
 from benchmarks.throughput import Endless, PerImage, training_operations
+from pipeline.assembly import build_vae
 from pipeline.preset import preset
 from vae.data.batches import as_real
+from vae.machine import Machine
 
 
 def test_contestants_take_turns_and_who_begins_changes() -> None:
@@ -48,6 +50,44 @@ def test_operations_of_a_training_image() -> None:
     """The small network multiplies 3.7 million times forward; backward is about twice that."""
     operations = training_operations(preset("fashion_mnist/sweep"), (1, 28, 28))
     assert 2 * 2.5 * 3.7e6 < operations < 2 * 3.2 * 3.7e6
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "fashion_mnist/sweep", "cifar10/log/0_plain"])
+def test_operations_of_the_layers_are_those_of_the_network(name: str) -> None:
+    """Counted from shapes, and by torch while it computes."""
+    settings = preset(name)
+    image = (3, 32, 32) if name.startswith("cifar10") else (1, 28, 28)
+    kinds = layers.layers(build_vae(settings.model, image, 256, seed=0), batch_size=2, image=image)
+    machine = Machine("cpu", "fp32", 1)
+    rows = [
+        layers.row_of(kind, count, layer, 1.0, (1.0, 1.0), machine)
+        for kind, (layer, count) in kinds.items()
+    ]
+    counted = sum(row["operations"] for row in rows) / 2
+    assert counted == pytest.approx(training_operations(settings, image), rel=0.01)
+
+
+def test_a_layers_roof_is_the_slower_of_arithmetic_and_memory() -> None:
+    layer, shape = torch.nn.Linear(10, 20), (5, 10)
+    kind = ("dense 10 to 20", shape, (5, 20), False)
+    operations, moved = 3 * 2 * 5 * 200, 3 * 4 * (50 + 100 + 200)
+    for rates, bound, seconds in (
+        ((1.0, 1e9), "arithmetic", operations),
+        ((1e9, 1.0), "memory", moved),
+    ):
+        row = layers.row_of(kind, 1, layer, 1e3, rates, Machine("cpu", "fp32", 1))
+        assert (row["operations"], row["bound"]) == (operations, bound)
+        assert row["roof_milliseconds"] == pytest.approx(1e3 * seconds)
+        assert row["share_of_rate"] == pytest.approx(operations / rates[0])
+
+
+def test_import_times_are_summed_and_heavy_packages_named() -> None:
+    told = """import time: self [us] | cumulative | imported package
+import time:    500000 |     500000 |     torch._C
+import time:   1000000 |    1500000 |   torch
+import time:    250000 |     250000 | json
+prepare: done"""
+    assert chain.import_times(told) == (1.75, {"torch": 1.5})
 
 
 def test_the_page_is_that_of_the_evidence() -> None:

@@ -1,0 +1,235 @@
+"""Where a training step goes, and what bounds it: `python -m benchmarks.layers`.
+
+Every convolution and every dense layer of a preset's network is run alone, forward and backward,
+on a batch of the shape that it gets in the network, in the preset's precision:
+
+operations      of multiplications and additions; forward, gradient of the weights and, but for the
+                layer that sees the images, gradient of the input cost the same
+bytes           input, weights and output, once for each of these
+roof            max(operations / matrix rate, bytes / copy rate): no kernel is faster than that
+
+The matrix rate is that of a product of two matrices of 2,048, the copy rate that of a block far
+larger than the caches; layers whose tensors stay in a cache may beat the second. Beside them
+stands the whole step on one resident batch, with the compiler and without: what the layers do not
+take is normalisation, activation, sampling, loss and update.
+
+Each figure is the median over windows. `reports/results/layers.json`
+"""
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks import windows
+from benchmarks.throughput import SHAPES, ceiling, product_rate, training_operations
+from pipeline import files
+from pipeline.assembly import build_machine, build_vae
+from pipeline.console import command, say
+from pipeline.preset import preset
+from pipeline.schema import Params
+from vae.machine import Machine
+from vae.models.vae import VAE
+from vae.seeds import numpy_generator
+from vae.storage import write_json
+
+PRESETS = ("fashion_mnist", "cifar10")
+LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+BLOCK = 2**28  # bytes that are copied
+WARM_UP = 3
+
+Kind = tuple[str, tuple[int, ...], tuple[int, ...], bool]
+"""A layer's description, its input's and output's shapes, and whether it sees the images."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--presets", nargs="+", default=PRESETS)
+    parser.add_argument("--rounds", type=int, default=5, help="windows of each layer")
+    parser.add_argument("--seconds", type=float, default=0.3, help="length of a window")
+    parser.add_argument("--out", type=Path, default=files.RESULTS / "layers.json")
+    arguments = parser.parse_args()
+    about = windows.machine()
+    rows = [measured(name, arguments.rounds, arguments.seconds) for name in arguments.presets]
+    write_json(arguments.out, {"machine": about, "presets": rows})
+    say(f"written: {arguments.out}")
+
+
+def measured(name: str, rounds: int, seconds: float) -> dict[str, Any]:
+    """One preset: its layers, slowest first, and its step."""
+    params = preset(name)
+    machine = build_machine(params.train)
+    side = getattr(params.data, "size", 64)
+    image = SHAPES.get(params.data.name, (3, side, side))
+    kinds = layers(build_vae(params.model, image, 256, seed=0), params.train.batch_size, image)
+    loops = {str(kind): alone(layer, kind, machine) for kind, (layer, _) in kinds.items()}
+    for kind in ("eager", "compiled"):
+        loops[kind] = whole(params, image, replace(machine, compiled=kind == "compiled"))
+    contestants = {key: milliseconds_of(step, seconds) for key, step in loops.items()}
+    contestants["product"] = lambda: product_rate(machine, seconds)
+    contestants["copy"] = copy_rate
+    found = {key: windows.spread(v) for key, v in windows.alternate(contestants, rounds).items()}
+    rates = found["product"]["median"], found["copy"]["median"]
+    rows = sorted(
+        (
+            row_of(kind, count, layer, found[str(kind)]["median"], rates, machine)
+            for kind, (layer, count) in kinds.items()
+        ),
+        key=lambda row: -row["milliseconds"],
+    )
+    operations = training_operations(params, image) * params.train.batch_size
+    step = {
+        "preset": name,
+        "batch_size": params.train.batch_size,
+        "precision": machine.precision,
+        "operations": operations,
+        "operations_per_second": rates[0],
+        "bytes_per_second": rates[1],
+        "eager_milliseconds": found["eager"]["median"],
+        "compiled_milliseconds": found["compiled"]["median"],
+        "layers_milliseconds": sum(row["milliseconds"] for row in rows),
+        "roof_milliseconds": sum(row["roof_milliseconds"] for row in rows),
+    }
+    step["layers_share_of_rate"] = 1e3 * operations / step["layers_milliseconds"] / rates[0]
+    say(
+        f"{name}: a step {step['eager_milliseconds']:.1f} ms, compiled "
+        f"{step['compiled_milliseconds']:.1f}; of which its layers "
+        f"{step['layers_milliseconds']:.1f}, at {step['layers_share_of_rate']:.0%} of its rate"
+    )
+    return step | {"layers": rows}
+
+
+def layers(
+    model: VAE, batch_size: int, image: tuple[int, int, int]
+) -> dict[Kind, tuple[nn.Module, int]]:
+    """The network's layers, one of each kind, and how many there are of it."""
+    seen: dict[Kind, nn.Module] = {}
+    count: Counter[Kind] = Counter()
+
+    def note(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+        kind = (described(layer), tuple(given[0].shape), tuple(out.shape), given[0] is x)
+        seen[kind] = layer
+        count[kind] += 1
+
+    hooks = [
+        layer.register_forward_hook(note) for layer in model.modules() if isinstance(layer, LAYERS)
+    ]
+    x = torch.zeros(batch_size, *image)
+    with torch.no_grad():
+        model.terms(x, torch.zeros(batch_size, *model.latent))
+    for hook in hooks:
+        hook.remove()
+    return {kind: (layer, count[kind]) for kind, layer in seen.items()}
+
+
+def described(layer: nn.Module) -> str:
+    if isinstance(layer, nn.Linear):
+        return f"dense {layer.in_features} to {layer.out_features}"
+    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+    size, stride = layer.kernel_size[0], layer.stride[0]
+    way = "transposed " if isinstance(layer, nn.ConvTranspose2d) else ""
+    step = f", stride {stride}" if stride > 1 else ""
+    return f"{way}{size}x{size} {layer.in_channels} to {layer.out_channels}{step}"
+
+
+def alone(layer: nn.Module, kind: Kind, machine: Machine) -> Callable[[], object]:
+    """Forward and backward of one layer on numbers of its shapes."""
+    _, shape, _, sees_images = kind
+    dtype = torch.bfloat16 if machine.precision == "bf16" and not sees_images else torch.float32
+    x = torch.from_numpy(numpy_generator(0, "benchmark").normal(size=shape)).to(dtype)
+    if x.ndim == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+        layer = layer.to(memory_format=torch.channels_last)
+    x.requires_grad_(not sees_images)
+    with machine.autocast():
+        gradient = torch.ones_like(layer(x))
+
+    def step() -> None:
+        layer.zero_grad(set_to_none=True)
+        x.grad = None
+        with machine.autocast():
+            y = layer(x)
+        y.backward(gradient)
+
+    return step
+
+
+def whole(params: Params, image: tuple[int, int, int], machine: Machine) -> Callable[[], object]:
+    """The training step on one resident batch."""
+    size = (params.train.batch_size, *image)
+    pixels = numpy_generator(0, "benchmark").integers(0, 256, size, dtype=np.uint8)
+    return ceiling(params, pixels, machine)
+
+
+def milliseconds_of(step: Callable[[], object], seconds: float) -> Callable[[], float]:
+    """A window: milliseconds a step."""
+
+    def window() -> float:
+        for _ in range(WARM_UP):
+            step()
+        begun, done = time.perf_counter(), 0
+        while (took := time.perf_counter() - begun) < seconds:
+            step()
+            done += 1
+        return 1e3 * took / done
+
+    return window
+
+
+def copy_rate() -> float:
+    """Bytes a second, read and written, of a copy that no cache holds."""
+    source = torch.ones(BLOCK // 4)
+    target = torch.empty_like(source)
+    target.copy_(source)
+    begun = time.perf_counter()
+    target.copy_(source)
+    return 2 * BLOCK / (time.perf_counter() - begun)
+
+
+def row_of(
+    kind: Kind,
+    count: int,
+    layer: nn.Module,
+    milliseconds: float,
+    rates: tuple[float, float],
+    machine: Machine,
+) -> dict[str, Any]:
+    """All layers of one kind together."""
+    name, given, out, sees_images = kind
+    passes = 2 if sees_images else 3
+    size = 2 if machine.precision == "bf16" else 4
+    weights = next(layer.parameters()).numel()
+    operations = count * passes * 2 * multiply_adds(layer, given, out)
+    moved = count * passes * size * (np.prod(given) + np.prod(out) + weights)
+    arithmetic, memory = operations / rates[0], float(moved) / rates[1]
+    return {
+        "layer": name,
+        "input": list(given[1:]),
+        "count": count,
+        "milliseconds": count * milliseconds,
+        "operations": operations,
+        "share_of_rate": 1e3 * operations / (count * milliseconds) / rates[0],
+        "operations_per_byte": float(operations / moved),
+        "roof_milliseconds": 1e3 * max(arithmetic, memory),
+        "bound": "arithmetic" if arithmetic > memory else "memory",
+    }
+
+
+def multiply_adds(layer: nn.Module, given: tuple[int, ...], out: tuple[int, ...]) -> int:
+    """Of the forward pass: a weight is used once a place, of the input if it is transposed."""
+    weights = next(layer.parameters()).numel()
+    if isinstance(layer, nn.Linear):
+        return weights * given[0]
+    places = given if isinstance(layer, nn.ConvTranspose2d) else out
+    return weights * places[0] * places[2] * places[3]
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,59 @@
+"""A fresh copy of the committed project, in which its commands are timed as a person runs them.
+
+The compiler's cache lies in the copy, so the first training in it compiles cold.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline import ROOT, params
+from pipeline.preset import preset
+from vae.errors import UserError
+
+STAGES = {
+    "source": "-m pipeline.source",
+    "prepare": "-m pipeline.prepare",
+    "extractor": "-m pipeline.extractor",
+    "train": "train.py",
+    "prior": "-m pipeline.prior",
+    "evaluate": "evaluate.py",
+    "gallery": "-m pipeline.gallery",
+}
+
+
+class Project:
+    """A fresh copy of the committed project with the params of a preset."""
+
+    def __init__(self, folder: Path, name: str, changes: Sequence[str]) -> None:
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+        self.folder = folder
+        tree = params.override(params.to_tree(preset(name)), changes)
+        (folder / "params.yaml").write_text(params.render(params.parse(tree)))
+
+    def run(self, *stages: str) -> list[float]:
+        """Seconds of each; UserError if one fails."""
+        return [self._run(stage) for stage in stages]
+
+    def _run(self, stage: str) -> float:
+        begun = time.perf_counter()
+        self.output(stage)
+        return time.perf_counter() - begun
+
+    def output(self, stage: str) -> str:
+        """What a command printed."""
+        cache = {"TORCHINDUCTOR_CACHE_DIR": str(self.folder / "compiled")}
+        done = subprocess.run(
+            [sys.executable, *stage.split()],
+            cwd=self.folder,
+            env=os.environ | cache,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise UserError("failed; it said why above", where=stage)
+        return done.stdout
