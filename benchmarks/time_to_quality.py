@@ -91,7 +91,9 @@ def timed(attempt: Attempt, own: Path, judge: Path) -> dict[str, Any]:
     took = project.run(*(STAGES[name] for name in CLOCKED))
     for part in ("extractor", "cache"):
         if (judge / "artifacts" / part).exists():
-            shutil.copytree(judge / "artifacts" / part, own / "artifacts" / part)
+            shutil.copytree(
+                judge / "artifacts" / part, own / "artifacts" / part, dirs_exist_ok=True
+            )
     shutil.copy(judge / "reports" / "extractor.json", own / "reports")
     found = json.loads(project.output(f"-m {MODULE} --judge").splitlines()[-1])
     shutil.rmtree(own)
