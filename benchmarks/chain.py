@@ -99,20 +99,20 @@ def import_times(told: str) -> tuple[float, dict[str, float]]:
 def tracking(project: Project) -> dict[str, Any]:
     """What the tracker takes of a training of the preset's own length, from a shorter one.
 
-    A training's rows are sent at its start, after each epoch and at its end: the first of these
-    connects. Measured in the training's process.
+    A training's row is sent after each epoch, the first of which connects, and at its end.
+    Measured in the training's process.
     """
     told = json.loads(project.output(f"-m {MODULE} --tracked").splitlines()[-1])
     every, begun = told["sent"][1:-1], told["begun"][1:-1]
     epoch = statistics.median(after - before for before, after in pairwise(begun))
     sent = statistics.median(every)
     once = told["tracker"] - sum(every)
-    epochs = preset(TRACKED).train.epochs
-    tracker = once + epochs * sent
-    seconds = told["seconds"] + (epochs - len(every)) * epoch
+    epochs, measured = preset(TRACKED).train.epochs, len(every) + 1
+    tracker = once + (epochs - 1) * sent
+    seconds = told["seconds"] + (epochs - measured) * epoch
     row = {
         "preset": TRACKED,
-        "epochs_measured": len(every),
+        "epochs_measured": measured,
         "once_seconds": round(once, 2),
         "epoch_seconds": round(sent, 3),
         "epochs": epochs,

@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from benchmarks import goals
 from pipeline import files
 from pipeline.console import command, say
 from vae.storage import read_json, write_text
@@ -50,7 +51,7 @@ def page(found: Mapping[str, Any]) -> str:
         autoescape=False,
     )
     house.filters |= {"count": counted, "ranged": ranged, "share": share}
-    filled = house.get_template("README.md.j2").render(**found)
+    filled = house.get_template("README.md.j2").render(**found, goals=goals.answers(found))
     return re.sub(r"\n{3,}", "\n\n", filled).strip() + "\n"
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import ROOT, files, findings, keeping, repairs, tables
+from pipeline import ROOT, costs, files, findings, keeping, repairs, tables
 from pipeline.console import command, say
 from pipeline.kept import CURRENT, HEADLINE, UNSTAMPED, Kept, headlines, read_all
 from pipeline.proven import chapter
@@ -150,7 +150,12 @@ def section(runs: Mapping[str, Kept]) -> str:
         pictures=tables.pictures(headlines(runs), PICTURED, up=""),
         worst=worst_cases(headlines(runs)),
         verdicts=verdicts(list(runs.values())),
-        chapters=[*findings.chapters(runs), *study_findings.chapters(), *proof()],
+        chapters=[
+            *findings.chapters(runs),
+            *study_findings.chapters(),
+            *costs.chapters(),
+            *proof(),
+        ],
     )
 
 

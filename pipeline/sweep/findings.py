@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import files, keeping
 from pipeline.kept import code_as_it_stands
 from pipeline.sweep import studies
+from pipeline.sweep.ablation import claims as listed
 from vae.errors import UserError
 from vae.storage import read_csv, read_json, write_json
 
@@ -188,34 +189,74 @@ def claims(families: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
         "",
         "Each claim lays two presets side by side, trained with the same seeds under one budget; "
         "the effect is the mean difference in the claim's direction with its 95 % interval over "
-        "paired seeds. A claim is resolved by three seeds and an interval, or it is not.",
+        "paired seeds. A claim is resolved by three seeds and an interval, or it is not. "
+        f"{counted([folder for folder, _ in families])}",
     ]
     for folder, stamp in families:
-        verdicts = folder / "verdicts.csv"
         table: list[Row] = [*read_csv(folder / "ablation.csv")]
-        epochs = sorted({int(row["epochs"]) for row in table})
-        seconds = stamp["sweep"]["seconds"]
-        lines += [
-            "",
-            f"`{stamp['family']}`: {len(table)} presets, {max(int(r['seeds']) for r in table)} "
-            f"seeds, {seconds:.0f} s of training each on {stamp['threads']} CPU thread(s), which "
-            f"is {epochs[0]} to {epochs[-1]} epochs: far shorter than the published runs, with "
-            f"schedules shortened alike.{age(stamp)} Every preset with its interval and "
-            f"diagnosis: [ablation.csv](reports/results/{folder.name}/ablation.csv).",
-            "",
-        ]
-        lines += verdicts_table(list(read_csv(verdicts))) if verdicts.is_file() else []
-    return "\n".join(lines)
+        lines += ["", trained(folder, stamp, table), ""]
+        if (folder / "verdicts.csv").is_file():
+            lines += verdicts_table([*read_csv(folder / "verdicts.csv")], diagnoses(table))
+    return "\n".join([*lines, *left_out([folder for folder, _ in families])])
 
 
-def verdicts_table(rows: Sequence[Row]) -> list[str]:
-    head = ["claim", "source", "metric", "effect", "of", "seeds", "verdict"]
-    lines = [_line(head), "|---" * len(head) + "|"]
+def judged(folders: Sequence[Path]) -> list[Row]:
+    """The rows of all families' verdicts."""
+    paths = [folder / "verdicts.csv" for folder in folders]
+    return [row for path in paths if path.is_file() for row in read_csv(path)]
+
+
+def counted(folders: Sequence[Path]) -> str:
+    """How many comparisons say what."""
+    said = [str(row["verdict"]) for row in judged(folders)]
+    counts = ", ".join(f"{said.count(one)} {one}" for one in dict.fromkeys(sorted(said)))
+    return f"Of {len(said)} comparisons: {counts}."
+
+
+def trained(folder: Path, stamp: Mapping[str, Any], table: Sequence[Row]) -> str:
+    """What a family's trainings were."""
+    family, seconds = stamp["family"].replace(",", "`, `"), stamp["sweep"]["seconds"]
+    seeds = max(int(row["seeds"]) for row in table)
+    epochs = sorted({int(row["epochs"]) for row in table})
+    length = " to ".join(map(str, dict.fromkeys((epochs[0], epochs[-1]))))
+    return (
+        f"`{family}`: {len(table)} presets, {seeds} seeds, {seconds:.0f} s of training each on "
+        f"{stamp['threads']} CPU thread(s), which is {length} epoch(s), one at least: far shorter "
+        f"than the published runs, with schedules shortened alike.{age(stamp)} Every preset with "
+        f"its interval and diagnosis: "
+        f"[ablation.csv](reports/results/{folder.name}/ablation.csv)."
+    )
+
+
+def diagnoses(table: Sequence[Row]) -> dict[str, str]:
+    """What was found wrong with each preset of an ablation table."""
+    return {str(row["preset"]): str(row["diagnosis"] or "nothing") for row in table}
+
+
+def verdicts_table(rows: Sequence[Row], wrong: Mapping[str, str]) -> list[str]:
+    """A row a claim and metric; the claim, and what is wrong with its presets, on the first."""
+    head = ["claim", "metric", "effect", "of", "seeds", "verdict", "diagnosis"]
+    lines, last = [_line(head), "|---" * len(head) + "|"], None
     for row in rows:
-        cells = [str(row["claim"]), str(row["source"]), str(row["metric"])]
-        cells += [_text(row["effect"]), _text(row["of"]), str(row["seeds"]), str(row["verdict"])]
-        lines.append(_line(cells))
+        first, second = str(row["presets"]).split(" against ")
+        new, last = row["claim"] != last, row["claim"]
+        claim = f"{row['claim']} ({row['source']})" if new else ""
+        found = wrong[first]
+        if wrong[second] != found:
+            found = f"{found}; against: {wrong[second]}"
+        cells = [claim, str(row["metric"]).replace("_", " "), _text(row["effect"])]
+        cells += [_text(row["of"]), str(row["seeds"]), f"**{row['verdict']}**"]
+        lines.append(_line([*cells, found if new else ""]))
     return lines
+
+
+def left_out(folders: Sequence[Path]) -> list[str]:
+    """The claims that no kept study judges."""
+    known = {row["claim"] for row in judged(folders)}
+    rest = [f"{one['claim']} ({one['source']})" for one in listed() if one["claim"] not in known]
+    if not rest:
+        return []
+    return ["", f"Not judged here, for want of time on this machine: {'; '.join(rest)}."]
 
 
 # Cells

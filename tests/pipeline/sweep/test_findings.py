@@ -69,18 +69,34 @@ def test_levels_are_values_or_thirds_with_their_medians(kept: Path) -> None:
 
 
 def test_claims_of_all_families_stand_in_one_chapter(project: Path) -> None:
-    for name in ("a", "b"):
+    known = findings.listed()[0]
+    for name, said in (("a", known["claim"]), ("b", "claim b")):
         folder = files.RESULTS / f"sweep.{name}"
-        row = {"preset": "p", "seeds": 3, "epochs": 2}
-        write_csv(folder / "ablation.csv", [row])
-        verdict = {"claim": f"claim {name}", "source": "s", "metric": "mse", "seeds": 3}
+        shared = {"seeds": 3, "epochs": 2}
+        table = [{"preset": "p", **shared, "diagnosis": "clipping saturated"}]
+        table.append({"preset": "q", **shared, "diagnosis": "clipping saturated (1/3)"})
+        table.append({"preset": "r", **shared, "diagnosis": None})
+        write_csv(folder / "ablation.csv", table)
+        verdict = {"claim": said, "source": "s", "presets": "p against q", "seeds": 3}
         verdict |= {"effect": "0.1 ± 0.05", "of": 0.5, "verdict": "supported"}
-        write_csv(folder / "verdicts.csv", [verdict])
-        write_json(folder / "stamp.json", stamp("presets"))
+        other = {**verdict, "claim": "claim c", "presets": "r against r"}
+        other["verdict"] = "refuted"
+        rows = [{**verdict, "metric": "mse"}, {**verdict, "metric": "sample_distance"}]
+        write_csv(folder / "verdicts.csv", [*rows, {**other, "metric": "mse"}])
+        write_json(folder / "stamp.json", stamp("presets", family="x/first,x/second"))
     (text,) = findings.chapters()
     assert text.count("###") == 1
-    assert "| claim a | s | mse | 0.1 ± 0.05 | 0.5 | 3 | supported |" in text
-    assert "claim b" in text
+    assert "`x/first`, `x/second`: 3 presets, 3 seeds, 60 s" in text
+    assert "which is 2 epoch(s)" in text
+    numbers = "0.1 ± 0.05 | 0.5 | 3 | **supported**"
+    wrong = "clipping saturated; against: clipping saturated (1/3)"
+    assert f"| {known['claim']} (s) | mse | {numbers} | {wrong} |" in text
+    assert f"|  | sample distance | {numbers} |  |" in text
+    assert f"| claim c (s) | mse | {numbers.replace('supported', 'refuted')} | nothing |" in text
+    assert "Of 6 comparisons: 2 refuted, 4 supported." in text
+    (left,) = [line for line in text.splitlines() if line.startswith("Not judged")]
+    assert known["claim"] not in left
+    assert findings.listed()[1]["claim"] in left
     assert words(text) > 50
 
 
