@@ -9,6 +9,10 @@ components, and the shortest one, into which neither the compiler nor an epoch o
 network fits, the small convolutional network. Not on the clock: the extractor, which judges all
 alike, and the judging.
 
+The textbook's schedules do not know a training's length and its prior is N(0, I), so a shorter
+training is the beginning of a longer one, bit for bit. It is trained once, under its longest
+budget; a shorter one ends with the last epoch that lies within it.
+
 Of the test split, 10,000 images against as many samples of the shipped prior: bits/dim of the
 ELBO, the in-domain distance, coverage. `reports/results/time_to_quality.json`
 """
@@ -17,7 +21,7 @@ import argparse
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +31,13 @@ import numpy as np
 from benchmarks import windows
 from benchmarks.project import STAGES, Project
 from benchmarks.throughput import BATCHES, SHAPES, WARM_UP, ours, speed_of
-from pipeline import ROOT, files, params
+from pipeline import ROOT, files, params, runlog
 from pipeline.assembly import build_machine
 from pipeline.console import command, say
 from pipeline.preset import preset
 from vae.seeds import numpy_generator
-from vae.storage import read_json, write_json
+from vae.storage import read_csv, read_json, write_json
+from vae.training.loop import best_epoch
 
 CLOCKED = ("source", "prepare", "train", "prior")
 MARGIN = 0.03  # of the budget, for what varies from run to run
@@ -42,12 +47,16 @@ MODULE = "benchmarks.time_to_quality"
 
 @dataclass(frozen=True)
 class Attempt:
-    """A preset under a budget; `reserve` is kept for what is no epoch, seconds."""
+    """A preset under a budget; `reserve` is kept for what is no epoch, seconds.
+
+    `within` are shorter budgets of which it is the continuation.
+    """
 
     minutes: float
     preset: str
     reserve: float
     changes: tuple[str, ...] = ()
+    within: tuple[float, ...] = ()
 
 
 ATTEMPTS = (
@@ -55,10 +64,7 @@ ATTEMPTS = (
     Attempt(2, "fashion_mnist", 75, ("prior.gmm.components=[30]",)),
     Attempt(5, "fashion_mnist", 130, ("prior.gmm.components=[100]",)),
     Attempt(10, "fashion_mnist", 185),
-    Attempt(1, "fashion_mnist/textbook", 28),
-    Attempt(2, "fashion_mnist/textbook", 28),
-    Attempt(5, "fashion_mnist/textbook", 28),
-    Attempt(10, "fashion_mnist/textbook", 28),
+    Attempt(10, "fashion_mnist/textbook", 28, ("checkpoints.keep_every=1",), (1, 2, 5)),
 )
 
 
@@ -66,10 +72,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--minutes", nargs="+", type=float, help="these budgets alone")
     parser.add_argument("--out", type=Path, default=files.RESULTS / "time_to_quality.json")
-    parser.add_argument("--judge", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--judge", metavar="CHECKPOINT", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.judge:
-        print(json.dumps(judged()))
+        print(json.dumps(judged(arguments.judge)))
         return
     chosen = [a for a in ATTEMPTS if arguments.minutes is None or a.minutes in arguments.minutes]
     about, rows = windows.machine(), []
@@ -77,15 +83,16 @@ def main() -> None:
         judge = Project(Path(folder, "judge"), chosen[0].preset, [])
         judge.run(*(STAGES[name] for name in ("source", "prepare", "extractor")))
         for attempt in chosen:
-            rows.append(timed(attempt, Path(folder, "run"), judge.folder))
-            say(line(rows[-1]))
+            for row in timed(attempt, Path(folder, "run"), judge.folder):
+                rows.append(row)
+                say(line(row))
     write_json(arguments.out, {"machine": about, "rows": rows})
     say(f"written: {arguments.out}")
 
 
-def timed(attempt: Attempt, own: Path, judge: Path) -> dict[str, Any]:
-    """One attempt, and how its samples are judged."""
-    spec = read_json(judge / files.SPEC.relative_to(ROOT))
+def timed(attempt: Attempt, own: Path, judge: Path) -> Iterator[dict[str, Any]]:
+    """An attempt under its budgets, ascending, and how its samples are judged."""
+    spec = read_json(judge / here(files.SPEC))
     epochs = fitting(attempt, spec["counts"]["train"])
     project = Project(own, attempt.preset, [*attempt.changes, f"train.epochs={epochs}"])
     took = project.run(*(STAGES[name] for name in CLOCKED))
@@ -95,9 +102,44 @@ def timed(attempt: Attempt, own: Path, judge: Path) -> dict[str, Any]:
                 judge / "artifacts" / part, own / "artifacts" / part, dirs_exist_ok=True
             )
     shutil.copy(judge / "reports" / "extractor.json", own / "reports")
-    found = json.loads(project.output(f"-m {MODULE} --judge").splitlines()[-1])
+    early = early_ends(own, sum(took), attempt.within)
+    for minutes, (epoch, seconds) in zip(attempt.within, early, strict=True):
+        row = row_of(attempt, minutes, epoch, seconds)
+        yield row | judgement(project, f"epoch:{best_until(own, epoch)}")
+    row = row_of(attempt, attempt.minutes, epochs, sum(took))
+    row["stages"] = {name: round(s, 1) for name, s in zip(CLOCKED, took, strict=True)}
+    yield row | judgement(project, "best")
     shutil.rmtree(own)
-    return row_of(attempt, epochs, took) | found
+
+
+def here(path: Path) -> Path:
+    """A file's place in a project."""
+    return path.relative_to(ROOT)
+
+
+def early_ends(own: Path, seconds: float, minutes: Sequence[float]) -> list[tuple[int, float]]:
+    """For each budget the last epoch within it, the first at least, and the seconds until then.
+
+    `seconds` is what all stages took: what follows the last epoch would follow an earlier one.
+    """
+    key = read_json(own / here(files.RUN))["key"]
+    events = runlog.read(own / here(files.log_of(key)))
+    ends = [event["time"] for event in events if event["event"] == "epoch"]
+    until = [seconds - (ends[-1] - end) for end in ends]
+    last = [max(1, sum(one <= 60 * budget for one in until)) for budget in minutes]
+    return [(epoch, until[epoch - 1]) for epoch in last]
+
+
+def best_until(own: Path, epoch: int) -> int:
+    """The epoch that would have been shipped then."""
+    return best_epoch(list(read_csv(own / here(files.HISTORY)))[:epoch])
+
+
+def judgement(project: Project, checkpoint: str) -> dict[str, Any]:
+    """`judged`, by the project's own code."""
+    told = project.output(f"-m {MODULE} --judge {checkpoint}").splitlines()[-1]
+    found: dict[str, Any] = json.loads(told)
+    return found
 
 
 def fitting(attempt: Attempt, images: int) -> int:
@@ -112,14 +154,13 @@ def fitting(attempt: Attempt, images: int) -> int:
     return max(1, int((60 * attempt.minutes * (1 - MARGIN) - attempt.reserve) / epoch))
 
 
-def row_of(attempt: Attempt, epochs: int, took: Sequence[float]) -> dict[str, Any]:
+def row_of(attempt: Attempt, minutes: float, epochs: int, seconds: float) -> dict[str, Any]:
     return {
         "preset": attempt.preset,
-        "changes": list(attempt.changes),
-        "minutes": attempt.minutes,
+        "changes": [change for change in attempt.changes if not change.startswith("checkpoints")],
+        "minutes": minutes,
         "epochs": epochs,
-        "seconds": round(sum(took), 1),
-        "stages": {name: round(s, 1) for name, s in zip(CLOCKED, took, strict=True)},
+        "seconds": round(seconds, 1),
     }
 
 
@@ -131,16 +172,18 @@ def line(row: Mapping[str, Any]) -> str:
     )
 
 
-def judged() -> dict[str, Any]:
-    """The numbers of the project in this folder, of its test split."""
+def judged(checkpoint: str) -> dict[str, Any]:
+    """The numbers of weights of the project in this folder, of its test split."""
     from pipeline import judges, judging
+    from pipeline.assembly import from_tensors
     from pipeline.evaluation import metrics, score
     from pipeline.sampling import Renderer
-    from pipeline.shipped import open_model, open_prior, resolve
+    from pipeline.shipped import find_checkpoint, open_prior, resolve
 
     settings = params.load()
     chosen = settings.evaluate
-    model, _, machine = open_model(files.BEST, chosen.device)
+    machine = resolve(chosen.device)
+    model = from_tensors(*find_checkpoint(checkpoint)[:2], machine, checkpoint)
     bits = metrics(model, score(model, settings, machine, "test"))["bits_per_dim"]
     known = files.read_priors()
     prior = open_prior("shipped", machine)
