@@ -1,12 +1,13 @@
 """A family of presets under an equal budget, as a study without a sampler.
 
-Every preset of the family is trained with every seed. The budget is a training's seconds: the
-first trial of a preset measures its speed, and its whole epochs, one at least, are those of all
-its seeds. Schedules are shortened alike. What it came to: `ablation`.
+Every preset of the family is trained with every seed. The budget is a training's seconds, made
+into whole epochs, one at least, before the first trial: the speed of each kind of step is measured
+once, so presets that differ in a weight or a schedule alone train equally long, whatever else the
+machine does. Schedules are shortened alike. What it came to: `ablation`.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline import files, params
@@ -14,9 +15,10 @@ from pipeline.console import say
 from pipeline.preset import entries, preset
 from pipeline.schema import Params
 from pipeline.sweep import studies
-from pipeline.sweep.conductor import conduct
-from pipeline.sweep.worker import code
+from pipeline.sweep.conductor import conduct, threads
+from pipeline.sweep.worker import code, compose, paced
 from vae.errors import UserError
+from vae.storage import digest_of
 
 
 def run(settings: Params, family: str, seconds: float, seeds: int, workers: int) -> None:
@@ -36,9 +38,34 @@ def run(settings: Params, family: str, seconds: float, seeds: int, workers: int)
     }
     question = {name: tree[name] for name in ("data", "prior", "evaluate", "extractor")}
     question |= {"presets": names, "seconds": seconds, "sweep": how_judged(tree["sweep"])}
+    about["epochs"] = lengths(judged, names, threads(judged, workers))
     points = [{"preset": name, "train.seed": seed} for seed in range(seeds) for name in names]
     say(f"{len(names)} presets x {seeds} seeds x {seconds:.0f} s of training")
     conduct(studies.name_of("presets", question, spec), judged, about, points, workers)
+
+
+def lengths(settings: Params, names: Sequence[str], share: int) -> dict[str, int]:
+    """Epochs of each preset within `sweep.seconds`, by `share` CPU threads; alike where a step
+    costs the same."""
+    from pipeline.sweep.trial import Bench
+
+    bench = Bench(settings, share)
+    found: dict[str, int] = {}
+    for name in names:
+        base = preset(name)
+        if (kind := step_of(base)) not in found:
+            chosen = compose(base, settings, {}, base.train.epochs, share)
+            found[kind] = paced(bench, chosen, settings)
+    return {name: found[step_of(preset(name))] for name in names}
+
+
+def step_of(settings: Params) -> str:
+    """A digest of what a training step's cost depends on."""
+    tree = params.to_tree(settings)
+    model, train = tree["model"], tree["train"]
+    of_model = {name: model[name] for name in ("network", "latent", "likelihood")}
+    of_train = {name: train[name] for name in ("batch_size", "augment", "precision", "compile")}
+    return digest_of([of_model, of_train, tree["objective"]["perceptual"]])
 
 
 def how_judged(sweep: Mapping[str, Any]) -> dict[str, Any]:

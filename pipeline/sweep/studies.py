@@ -172,7 +172,7 @@ def make(
                 study.set_user_attr(key, value)
             study.set_metric_names([goal.metric for goal in goals])
             study.set_user_attr("params", params.to_tree(settings))
-    write_json(place / "study.json", {"name": name, **about, "params": params.to_tree(settings)})
+    write_json(place / "study.json", {"name": name, **study.user_attrs})
     return study
 
 

@@ -129,7 +129,8 @@ def settled(
         point, base = space.suggest(trial, settings), settings
     facts["point"] = point
     changed = {path: value for path, value in point.items() if path != "preset"}
-    epochs = trial.user_attrs.get("epochs") or of_equals(study, point)
+    lengths = study.user_attrs.get("epochs", {})
+    epochs = trial.user_attrs.get("epochs") or lengths.get(point.get("preset"))
     if epochs is None:
         whole = settings.sweep.epochs or base.train.epochs
         chosen = compose(base, settings, changed, whole, bench.threads)
@@ -144,18 +145,6 @@ def compose(base: Params, settings: Params, point: Facts, epochs: int, threads: 
     sweep = {"sweep": params.to_tree(settings)["sweep"]}
     whole = params.parse({**params.to_tree(base), **sweep}, where="trial")
     return space.trial_params(whole, point, epochs, threads)
-
-
-def of_equals(study: "Study", point: Mapping[str, Any]) -> int | None:
-    """The length that another seed of the same preset was given: seeds are to be equal."""
-    if "preset" not in point:
-        return None
-    lengths = (
-        trial.user_attrs["epochs"]
-        for trial in study.get_trials(deepcopy=False)
-        if trial.params.get("preset") == point["preset"] and "epochs" in trial.user_attrs
-    )
-    return next(lengths, None)
 
 
 def paced(bench: "Bench", chosen: Params, settings: Params) -> int:

@@ -337,8 +337,7 @@ def test_a_family_of_presets_gives_a_table_with_intervals(fresh: Checkout) -> No
     ]
     assert all("±" in str(row["rate"]) for row in rows)
     of_trials = read_csv(folder / "trials.csv")
-    lengths = {(row["preset"], row["epochs"]) for row in of_trials}
-    assert len(lengths) == 2  # all seeds of a preset are as long
+    assert len({row["epochs"] for row in of_trials}) == 1  # a step with another beta costs as much
     output = fresh.run(*command, "--budget", "1s", "--seeds", "3")
     assert "4 trials so far" in output
     assert [row["seeds"] for row in read_csv(folder / "ablation.csv")] == [3, 3]
