@@ -1,8 +1,8 @@
 """Kept studies, and the README's chapters that are made from them.
 
 A kept study is a folder `reports/results/sweep.<name>/` of small files: trials.csv, summary.json,
-pictures, of a family of presets also ablation.csv and verdicts.csv, and a stamp (commit, digest of
-the code that trains and judges a trial, machine, what was asked).
+of a search pictures, of a family of presets ablation.csv and verdicts.csv, and a stamp (commit,
+digest of the code that trains and judges a trial, machine, what was asked).
 
 Levels of a searched param are summed up by medians over the complete trials. A sampler chooses
 its trials where it hopes, so levels differ also in the other params: read them with the slices.
@@ -53,7 +53,7 @@ def keep(study: "Study", name: str) -> Path:
     for table in TABLES:
         if (report / table).is_file():
             shutil.copy(report / table, folder)
-    for picture in sorted(report.glob("*.png")):
+    for picture in sorted(report.glob("*.png")) if study.user_attrs["kind"] == "search" else ():
         keeping.copy_picture(picture, folder / picture.name)
     asked = study.user_attrs["params"]
     threads = [t.user_attrs["threads"] for t in study.trials if "threads" in t.user_attrs]
