@@ -1,6 +1,7 @@
 """A fresh copy of the committed project, in which its commands are timed as a person runs them.
 
-The compiler's cache lies in the copy, so the first training in it compiles cold.
+The compiler's cache lies in the copy, so the first training in it compiles cold. The Python that runs
+the benchmark is the first on the PATH, where DVC looks for one.
 """
 
 import os
@@ -45,11 +46,12 @@ class Project:
 
     def output(self, stage: str) -> str:
         """What a command printed."""
-        cache = {"TORCHINDUCTOR_CACHE_DIR": str(self.folder / "compiled")}
+        own = {"TORCHINDUCTOR_CACHE_DIR": str(self.folder / "compiled")}
+        own["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         done = subprocess.run(
             [sys.executable, *stage.split()],
             cwd=self.folder,
-            env=os.environ | cache,
+            env=os.environ | own,
             stdout=subprocess.PIPE,
             text=True,
             check=False,
