@@ -1,7 +1,7 @@
 """A fresh copy of the committed project, in which its commands are timed as a person runs them.
 
-The compiler's cache lies in the copy, so the first training in it compiles cold. The Python that runs
-the benchmark is the first on the PATH, where DVC looks for one.
+The compiler's cache lies in the copy, so the first training in it compiles cold. The Python that
+runs the benchmark is the first on the PATH, where DVC looks for one.
 """
 
 import os
