@@ -61,8 +61,8 @@ class Attempt:
 
 ATTEMPTS = (
     Attempt(1, "fashion_mnist/sweep", 30, ("prior.gmm.components=[10]",)),
-    Attempt(2, "fashion_mnist", 62, ("prior.gmm.components=[30]",)),
-    Attempt(5, "fashion_mnist", 110, ("prior.gmm.components=[100]",)),
+    Attempt(2, "fashion_mnist", 62, ("prior.gmm.components=[10]",)),
+    Attempt(5, "fashion_mnist", 150, ("prior.gmm.components=[100]",)),
     Attempt(10, "fashion_mnist", 150),
     Attempt(10, "fashion_mnist/textbook", 28, ("checkpoints.keep_every=1",), (1, 2, 5)),
 )
@@ -70,7 +70,7 @@ ATTEMPTS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--minutes", nargs="+", type=float, help="these budgets alone")
+    parser.add_argument("--minutes", nargs="+", type=float, help="these budgets alone, anew")
     parser.add_argument("--out", type=Path, default=files.RESULTS / "time_to_quality.json")
     parser.add_argument("--judge", metavar="CHECKPOINT", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -78,16 +78,22 @@ def main() -> None:
         print(json.dumps(judged(arguments.judge)))
         return
     chosen = [a for a in ATTEMPTS if arguments.minutes is None or a.minutes in arguments.minutes]
-    about, rows = windows.machine(), []
+    about, rows = windows.machine(), dict[tuple[str, float], dict[str, Any]]()
+    if arguments.minutes and arguments.out.exists():
+        rows = {key_of(row): row for row in read_json(arguments.out)["rows"]}
     with tempfile.TemporaryDirectory(prefix="time-to-quality-") as folder:
         judge = Project(Path(folder, "judge"), chosen[0].preset, [])
         judge.run(*(STAGES[name] for name in ("source", "prepare", "extractor")))
         for attempt in chosen:
             for row in timed(attempt, Path(folder, "run"), judge.folder):
-                rows.append(row)
+                rows[key_of(row)] = row
                 say(line(row))
-    write_json(arguments.out, {"machine": about, "rows": rows})
+    write_json(arguments.out, {"machine": about, "rows": list(rows.values())})
     say(f"written: {arguments.out}")
+
+
+def key_of(row: Mapping[str, Any]) -> tuple[str, float]:
+    return row["preset"], row["minutes"]
 
 
 def timed(attempt: Attempt, own: Path, judge: Path) -> Iterator[dict[str, Any]]:
