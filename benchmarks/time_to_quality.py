@@ -61,7 +61,7 @@ class Attempt:
 
 ATTEMPTS = (
     Attempt(1, "fashion_mnist/sweep", 30, ("prior.gmm.components=[10]",)),
-    Attempt(2, "fashion_mnist", 62, ("prior.gmm.components=[10]",)),
+    Attempt(2, "fashion_mnist", 78, ("prior.gmm.components=[10]",)),
     Attempt(5, "fashion_mnist", 150, ("prior.gmm.components=[100]",)),
     Attempt(10, "fashion_mnist", 150),
     Attempt(10, "fashion_mnist/textbook", 28, ("checkpoints.keep_every=1",), (1, 2, 5)),
