@@ -56,7 +56,8 @@ def time_to_quality(found: Found) -> Iterator[Answer]:
     met = ours["distance"] < theirs["distance"] and ours["coverage"] > theirs["coverage"]
     yield Answer(
         "two minutes of `fashion_mnist` beat ten of the textbook's VAE",
-        f"distance {ours['distance']:.2f} against {theirs['distance']:.2f}, "
+        f"distance {ours['distance']:.2f} after {ours['seconds']:.0f} s against "
+        f"{theirs['distance']:.2f} after {theirs['seconds']:.0f} s, "
         f"coverage {ours['coverage']:.2f} against {theirs['coverage']:.2f}",
         met,
     )
@@ -98,7 +99,8 @@ def judging(found: Found) -> Iterator[Answer]:
     )
     minutes = found["iwae"]["minutes_of_1000"]
     goal = f"IWAE-{found['iwae']['draws']:,} of 1,000 images within 5 minutes"
-    yield Answer(goal, f"{minutes:.1f} minutes", minutes < 5)
+    timed = f"{minutes:.1f} minutes, from {found['iwae']['images_timed']} images"
+    yield Answer(goal, timed, minutes < 5)
 
 
 ASKED: dict[str, Callable[[Found], Iterator[Answer]]] = {

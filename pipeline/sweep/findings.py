@@ -219,10 +219,12 @@ def trained(folder: Path, stamp: Mapping[str, Any], table: Sequence[Row]) -> str
     seeds = max(int(row["seeds"]) for row in table)
     epochs = sorted({int(row["epochs"]) for row in table})
     length = " to ".join(map(str, dict.fromkeys((epochs[0], epochs[-1]))))
+    taken = sorted(int(row["seconds"]) for row in table)
     return (
-        f"`{family}`: {len(table)} presets, {seeds} seeds, {seconds:.0f} s of training each on "
-        f"{stamp['threads']} CPU thread(s), which is {length} epoch(s), one at least: far shorter "
-        f"than the published runs, with schedules shortened alike.{age(stamp)} Every preset with "
+        f"`{family}`: {len(table)} presets, {seeds} seeds, a budget of {seconds:.0f} s of training "
+        f"each on {stamp['threads']} CPU thread(s), which is {length} epoch(s), one at least "
+        f"(taken: {taken[0]} to {taken[-1]} s): far shorter than the published runs, with "
+        f"schedules shortened alike.{age(stamp)} Every preset with "
         f"its interval and diagnosis: "
         f"[ablation.csv](reports/results/{folder.name}/ablation.csv)."
     )

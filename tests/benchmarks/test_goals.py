@@ -69,5 +69,5 @@ def test_memory_and_judging() -> None:
         {"samples": 10_000, "seconds": 4.0, "resident_mib": 1000.0},
         {"samples": 50_000, "seconds": 21.0, "resident_mib": 1100.0},
     ]
-    iwae = {"draws": 5000, "minutes_of_1000": 6.0}
+    iwae = {"draws": 5000, "minutes_of_1000": 6.0, "images_timed": 4}
     assert met("judging", {"scored": scored, "iwae": iwae}) == [True, False, False]

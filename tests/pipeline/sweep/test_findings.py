@@ -72,7 +72,7 @@ def test_claims_of_all_families_stand_in_one_chapter(project: Path) -> None:
     known = findings.listed()[0]
     for name, said in (("a", known["claim"]), ("b", "claim b")):
         folder = files.RESULTS / f"sweep.{name}"
-        shared = {"seeds": 3, "epochs": 2}
+        shared = {"seeds": 3, "epochs": 2, "seconds": 70}
         table = [{"preset": "p", **shared, "diagnosis": "clipping saturated"}]
         table.append({"preset": "q", **shared, "diagnosis": "clipping saturated (1/3)"})
         table.append({"preset": "r", **shared, "diagnosis": None})
@@ -86,8 +86,8 @@ def test_claims_of_all_families_stand_in_one_chapter(project: Path) -> None:
         write_json(folder / "stamp.json", stamp("presets", family="x/first,x/second"))
     (text,) = findings.chapters()
     assert text.count("###") == 1
-    assert "`x/first`, `x/second`: 3 presets, 3 seeds, 60 s" in text
-    assert "which is 2 epoch(s)" in text
+    assert "`x/first`, `x/second`: 3 presets, 3 seeds, a budget of 60 s" in text
+    assert "which is 2 epoch(s), one at least (taken: 70 to 70 s" in text
     numbers = "0.1 ± 0.05 | 0.5 | 3 | **supported**"
     wrong = "clipping saturated; against: clipping saturated (1/3)"
     assert f"| {known['claim']} (s) | mse | {numbers} | {wrong} |" in text
