@@ -222,8 +222,8 @@ def trained(folder: Path, stamp: Mapping[str, Any], table: Sequence[Row]) -> str
     taken = sorted(int(row["seconds"]) for row in table)
     return (
         f"`{family}`: {len(table)} presets, {seeds} seeds, a budget of {seconds:.0f} s of "
-        f"training each on {stamp['threads']} CPU thread(s), which is {length} epoch(s), one at least "
-        f"(taken: {taken[0]} to {taken[-1]} s): far shorter than the published runs, with "
+        f"training each on {stamp['threads']} CPU thread(s), which is {length} epoch(s), one at "
+        f"least (taken: {taken[0]} to {taken[-1]} s): far shorter than the published runs, with "
         f"schedules shortened alike.{age(stamp)} Every preset with its interval and diagnosis: "
         f"[ablation.csv](reports/results/{folder.name}/ablation.csv)."
     )
