@@ -11,8 +11,7 @@ roof            max(operations / matrix rate, bytes / copy rate): no kernel is f
 The matrix rate is that of a product of two matrices of 2,048, the copy rate that of a block far
 larger than the caches; layers whose tensors stay in a cache may beat the second. Beside them
 stands the whole step on one resident batch, with the compiler and without: what the layers do not
-take is normalisation, activation, sampling, loss and update. And what a training step does beside
-that: draws its batch and noise, measures and clips the gradient, moves the running mean.
+take is normalisation, activation, sampling, loss and update (`benchmarks.step` tells them apart).
 
 Each figure is the median over windows. `reports/results/layers.json`
 """
@@ -34,20 +33,17 @@ from benchmarks.throughput import (
     SHAPES,
     ceiling,
     product_rate,
-    resident_step,
     training_operations,
 )
 from pipeline import files
-from pipeline.assembly import build_machine, build_plan, build_state, build_vae
+from pipeline.assembly import build_machine, build_vae
 from pipeline.console import command, say
 from pipeline.preset import preset
 from pipeline.schema import Params
-from vae.data.batches import Images, as_real
 from vae.machine import Machine
 from vae.models.vae import VAE
-from vae.seeds import normal, numpy_generator
+from vae.seeds import numpy_generator
 from vae.storage import write_json
-from vae.training.optimiser import clip
 
 PRESETS = ("fashion_mnist/sweep", "fashion_mnist", "cifar10")
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -81,8 +77,6 @@ def measured(name: str, rounds: int, seconds: float) -> dict[str, Any]:
     loops = {str(kind): alone(layer, kind, machine) for kind, (layer, _) in kinds.items()}
     for kind in ("eager", "compiled"):
         loops[kind] = whole(params, image, replace(machine, compiled=kind == "compiled"))
-    pieces = beside(params, image, machine)
-    loops |= pieces
     contestants = {key: milliseconds_of(step, seconds) for key, step in loops.items()}
     contestants["product"] = lambda: product_rate(machine, seconds)
     contestants["copy"] = copy_rate
@@ -107,7 +101,6 @@ def measured(name: str, rounds: int, seconds: float) -> dict[str, Any]:
         "compiled_milliseconds": found["compiled"]["median"],
         "layers_milliseconds": sum(row["milliseconds"] for row in rows),
         "roof_milliseconds": sum(row["roof_milliseconds"] for row in rows),
-        "beside_milliseconds": {name: found[name]["median"] for name in pieces},
     }
     step["layers_share_of_rate"] = 1e3 * operations / step["layers_milliseconds"] / rates[0]
     say(
@@ -178,30 +171,6 @@ def whole(params: Params, image: tuple[int, int, int], machine: Machine) -> Call
     size = (params.train.batch_size, *image)
     pixels = numpy_generator(0, "benchmark").integers(0, 256, size, dtype=np.uint8)
     return ceiling(params, pixels, machine)
-
-
-def beside(
-    params: Params, image: tuple[int, int, int], machine: Machine
-) -> dict[str, Callable[[], object]]:
-    """What a training step does beside forward, backward and update, piece by piece."""
-    size, at_once = (8 * params.train.batch_size, *image), params.train.batch_size
-    images = Images(numpy_generator(0, "b").integers(0, 256, size, dtype=np.uint8), machine.device)
-    state = build_state(params.model, params.train, image, 256, replace(machine, compiled=False))
-    plan = build_plan(params.objective, params.train, state.model.latent, machine)
-    order = numpy_generator(0, "order").permutation(len(images))[:at_once]
-    x = as_real(images.take(order))
-    resident_step(state.model, state.optimiser, x, machine)()
-    weights = list(state.model.parameters())
-
-    def drawn() -> None:
-        as_real(plan.augmentation(images.take(order), plan.seed, 0))
-        normal((at_once, *state.model.latent), plan.seed, "noise", 0, device=machine.device)
-
-    return {
-        "batch and noise": drawn,
-        "norm and clipping of the gradient": lambda: clip(weights, plan.clip_norm),
-        "running mean of the weights": lambda: state.average.update(1),
-    }
 
 
 def milliseconds_of(step: Callable[[], object], seconds: float) -> Callable[[], float]:

@@ -20,6 +20,7 @@ FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"
 MEASURED = (
     "throughput",
+    "step",
     "layers",
     "choices",
     "time_to_quality",
@@ -66,10 +67,10 @@ def ranged(spread: Mapping[str, float], digits: int = 2) -> str:
     return f"{median} ({low} - {high})"
 
 
-def share(spread: Mapping[str, float]) -> str:
+def share(spread: Mapping[str, float], digits: int = 0) -> str:
     """The median as a percentage, and its range."""
-    median, low, high = (100 * spread[name] for name in ("median", "min", "max"))
-    return f"{median:.0f} % ({low:.0f} - {high:.0f})"
+    median, low, high = (f"{100 * spread[name]:.{digits}f}" for name in ("median", "min", "max"))
+    return f"{median} % ({low} - {high})"
 
 
 if __name__ == "__main__":

@@ -46,10 +46,15 @@ class Average(Generic[Model]):
 
     def __init__(self, model: Model, average: Model, decay: float | None) -> None:
         self.model = average if decay is not None else model
-        self.source, self.decay = model, decay
+        self.decay = decay
         if decay is not None:
             self.model.load_state_dict(model.state_dict())
             self.model.requires_grad_(False)
+        # Found once: a walk through two models takes longer than averaging them.
+        pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))
+        moving = [pair for pair in pairs if pair[0].is_floating_point()]
+        self.means, self.sources = [own for own, _ in moving], [new for _, new in moving]
+        self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -57,16 +62,13 @@ class Average(Generic[Model]):
         if self.decay is None:
             return
         decay = min(self.decay, (1 + step) / (10 + step))
-        pairs = list(zip(_tensors(self.model), _tensors(self.source), strict=True))
-        moving = [pair for pair in pairs if pair[0].is_floating_point()]
-        torch._foreach_lerp_([own for own, _ in moving], [new for _, new in moving], 1 - decay)
-        for own, new in pairs:
-            if not own.is_floating_point():
-                own.copy_(new)
+        torch._foreach_lerp_(self.means, self.sources, 1 - decay)
+        for own, new in self.counters:
+            own.copy_(new)
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
-    """Weights and buffers; a state_dict of them takes as long as averaging them."""
+    """Weights and buffers, which change in place and are never replaced."""
     return chain(model.parameters(), model.buffers())
 
 

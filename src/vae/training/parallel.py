@@ -144,8 +144,12 @@ def joined(world: World, device: str, timeout: float = TIMEOUT) -> Iterator[None
         world_size=world.size,
         timeout=timedelta(seconds=timeout),
     )
-    yield
-    # After an error nobody is left to say goodbye to.
+    try:
+        yield
+    except BaseException:
+        if device != "cuda":  # Gloo's threads abort a process that ends with them
+            distributed.destroy_process_group()
+        raise  # NCCL would wait for who is gone
     distributed.destroy_process_group()
 
 
