@@ -1,2 +1,2 @@
-"""What things cost: measurements that no test repeats. Each module is a command and writes
-`reports/results/<name>.json`."""
+"""What things cost: measurements that no test repeats. Each module is a command; `windows.place`
+says where its evidence lies, by machine."""

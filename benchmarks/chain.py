@@ -9,7 +9,7 @@ stages       each stage's own command once more: its seconds, how many of them w
 tracking     seconds that the train stage of a preset spends in the tracker, and their share of a
              training of its own length
 
-`reports/results/chain.json`
+Writes `chain.json`.
 """
 
 import argparse
@@ -26,7 +26,6 @@ from typing import Any
 
 from benchmarks import windows
 from benchmarks.project import STAGES, Project
-from pipeline import files
 from pipeline.console import command, say
 from pipeline.preset import preset
 from vae.errors import UserError
@@ -41,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--repeats", type=int, default=5, help="of the chain without work")
     parser.add_argument("--epochs", type=int, default=3, help="of the tracked training")
-    parser.add_argument("--out", type=Path, default=files.RESULTS / "chain.json")
+    parser.add_argument("--out", type=Path, default=windows.place("chain"))
     parser.add_argument("--tracked", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.tracked:

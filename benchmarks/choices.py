@@ -5,7 +5,7 @@ setting, and variants that each differ in one thing, take turns on one resident 
 (forward, backward, optimiser's step). A variant's figure is its images a second over those of the
 base in the same round: below 1 it is slower. What the compiler costs before its first step is
 timed in processes of their own, with an empty cache and with the cache that this one left.
-`reports/results/choices.json`
+Writes `choices.json`.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from torch import nn
 
 from benchmarks import windows
 from benchmarks.throughput import SHAPES, Step, resident_step, speed_of
-from pipeline import ROOT, files, params
+from pipeline import ROOT, params
 from pipeline.assembly import build_machine, build_vae
 from pipeline.console import command, say
 from pipeline.preset import preset
@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.5, help="length of a window")
-    parser.add_argument("--out", type=Path, default=files.RESULTS / "choices.json")
+    parser.add_argument("--out", type=Path, default=windows.place("choices"))
     parser.add_argument("--first-step", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.first_step:

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import windows
-from pipeline import ROOT, files
+from pipeline import ROOT
 from pipeline.console import command, say
 from pipeline.preset import preset
 from pipeline.ranks import place
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--preset", default="fashion_mnist", help="one with group normalisation")
     parser.add_argument("--pairs", type=int, default=7, help="windows of each kind")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of a window")
-    parser.add_argument("--out", type=Path, default=files.RESULTS / "data_parallel.json")
+    parser.add_argument("--out", type=Path, default=windows.place("data_parallel"))
     parser.add_argument("--window", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.window:

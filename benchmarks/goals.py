@@ -4,7 +4,7 @@ A goal is a question to one benchmark's evidence; its answer is what was measure
 whether that is enough. A benchmark that has not been run answers nothing.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Found = Mapping[str, Any]
@@ -19,6 +19,19 @@ class Answer(NamedTuple):
     goal: str
     measured: str
     met: bool
+
+
+def by_machine(
+    evidence: Mapping[str, Mapping[str, Found]], machines: Sequence[str]
+) -> dict[str, dict[str, Answer]]:
+    """Answers by goal and machine, in the order of the page."""
+    found: dict[str, dict[str, Answer]] = {}
+    for name in ASKED:
+        for machine in machines:
+            one = evidence[name].get(machine)
+            for answer in answers(dict.fromkeys(ASKED) | {name: one}):
+                found.setdefault(answer.goal, {})[machine] = answer
+    return found
 
 
 def answers(evidence: Mapping[str, Found | None]) -> list[Answer]:

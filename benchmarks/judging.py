@@ -7,7 +7,7 @@ linear where seconds rise with n at most, and memory flat where the features, F 
 are all that rises.
 
 IWAE-5000 of 1,000 images with a preset's network: operations are counted, a part is timed, and the
-whole follows from it. `reports/results/judging.json`
+whole follows from it. Writes `judging.json`.
 """
 
 import argparse
@@ -42,7 +42,7 @@ DRAWS, IMAGES = 5000, 1000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--images", type=int, default=10, help="of which IWAE-5000 is timed")
-    parser.add_argument("--out", type=Path, default=files.RESULTS / "judging.json")
+    parser.add_argument("--out", type=Path, default=windows.place("judging"))
     arguments = parser.parse_args()
     about = windows.machine()
     rows = [scored(count) for count in COUNTS]

@@ -13,7 +13,7 @@ larger than the caches; layers whose tensors stay in a cache may beat the second
 stands the whole step on one resident batch, with the compiler and without: what the layers do not
 take is normalisation, activation, sampling, loss and update (`benchmarks.step` tells them apart).
 
-Each figure is the median over windows. `reports/results/layers.json`
+Each figure is the median over windows. Writes `layers.json`.
 """
 
 import argparse
@@ -35,7 +35,6 @@ from benchmarks.throughput import (
     product_rate,
     training_operations,
 )
-from pipeline import files
 from pipeline.assembly import build_machine, build_vae
 from pipeline.console import command, say
 from pipeline.preset import preset
@@ -59,7 +58,7 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", default=PRESETS)
     parser.add_argument("--rounds", type=int, default=5, help="windows of each layer")
     parser.add_argument("--seconds", type=float, default=0.3, help="length of a window")
-    parser.add_argument("--out", type=Path, default=files.RESULTS / "layers.json")
+    parser.add_argument("--out", type=Path, default=windows.place("layers"))
     arguments = parser.parse_args()
     about = windows.machine()
     rows = [measured(name, arguments.rounds, arguments.seconds) for name in arguments.presets]

@@ -8,7 +8,7 @@ Told are, beside the size of the data,
     own         what was resident at the end and belongs to the process alone: pages of a mapped
                 file are the kernel's, which takes them back when somebody needs memory
 
-`reports/results/memory.json`
+Writes `memory.json`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import windows
-from pipeline import ROOT, files
+from pipeline import ROOT
 from pipeline.console import command, say
 from pipeline.preset import preset
 from vae.errors import UserError
@@ -38,7 +38,7 @@ MODULE = "benchmarks.memory"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, default=files.RESULTS / "memory.json")
+    parser.add_argument("--out", type=Path, default=windows.place("memory"))
     parser.add_argument("--train", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.train:

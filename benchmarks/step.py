@@ -9,7 +9,7 @@ Pieces          a training step does more than that. They are added one by one, 
                 measured with the caches as the step leaves them; the last one is
                 `vae.training.loop.fit` itself, with its metrics
 
-`reports/results/step.json`
+Writes `step.json`.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import windows
@@ -33,7 +34,6 @@ from benchmarks.throughput import (
     resident_step,
     speed_of,
 )
-from pipeline import files
 from pipeline.assembly import build_machine, build_plan, build_state
 from pipeline.console import command, say
 from pipeline.preset import preset
@@ -61,6 +61,7 @@ KERNELS: dict[str, tuple[str, ...]] = {
 }
 """A kernel is of the first kind of which its name has a part."""
 REST = "Python, dispatch, guards"
+WHOLE = "the whole step"
 
 
 def main() -> None:
@@ -68,7 +69,7 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", default=PRESETS)
     parser.add_argument("--rounds", type=int, default=7, help="windows of each piece")
     parser.add_argument("--seconds", type=float, default=1.5, help="length of a window")
-    parser.add_argument("--out", type=Path, default=files.RESULTS / "step.json")
+    parser.add_argument("--out", type=Path, default=windows.place("step"))
     arguments = parser.parse_args()
     about = windows.machine()
     rows = [measured(name, arguments.rounds, arguments.seconds) for name in arguments.presets]
@@ -168,9 +169,10 @@ def added(state: State, plan: Plan, images: Images, machine: Machine, level: int
 
 
 def kernels(params: Params, pixels: np.ndarray, machine: Machine) -> dict[str, float]:
-    """Milliseconds of a bare step, by the kind of what it does; `all` is the sum."""
+    """Milliseconds of a bare step, by the kind of what it does."""
     import torch._inductor.config as compiler
 
+    torch.compiler.reset()  # what is compiled already has no names for its kernels
     with compiler.patch({"cpp.enable_kernel_profile": True, "force_disable_caches": True}):
         step = ceiling(params, pixels, machine)
         for _ in range(WARM_UP):
@@ -191,7 +193,7 @@ def by_kind(rows: Iterable[tuple[str, float]], whole: float) -> dict[str, float]
         kind = kind_of(name)
         if kind is not None:
             found[kind] += took
-    return found | {REST: whole - sum(found.values()), "all": whole}
+    return found | {REST: whole - sum(found.values()), WHOLE: whole}
 
 
 def kind_of(name: str) -> str | None:

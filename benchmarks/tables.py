@@ -1,7 +1,8 @@
 """benchmarks/README.md, made from its template and the evidence: `python -m benchmarks.tables`.
 
-Words and goals stand in `README.md.j2`; every measured number comes from `reports/results/*.json`,
-which the other commands of this folder write. A test makes the page again and compares.
+Words and goals stand in `README.md.j2`; every measured number comes from
+`reports/results/benchmarks/<machine>/*.json`, which the other commands of this folder write. A
+test makes the page again and compares.
 """
 
 import re
@@ -12,9 +13,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks import goals
-from pipeline import files
+from pipeline import costs
 from pipeline.console import command, say
-from vae.storage import read_json, write_text
+from vae.storage import write_text
 
 FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"
@@ -36,13 +37,12 @@ def main() -> None:
     say(f"written: {README}")
 
 
-def evidence() -> dict[str, Any]:
-    """What each command wrote; None where it has not been run."""
-    paths = {name: files.RESULTS / f"{name}.json" for name in MEASURED}
-    return {name: read_json(path) if path.exists() else None for name, path in paths.items()}
+def evidence() -> dict[str, Mapping[str, Any]]:
+    """What each command wrote, by machine; nothing where it has not been run."""
+    return {name: costs.known(name) for name in MEASURED}
 
 
-def page(found: Mapping[str, Any]) -> str:
+def page(evidence: Mapping[str, Mapping[str, Any]]) -> str:
     """The page; a name in the template without evidence is an error."""
     house = Environment(
         loader=FileSystemLoader(FOLDER),
@@ -51,8 +51,17 @@ def page(found: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         autoescape=False,
     )
-    house.filters |= {"count": counted, "ranged": ranged, "share": share}
-    filled = house.get_template("README.md.j2").render(**found, goals=goals.answers(found))
+    house.filters |= {
+        "count": counted,
+        "ranged": ranged,
+        "share": share,
+        "named": costs.machine_name,
+    }
+    machines = sorted({name for one in evidence.values() for name in one})
+    found = {name: list(one.values()) for name, one in evidence.items()}
+    filled = house.get_template("README.md.j2").render(
+        **found, machines=machines, goals=goals.by_machine(evidence, machines)
+    )
     return re.sub(r"\n{3,}", "\n\n", filled).strip() + "\n"
 
 

@@ -21,7 +21,7 @@ multiplication and an addition are two); the machine's rate is that of a product
 arithmetic that the network uses; what is missing is element-wise work and memory.
 
 Images are random bytes of the data set's shape, which cost what real ones cost, and come out of
-memory: CelebA's JPEGs would cost the textbook's loop more. `reports/results/throughput.json`
+memory: CelebA's JPEGs would cost the textbook's loop more. Writes `throughput.json`.
 """
 
 import argparse
@@ -42,7 +42,6 @@ from torchvision.datasets import VisionDataset
 from torchvision.transforms import ToTensor
 
 from benchmarks import windows
-from pipeline import files
 from pipeline.assembly import build_machine, build_plan, build_state, build_vae
 from pipeline.console import command, say
 from pipeline.preset import preset
@@ -90,7 +89,7 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", default=PRESETS)
     parser.add_argument("--rounds", type=int, default=5, help="windows of each loop")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a window")
-    parser.add_argument("--out", type=Path, default=files.RESULTS / "throughput.json")
+    parser.add_argument("--out", type=Path, default=windows.place("throughput"))
     arguments = parser.parse_args()
     about = windows.machine()
     rows = [

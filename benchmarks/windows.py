@@ -7,10 +7,14 @@ round. Reported are the median, the smallest and the largest over the rounds.
 
 import os
 import platform
+import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from pipeline import files
+from pipeline.costs import FOLDER, machine_name
 
 Spread = dict[str, float]
 
@@ -42,16 +46,22 @@ def ratio(values: Sequence[float], of: Sequence[float]) -> Spread:
     return spread([one / other for one, other in zip(values, of, strict=True)])
 
 
+def place(name: str) -> Path:
+    """Where a benchmark's evidence of this kind of machine belongs."""
+    folder = re.sub(r"[^a-z0-9]+", "_", machine_name(hardware()).lower())
+    return files.RESULTS / FOLDER / folder / f"{name}.json"
+
+
 def machine() -> dict[str, Any]:
     """What these numbers depend on, and what else ran when they were begun."""
     import torch
 
+    about = {"platform": platform.platform(), "torch": torch.__version__}
+    return hardware() | about | {"load_before": round(os.getloadavg()[0], 2)}
+
+
+def hardware() -> dict[str, Any]:
+    """The processor, and how many of its cores this process may use."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = {line.partition(": ")[2] for line in lines if line.startswith("model name")}
-    return {
-        "processor": ", ".join(sorted(names)),
-        "cores": len(os.sched_getaffinity(0)),
-        "platform": platform.platform(),
-        "torch": torch.__version__,
-        "load_before": round(os.getloadavg()[0], 2),
-    }
+    return {"processor": ", ".join(sorted(names)), "cores": len(os.sched_getaffinity(0))}

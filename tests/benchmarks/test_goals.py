@@ -71,3 +71,14 @@ def test_memory_and_judging() -> None:
     ]
     iwae = {"draws": 5000, "minutes_of_1000": 6.0, "images_timed": 4}
     assert met("judging", {"scored": scored, "iwae": iwae}) == [True, False, False]
+
+
+def test_answers_stand_by_machine() -> None:
+    found = throughput(2.0, 0.96, 0.4, preset="cifar10")
+    evidence: dict[str, dict[str, Any]] = {name: {} for name in goals.ASKED}
+    evidence["throughput"] = {"one": found, "two": throughput(2.0, 0.94, 0.4, preset="cifar10")}
+    answers = goals.by_machine(evidence, ["one", "two"])
+    assert [[by[name].met for name in ("one", "two")] for by in answers.values()] == [
+        [True, False],
+        [False, False],
+    ]

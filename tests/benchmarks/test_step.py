@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.step import KERNELS, REST, by_kind, kind_of
+from benchmarks.step import KERNELS, REST, WHOLE, by_kind, kind_of
 
 FUSED = "graph_0_cpp_fused__to_copy_"
 
@@ -34,4 +34,4 @@ def test_the_kinds_and_the_rest_are_the_step() -> None:
     assert found["dense layers"] == 3.0
     assert found["other element-wise work"] == 0.5
     assert found[REST] == 1.5
-    assert sum(found[kind] for kind in (*KERNELS, REST)) == found["all"] == 5.0
+    assert sum(found[kind] for kind in (*KERNELS, REST)) == found[WHOLE] == 5.0

@@ -1,11 +1,14 @@
 """Contestants take turns, ratios are of one round, and the page is that of the evidence."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from benchmarks import chain, layers, tables, windows
 from benchmarks.throughput import Endless, PerImage, training_operations
+from pipeline import files
 from pipeline.assembly import build_vae
 from pipeline.preset import preset
 from vae.data.batches import as_real
@@ -81,6 +84,15 @@ def test_a_layers_roof_is_the_slower_of_arithmetic_and_memory() -> None:
         assert row["share_of_rate"] == pytest.approx(operations / rates[0])
 
 
+def test_evidence_belongs_to_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    about = {"processor": "Intel(R) Xeon(R) Processor", "cores": 2}
+    monkeypatch.setattr(windows, "hardware", lambda: about)
+    assert (
+        windows.place("chain")
+        == files.RESULTS / "benchmarks" / "intel_xeon_2_cores" / "chain.json"
+    )
+
+
 def test_import_times_are_summed_and_heavy_packages_named() -> None:
     told = """import time: self [us] | cumulative | imported package
 import time:    500000 |     500000 |     torch._C
@@ -92,6 +104,6 @@ prepare: done"""
 
 def test_the_page_is_that_of_the_evidence() -> None:
     assert tables.README.read_text() == tables.page(tables.evidence())
-    nothing = dict.fromkeys(tables.MEASURED)
+    nothing: dict[str, dict[str, Any]] = {name: {} for name in tables.MEASURED}
     for name in tables.MEASURED:
         assert f"Not measured yet: `python -m benchmarks.{name}`" in tables.page(nothing)

@@ -1,29 +1,36 @@
 """The README's chapter on costs says what was measured, and nothing else."""
 
 from pathlib import Path
+from typing import Any
 
 from pipeline import costs, files
 from vae.storage import write_json
 
-MACHINE = {"cores": 2}
+INTEL = {"cores": 2, "processor": "Intel(R) Xeon(R) Processor"}
+AMD = {"cores": 2, "processor": "AMD EPYC"}
 
 
 def test_nothing_measured_is_no_chapter(project: Path) -> None:
     assert costs.chapters() == []
 
 
-def test_a_line_a_headline(project: Path) -> None:
+def test_a_line_a_headline_and_a_column_a_machine(project: Path) -> None:
     row = {"preset": "fashion_mnist", "ours": {"median": 2534.4}, "compiled": True}
     row |= {"times_textbook": [{"median": 1.94}], "share_of_ceiling": {"median": 0.93}}
     rows = [row, {**row, "compiled": False}]
-    write_json(files.RESULTS / "throughput.json", {"machine": MACHINE, "rows": rows})
-    scored = [{"samples": n, "seconds": n / 2500} for n in (10_000, 50_000)]
-    write_json(files.RESULTS / "judging.json", {"machine": MACHINE, "scored": scored})
+    kept("one", "throughput", {"machine": INTEL, "rows": rows})
+    for folder, machine, speed in (("one", INTEL, 2500), ("two", AMD, 1000)):
+        scored = [{"samples": n, "seconds": n / speed} for n in (10_000, 50_000)]
+        kept(folder, "judging", {"machine": machine, "scored": scored})
     (text,) = costs.chapters()
-    assert "On 2 CPU cores" in text
-    lines = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
     assert lines == [
-        "| training `fashion_mnist`, compiled | 2,534 images/s, 1.94 times a textbook's loop, 93% "
-        "of the bare step | `python -m benchmarks.throughput` |",
-        "| scoring 10,000 samples | 4.0 s | `python -m benchmarks.judging` |",
+        "| what | AMD EPYC, 2 cores | Intel Xeon, 2 cores | measured by |",
+        "| training `fashion_mnist`, compiled |  | 2,534 images/s, 1.94 times a textbook's loop, "
+        "93% of the bare step | `python -m benchmarks.throughput` |",
+        "| scoring 10,000 samples | 10.0 s | 4.0 s | `python -m benchmarks.judging` |",
     ]
+
+
+def kept(folder: str, name: str, found: dict[str, Any]) -> None:
+    write_json(files.RESULTS / costs.FOLDER / folder / f"{name}.json", found)
