@@ -175,7 +175,8 @@ def verdict(results: Results, claim: Mapping[str, Any], metric: str) -> dict[str
     effect = interval([sign * (b - a) for a, b in known])
     level = math.fsum(b for _, b in known) / len(known)
     row |= {"effect": str(effect), "of": level}
-    return row | {"verdict": ruling(effect, claim["says"], claim.get("margin", 0.0) * abs(level))}
+    margin = claim.get("margin", {}).get(metric, 0.0) * abs(level)
+    return row | {"verdict": ruling(effect, claim["says"], margin)}
 
 
 def ruling(effect: Interval, says: str, margin: float) -> str:
