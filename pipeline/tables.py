@@ -123,7 +123,6 @@ def model_rows() -> list[Row]:
         ("beta; beta sigma²", _beta),
         ("prior sampled", lambda run: run.metrics.get("prior")),
         ("training", _training),
-        ("code", lambda run: run.age()),
     ]
 
 
@@ -233,7 +232,7 @@ def rate_distortion(up: str) -> str:
         f"`{stamp['preset']}`, {stamp['epochs']} epochs a point, {seeds}, validation: from beta "
         f"{rich['beta']:g} to {poor['beta']:g} the rate goes from {rich['rate']:.1f} to "
         f"{poor['rate']:.1f} nats, MSE from {rich['mse']:.4f} to {poor['mse']:.4f}, bits/dim "
-        f"from {_bits(rich)} to {_bits(poor)}. Dashed: a linear VAE on the same spectrum."
+        f"from {_bits(rich)} to {_bits(poor)}. Dashed: a linear VAE."
         f"{' Older than the code.' if older else ''}"
     )
 
