@@ -121,7 +121,7 @@ def model_rows() -> list[Row]:
         ("parameters", _parameters),
         ("likelihood, sigma found", _likelihood),
         ("beta; beta sigma²", _beta),
-        ("prior sampled", lambda run: run.metrics.get("prior")),
+        ("prior sampled", _prior),
         ("training", _training),
     ]
 
@@ -146,6 +146,14 @@ def _likelihood(run: Kept) -> str:
 def _beta(run: Kept) -> str:
     implied = run.train["implied_sigma2_at_beta_1"]
     return f"{run.train['beta']:g}; {NONE if implied is None else f'{implied:.3g}'}"
+
+
+def _prior(run: Kept) -> str | None:
+    """The shipped prior, and the temperature of its draws where it is not 1."""
+    fitted = run.more.get("prior") or {}
+    temperature = fitted["params"]["prior"]["temperature"] if fitted else 1.0
+    name: str | None = run.metrics.get("prior")
+    return name if name is None or temperature == 1 else f"{name}, temperature {temperature:g}"
 
 
 def _training(run: Kept) -> str:

@@ -22,6 +22,8 @@ PriorName = Literal["standard", "gaussian", "gmm", "flow"]
 class Gmm(Section):
     components: Annotated[tuple[Count, ...], as_tuple, Field(min_length=1)]
     """numbers to try, validation chooses; too many for the codes and dimensions are left out"""
+    parts: Count
+    """of the codes by k-means, each with its share of the components; 1 = one EM over all codes"""
 
 
 class Flow(Section):

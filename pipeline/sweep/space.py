@@ -132,6 +132,7 @@ def judged_quickly(tree: Mapping[str, Any], settings: Params, threads: int) -> d
         "train.threads": threads,
         "prior.fit": ["gmm"],
         "prior.gmm.components": [sweep.components],
+        "prior.gmm.parts": 1,
         "evaluate.samples": sweep.samples,
     }
     return params.replaced(tree, quick)

@@ -143,6 +143,17 @@ def test_what_one_column_lacks_is_not_measured_and_what_all_lack_has_no_row(resu
     assert "samples of prior" not in text
 
 
+@pytest.mark.parametrize(
+    ("temperature", "cell"), [(1.0, "mixture"), (1.5, "mixture, temperature 1.5")]
+)
+def test_a_prior_is_named_with_the_temperature_of_its_draws(
+    results: Path, temperature: float, cell: str
+) -> None:
+    folder = planted.plant(results, "fashion_mnist", **planted.JUDGED)
+    write_json(folder / "prior.json", {"params": {"prior": {"temperature": temperature}}})
+    assert f"| prior sampled | {cell} |" in report.report(read_all())
+
+
 def test_a_likelihood_without_a_mass_has_none(results: Path) -> None:
     planted.plant(results, "fashion_mnist", bits_per_dim=None, bits_per_dim_se=None)
     assert "| bits/dim | none |" in report.report(read_all())

@@ -17,6 +17,7 @@ import torch
 
 from vae.machine import Machine
 from vae.priors import flow, mixture
+from vae.priors import parts as in_parts
 from vae.priors.choice import choose
 from vae.priors.mixture import Mixture
 from vae.priors.prior import Flow, Mixed, Prior, Standard, flat
@@ -90,15 +91,20 @@ def fit_gmm(
     seed: int,
     machine: Machine,
     components: Sequence[int],
+    parts: int = 1,
 ) -> Reports:
     """The mixture, of those with the given numbers of components, whose draws are most like
     held-out codes; numbers for which there are too few codes are left out, with a reason."""
     latent, rows = codes.shape[1:], flat(codes, codes.shape[1:])
-    counts, left_out = mixture.sort_out(components, *rows.shape)
+    if parts == 1:
+        counts, left_out = mixture.sort_out(components, *rows.shape)
+    else:
+        counts, left_out = in_parts.sort_out(components, len(rows), rows.shape[1], parts)
     fitted: dict[str, Prior] = {}
     densities: dict[str, float] = {}
     for number, count in enumerate(counts, 1):
-        candidate = Mixed("gmm", latent, _components(rows, count, seed), {})
+        found = _mixture(rows, count, parts, seed, machine)
+        candidate = Mixed("gmm", latent, found, {})
         fitted[str(count)] = candidate
         densities[str(count)] = float(candidate.log_prob(held_out).mean())
         yield Step(number, len(counts), count, -densities[str(count)])
@@ -112,8 +118,10 @@ def fit_gmm(
     yield Fitted(replace(fitted[best], fit=about))  # type: ignore[type-var]
 
 
-def _components(rows: np.ndarray, count: int, seed: int) -> Mixture:
-    return mixture.gaussian(rows) if count == 1 else mixture.components(rows, count, seed)
+def _mixture(rows: np.ndarray, count: int, parts: int, seed: int, machine: Machine) -> Mixture:
+    if min(parts, count) == 1:
+        return in_parts.fitted(rows, count, seed)
+    return in_parts.components(rows, count, parts, seed, machine.threads)
 
 
 def fit_flow(

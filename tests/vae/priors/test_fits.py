@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.vae.priors.planted import MACHINE, clusters, fitted, gaussian_codes, ring
-from vae.priors import mixture
+from vae.priors import mixture, parts
 from vae.priors.choice import Ruler
 from vae.priors.fits import Fitted, fit
 from vae.priors.prior import Mixed, Prior
@@ -53,6 +53,43 @@ def test_components_are_limited_by_codes_dimensions_and_time() -> None:
     prior = gmm([50], gaussian_codes(100, 0)[0], gaussian_codes(50, 1)[0])
     assert prior.about()["fit"]["components"] == 1
     assert prior.about()["fit"]["left_out"].keys() == {"50"}
+
+
+def test_a_mixture_in_parts_finds_planted_clusters() -> None:
+    codes, held_out = clusters(3000, 1), clusters(1000, 2)
+    whole, prior = (
+        fitted("gmm", codes, held_out, components=[4], parts=count) for count in (1, 2)
+    )
+    assert isinstance(prior, Mixed)
+    np.testing.assert_allclose(prior.mixture.weights, 0.25, atol=0.03)
+    one, other = whole.log_prob(held_out), prior.log_prob(held_out)
+    assert one is not None
+    assert other is not None
+    assert other.mean() == pytest.approx(one.mean(), abs=0.02)
+
+
+def test_parts_are_the_same_mixture_on_any_number_of_threads() -> None:
+    codes = clusters(800, 1)
+    alone, beside = (parts.components(codes, 12, 3, 0, threads) for threads in (1, 3))
+    np.testing.assert_array_equal(alone.weights, beside.weights)
+    np.testing.assert_array_equal(alone.roots, beside.roots)
+    assert len(alone.weights) == 12
+    assert alone.weights.sum() == pytest.approx(1.0)
+
+
+def test_parts_share_the_components_by_their_sizes() -> None:
+    assert parts.shares([500, 300, 200], 10) == [5, 3, 2]
+    assert parts.shares([980, 10, 10], 10) == [10, 1, 1]
+    assert sum(parts.shares([337, 331, 332], 100)) == 100
+
+
+def test_parts_take_four_times_the_components_and_no_more() -> None:
+    kept, reasons = parts.sort_out([1, 30, 100, 101], codes=1000, size=10, parts=5)
+    assert kept == [1, 30, 100]
+    assert "want 1,010 codes (one a dimension each); there are 1,000" in reasons[101]
+    assert "too long" in str(parts.refusal(1_000_000, 200, 500, 2))
+    prior = fitted("gmm", clusters(100, 1), clusters(50, 2), components=[99], parts=5)
+    assert prior.about()["fit"]["left_out"].keys() == {"99"}
 
 
 def test_shrinkage_helps_where_components_are_small() -> None:
