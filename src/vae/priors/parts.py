@@ -52,12 +52,19 @@ def fitted(codes: np.ndarray, count: int, seed: int) -> Mixture:
 
 
 def _parted(codes: np.ndarray, parts: int, seed: int) -> np.ndarray:
-    """The part of each code, (N,)."""
+    """The part of each code, (N,). A part of n codes or fewer has no covariance: its codes go to
+    the nearest of the others, and where there is no other, all are one part."""
     from sklearn.cluster import KMeans
+    from sklearn.metrics import pairwise_distances_argmin
 
     start = seed_of(seed, "prior gmm parts", parts) % 2**32
-    found: np.ndarray = KMeans(parts, n_init=1, random_state=start).fit_predict(codes)
-    return found
+    found = KMeans(parts, n_init=1, random_state=start).fit(codes)
+    large = np.bincount(found.labels_, minlength=parts) > codes.shape[1]
+    of: np.ndarray = found.labels_
+    if not large.all():
+        centres = found.cluster_centers_[large if large.any() else [0]]
+        of = pairwise_distances_argmin(codes, centres)
+    return of
 
 
 def shares(sizes: list[int], count: int) -> list[int]:

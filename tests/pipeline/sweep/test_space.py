@@ -84,6 +84,13 @@ def test_a_trial_changes_its_point_its_length_and_how_it_is_judged_alone() -> No
     }
 
 
+def test_a_trial_has_one_mixture_of_one_em_whatever_the_chain_fits() -> None:
+    settings = preset("fashion_mnist")
+    assert settings.prior.gmm.parts > 1
+    point = space.committed(settings)
+    assert space.trial_params(settings, point, 3, 1).prior.gmm.parts == 1
+
+
 SCHEDULES = [
     ({"name": "constant"}, {}),
     ({"name": "linear", "start": 0.0, "epochs": 8.0}, {"epochs": 2.0}),

@@ -92,6 +92,15 @@ def test_parts_take_four_times_the_components_and_no_more() -> None:
     assert prior.about()["fit"]["left_out"].keys() == {"99"}
 
 
+def test_a_part_too_small_for_a_covariance_joins_another() -> None:
+    codes = np.concatenate([clusters(800, 1), np.full((1, 6), 90.0, np.float32)])
+    found = parts.components(codes, 12, 3, 0, 1)
+    assert found.weights.sum() == pytest.approx(1.0)
+    assert np.isfinite(found.roots).all()
+    few = parts.components(clusters(12, 1), 2, 2, 0, 1)
+    assert len(few.weights) == 2
+
+
 def test_shrinkage_helps_where_components_are_small() -> None:
     codes, held_out = clusters(400, 1, size=12), clusters(2000, 2, size=12)
     found = mixture.components(codes, 6, 0)
