@@ -63,13 +63,15 @@ def command(main: Callable[[], None]) -> NoReturn:
 
 
 def _tell(error: UserError) -> None:
-    where = place()
-    leave_word(f"error: {error}")
-    if isinstance(error, RankError) and where.size > 1:
-        say(f"rank {where.rank}: error: {error}")
-    elif where.rank == 0:
-        say(f"error: {error}")
-    else:  # the first has the same error; were this one to end before, torchrun would silence it
+    where, alone = place(), isinstance(error, RankError)
+    with undisturbed():  # torchrun ends all when one is gone, and can't read half a file
+        leave_word(f"error: {error}")
+        if alone and where.size > 1:
+            say(f"rank {where.rank}: error: {error}")
+        elif where.rank == 0:
+            say(f"error: {error}")
+    if where.rank and not alone:
+        # The first has the same error; were this one to end before, torchrun would silence it.
         time.sleep(SECONDS_FOR_THE_FIRST)
 
 

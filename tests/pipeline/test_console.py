@@ -46,6 +46,21 @@ def test_a_user_error_is_one_line_and_two(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().err == "error: here: wrong -> mend it\n"
 
 
+def test_sigterm_waits_until_an_error_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = []
+
+    def interrupted(line: str) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        left.append(line)
+
+    monkeypatch.setattr(console, "leave_word", interrupted)
+    assert ends(raises(UserError("wrong", where="here", remedy="mend it"))) == 143
+    assert left == ["error: here: wrong -> mend it"]
+    assert capsys.readouterr().err == "error: here: wrong -> mend it\n"
+
+
 def test_a_full_disk_anywhere_is_one_line_and_two(capsys: pytest.CaptureFixture[str]) -> None:
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "sheet.png")
     assert ends(raises(full)) == 2

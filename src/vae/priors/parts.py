@@ -31,10 +31,12 @@ UNEVEN = 4  # a part may have twice its share, of codes and of components
 
 def components(codes: np.ndarray, count: int, parts: int, seed: int, threads: int) -> Mixture:
     """About `count` components on codes (N, n) in at most so many parts, `threads` at a time."""
+    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
     # Around all parts: the limits and filters of one may end while those of another are in use.
     with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
         of = _parted(codes, min(parts, count), seed)
         chosen = [codes[of == part] for part in np.unique(of)]
         counts = shares([len(part) for part in chosen], count)
