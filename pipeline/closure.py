@@ -5,13 +5,14 @@ is part of a training's key. Read from the source with `ast`, imports inside fun
 
 Left out are the doors, which carry values in and out and make no result (the params file's schema
 and reader, whose values DVC tracks; torchrun's environment, console, watch, tracker and its rows,
-log), and packages' `__init__`, which hold docstrings alone.
+log), and packages' `__init__`, which hold docstrings alone. A digest also leaves out what changes
+no number: how pictures are drawn, and the verdict on the numbers, which has a digest of its own.
 `python -m pipeline.closure train.py` prints the list.
 """
 
 import ast
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from pipeline import ROOT
@@ -34,15 +35,16 @@ DOORS = frozenset(
     }
 )
 DRAWING = "src/vae/figures/"
+VERDICT = "pipeline/verdict.py"
 
 
-def closure(script: str, root: Path = ROOT) -> list[str]:
+def closure(script: str, root: Path = ROOT, doors: Collection[str] = DOORS) -> list[str]:
     """Repository files that `script` imports, itself included, doors excluded, sorted."""
     found: set[str] = set()
     waiting = [script]
     while waiting:
         name = waiting.pop()
-        if name in found or name in DOORS:
+        if name in found or name in doors:
             continue
         found.add(name)
         waiting += _imports(root / name, root)
@@ -50,8 +52,9 @@ def closure(script: str, root: Path = ROOT) -> list[str]:
 
 
 def code_digest(script: str, root: Path = ROOT) -> str:
-    """Digest of the closure's files that make numbers; how pictures are drawn changes none."""
-    files = [name for name in closure(script, root) if not name.startswith(DRAWING)]
+    """Digest of the closure's files that make numbers, or of the verdict's."""
+    doors = DOORS if script == VERDICT else DOORS | {VERDICT}
+    files = [name for name in closure(script, root, doors) if not name.startswith(DRAWING)]
     return digest_of({name: sha256_of_file(root / name) for name in files})
 
 

@@ -20,9 +20,9 @@ from pipeline.shipped import open_model, open_split
 from pipeline.studio import Studio, priors
 from pipeline.verdict_cards import cards
 from vae.figures.chart_png import write_png
-from vae.figures.charts import Chart, rate_spectrum, training_curves
+from vae.figures.charts import rate_spectrum, training_curves
 from vae.figures.gallery import Item, Tab, write_page
-from vae.figures.widgets import Findings
+from vae.figures.widgets import Drawing, Findings
 from vae.models.vae import VAE
 from vae.storage import read_array, read_csv, read_json, write_json
 
@@ -118,7 +118,7 @@ def traversals(studio: Studio) -> list[Item]:
     return walks + (exhibits.walk_dimensions(studio) if len(studio.model.latent) == 1 else [])
 
 
-def curves() -> list[Chart]:
+def curves() -> list[Drawing]:
     """The training's curves and the rate of each dimension."""
     history: Sequence[dict[str, Any]] = read_csv(files.HISTORY)
     constant = read_json(files.report("train"))["constant_distortion"]
@@ -128,7 +128,7 @@ def curves() -> list[Chart]:
     }
     for name, chart in charts.items():
         write_png(chart, files.GALLERY / f"{name}.png")
-    return list(charts.values())
+    return [Drawing(chart, f"{name}.png") for name, chart in charts.items()]
 
 
 def diagnosis() -> list[Findings]:

@@ -6,7 +6,7 @@ it) and its weights. A picture over the limit loses colours and then size until 
 the same picture gives the same bytes under one version of Pillow.
 
 The stamp says what made the numbers: the commit at the training's start, the digest of the
-training's code from run.json, and that of the evaluation's code from evaluate.json.
+training's code from run.json, and those of the later stages' code from their reports.
 """
 
 import io
@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline import files, runlog
 from pipeline.console import say
-from pipeline.kept import HEADLINE, OPTIONAL
+from pipeline.kept import HEADLINE, OPTIONAL, SCRIPTS
 from vae.errors import UserError
 from vae.figures.charts import SCRIPT
 from vae.storage import read_json, write_bytes, write_json, write_text
@@ -189,9 +189,12 @@ def parameters() -> dict[str, int]:
 
 
 def stamp(run: Mapping[str, Any], judged: Mapping[str, Any]) -> dict[str, Any]:
-    """The commit at the training's start, and digests of the code that trained and that scored."""
+    """The commit at the training's start, and digests of the code that made each part."""
     log = runlog.read(files.log_of(run["key"]))
+    later = {part: files.report(part) for part in ("prior", "diagnosis")}
+    made = {"train": run, "evaluate": judged}
+    made |= {part: read_json(path) for part, path in later.items() if path.is_file()}
     return {
         "commit": next(line["commit"] for line in log if line["event"] == "start"),
-        "code": {"train": run["code"], "evaluate": judged["code"]},
+        "code": {part: made[part].get("code") for part in SCRIPTS if part in made},
     }

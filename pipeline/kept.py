@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files
-from pipeline.closure import code_digest
+from pipeline.closure import VERDICT, code_digest
 from vae.data import sources
 from vae.storage import read_csv, read_json
 
@@ -36,8 +36,13 @@ OPTIONAL = (
     "diagnosis",
     "stamp",
 )
-SCRIPTS = {"train": "train.py", "evaluate": "evaluate.py"}
-WORDS = {"train": "trained", "evaluate": "scored"}
+SCRIPTS = {
+    "train": "train.py",
+    "prior": "pipeline/prior.py",
+    "evaluate": "evaluate.py",
+    "diagnosis": VERDICT,
+}
+WORDS = {"train": "trained", "prior": "fitted", "evaluate": "scored", "diagnosis": "judged"}
 CURRENT, UNSTAMPED = "current", "unstamped"
 
 

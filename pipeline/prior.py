@@ -44,7 +44,7 @@ from vae.storage import tensor_bytes, write_bytes, write_csv, write_json
 FIGURES = files.FIGURES / "prior"
 COLUMNS = 16
 POINTS = 1500  # of a cloud
-ENOUGH, MOST_DRAWS = 50_000, 8  # codes of the training split; of an image
+MOST_DRAWS = 8  # of an image
 
 
 def prior(params: Params) -> None:
@@ -52,7 +52,8 @@ def prior(params: Params) -> None:
     settings = params.prior
     model, about, machine = open_model(files.BEST, settings.device, "prior.device")
     tree = to_tree(params, "prior")
-    key = projection.child_key("prior", about["key"], tree, code_digest("pipeline/prior.py"))
+    code = code_digest("pipeline/prior.py")
+    key = projection.child_key("prior", about["key"], tree, code)
     # Encodings are judged numbers and made in fp32; a flow is trained as fast as the machine can.
     trainer = resolve(settings.device, "prior.device", "auto")
     runlog.start(files.log_of(key), "prior", trainer.as_dict())
@@ -68,8 +69,8 @@ def prior(params: Params) -> None:
     density = choose_density(priors, held_out, settings.seed, shipped)
     keep(priors, curves, about["key"], (shipped, density), settings)
     numbers = {"shipped": shipped, **metrics}
-    written = {"key": key, "model": about["key"], "params": tree, "metrics": numbers}
-    write_json(files.report("prior"), written)
+    written = {"key": key, "model": about["key"], "code": code, "params": tree}
+    write_json(files.report("prior"), written | {"metrics": numbers})
     runlog.append(files.log_of(key), "end", status="FINISHED")
     projection.send(params.tracking, projection.finished_train_row, projection.prior_row)
 
@@ -79,7 +80,7 @@ def training_codes(model: VAE, machine: Machine, settings: Settings, mirrored: b
     images = open_split("train", model, machine.device)
     # Training images of `binarize: dynamic` are kept grey, and drawn anew whenever they are seen.
     grey = files.read_spec()["binarize"] == "dynamic"
-    draws = draws_of(len(images), mirrored)
+    draws = draws_of(len(images), settings.codes, mirrored)
     batches = encode(
         model,
         images,
@@ -94,13 +95,13 @@ def training_codes(model: VAE, machine: Machine, settings: Settings, mirrored: b
     return np.concatenate(list(progress(batches, steps, "encode train")))
 
 
-def draws_of(images: int, mirrored: bool) -> int:
-    """Codes of each training image: with few images several, up to ENOUGH in all.
+def draws_of(images: int, codes: int, mirrored: bool) -> int:
+    """Codes of each training image, so that there are about so many in all.
 
     The encoder gives a distribution for each image; a flexible prior that sees one draw of it
     again and again learns that draw. A training that mirrors has codes of mirrored images too.
     """
-    draws = min(MOST_DRAWS, max(1, round(ENOUGH / images)))
+    draws = min(MOST_DRAWS, max(1, round(codes / images)))
     return draws + draws % 2 if mirrored else draws
 
 

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline import files
+from pipeline.closure import VERDICT, code_digest
 from pipeline.run_evidence import evidence_of_run
 from vae.evaluation.diagnosis import Diagnosis, Finding, judge
 from vae.storage import write_json, write_text
@@ -12,7 +13,8 @@ from vae.storage import write_json, write_text
 def write_verdict() -> None:
     """Judge everything that the files hold of the shipped model."""
     run, diagnosis = files.read_run(), judge(evidence_of_run())
-    write_json(files.report("diagnosis"), {"model": run["key"], **tree(diagnosis)})
+    about = {"model": run["key"], "code": code_digest(VERDICT)}
+    write_json(files.report("diagnosis"), about | tree(diagnosis))
     write_text(files.DIAGNOSIS, page(f"{run['data_set']}, run {run['key']}", diagnosis))
 
 

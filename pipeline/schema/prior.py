@@ -48,6 +48,8 @@ class Flow(Section):
 class Prior(Section):
     seed: Index
     """of encodings, fits and draws"""
+    codes: Count
+    """to fit to, about: each training image has from 1 to 8 draws of q(z | x)"""
     fit: Annotated[tuple[PriorName, ...], as_tuple, Field(min_length=1, description=PRIORS)]
     temperature: Positive
     """of draws of the shipped prior: covariances times its square (flow: its noise times it)"""

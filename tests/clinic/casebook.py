@@ -8,10 +8,14 @@ The healthy ones have seeds, parts of data sets, networks, likelihoods and laten
 threshold was set on: thresholds come from the presets of digits and Fashion-MNIST with their own
 seed 0, and from what their reasons say. No threshold may be moved for a run of this list; where
 one teaches that a rule is wrong, the rule is mended and the list drawn anew (as when a judge was
-seen to take blur for another class). An earlier list gave runs of the larger sets the digits'
+seen to take blur for another class). The first list gave runs of the larger sets the digits'
 clip_norm of 1,000, which is among their usual gradients: five of 44 were accused of saturated
-clipping, rightly, so they were not healthy. This one gives each set its own preset's limit, and
-all of it is drawn anew: no run, seed or part of a set is of the earlier list.
+clipping. The second gave each set its own preset's limit, and taught three rules: that such
+clipping costs nothing (0.26 nats of 19 *better*, and no bits/dim over three seeds of the published
+series) and is a note; that a low coverage with a high precision is blur where samples are known to
+differ; that few images lift the distance of samples and not that of reconstructions. No run, seed
+or part of a set of this third list is of an earlier one, or of the 44 other runs on which the
+mended rules were tried.
 """
 
 from collections.abc import Iterator
@@ -21,7 +25,15 @@ from pipeline.preset import preset
 from tests.clinic.cohorts import Cohort
 from tests.clinic.course import Case
 
-NOTES = frozenset({"clipping_inert", "unused_latents", "wide_sigma", "totals_do_not_add_up"})
+NOTES = frozenset(
+    {
+        "clipping_inert",
+        "clipping_saturated",
+        "unused_latents",
+        "wide_sigma",
+        "totals_do_not_add_up",
+    }
+)
 DIGITS = Cohort("digits")
 FEW_DIGITS = Cohort("digits", train=150)
 HANDFUL = Cohort("digits", train=60)
@@ -239,13 +251,13 @@ LIMITS = {
 
 def _healthy() -> Iterator[tuple[str, Case]]:
     """Each variant on two parts of digits; some on parts of the larger sets; seeds all new."""
-    seed = 300
+    seed = 400
     for variant, changes in VARIANTS.items():
-        for part in (71 + seed % 3, 74 + seed % 3):
+        for part in (31 + seed % 3, 34 + seed % 3):
             seed += 1
             yield f"digits {part}: {variant}", healthy(Cohort("digits", part), seed, changes)
-    larger = [("fashion_mnist", 81 + index % 2, variant) for index, variant in enumerate(LARGER)]
-    for data, part, variant in (*larger, *(("cifar10", 91, variant) for variant in LARGER[:4])):
+    larger = [("fashion_mnist", 41 + index % 2, variant) for index, variant in enumerate(LARGER)]
+    for data, part, variant in (*larger, *(("cifar10", 43, variant) for variant in LARGER[:4])):
         seed += 1
         changes = (LIMITS[data], *VARIANTS[variant])
         yield (

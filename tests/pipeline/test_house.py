@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import re
+import shutil
 import subprocess
 import sys
 import typing
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from pipeline import ROOT, assembly, params, preset, schema
-from pipeline.closure import DOORS, closure
+from pipeline.closure import DOORS, VERDICT, closure, code_digest
 from vae import machine, pretrained
 from vae.data.batches import Images
 from vae.data.preparation import CROPS
@@ -101,6 +102,26 @@ def test_packages_hold_docstrings_alone() -> None:
 
 def test_doors_exist() -> None:
     assert [name for name in DOORS if not (ROOT / name).is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "changed"),
+    [
+        ("src/vae/evaluation/rules/judgement.py", {VERDICT}),
+        ("src/vae/figures/sheets.py", set()),
+        ("src/vae/evaluation/fidelity.py", {"evaluate.py"}),
+    ],
+)
+def test_a_digest_is_of_what_makes_numbers(path: str, changed: set[str], tmp_path: Path) -> None:
+    for name in ("pipeline", "src"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "evaluate.py", tmp_path)
+    scripts = ("evaluate.py", VERDICT)
+    before = {script: code_digest(script, tmp_path) for script in scripts}
+    with open(tmp_path / path, "a") as file:
+        file.write("# changed\n")
+    after = {script: code_digest(script, tmp_path) for script in scripts}
+    assert {script for script in scripts if before[script] != after[script]} == changed
 
 
 def choices(section: type[schema.Section], field: str) -> set[str]:

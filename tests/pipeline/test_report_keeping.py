@@ -41,6 +41,8 @@ def finished(project: Path) -> str:
     report = {"model": run["key"], "code": code_digest("evaluate.py"), "metrics": {"rate": 2.5}}
     write_json(files.report("evaluate"), report)
     write_json(files.PRIORS, {"model": run["key"], "fitted": ["gmm"], "shipped": "gmm"})
+    for part, script in (("prior", "pipeline/prior.py"), ("diagnosis", "pipeline/verdict.py")):
+        write_json(files.report(part), {"model": run["key"], "code": code_digest(script)})
     draw_gallery()
     return str(run["key"])
 
@@ -79,7 +81,9 @@ def test_the_stamp_names_commit_and_code(finished: str) -> None:
     assert stamp["commit"] == runlog.surroundings()["commit"]
     assert stamp["code"] == {
         "train": code_digest("train.py"),
+        "prior": code_digest("pipeline/prior.py"),
         "evaluate": code_digest("evaluate.py"),
+        "diagnosis": code_digest("pipeline/verdict.py"),
     }
 
 
@@ -90,8 +94,17 @@ def test_an_evaluation_by_other_code_is_older(finished: str) -> None:
     assert kept.age() == "older: scored"
 
 
+def test_priors_and_a_verdict_of_other_code_are_older(finished: str) -> None:
+    for part in ("prior", "diagnosis"):
+        path = files.report(part)
+        write_json(path, read_json(path) | {"code": "of other code"})
+    assert read(keeping.keep("tiny")).age() == "older: fitted, judged"
+
+
 def test_the_files_of_later_stages_are_kept_where_there_are_any(finished: str) -> None:
     assert not (keeping.keep("tiny") / "judges.json").exists()
+    files.report("prior").unlink()
+    files.report("diagnosis").unlink()
     later = ("judges", "prior", "extractor", "failures", "diagnosis")
     for part in later:
         write_json(files.report(part), {"part": part})

@@ -212,9 +212,8 @@ ENTRIES = (
     Entry(
         optimisation.clipping_saturated,
         "nearly every step is clipped",
-        "warning",
+        "note",
         "history.csv: train_clipped_share, train_grad_norm",
-        running=3,
     ),
     Entry(
         optimisation.clipping_inert,

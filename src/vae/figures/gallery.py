@@ -5,7 +5,8 @@ The page names its files relatively and loads nothing else: no network, no fonts
 its style and its own script (`page/`) stand in it. It works without a mouse (arrow keys change
 tabs, pictures and frames), on a telephone, and in light and dark; a tab has an address
 (`index.html#samples`). Without scripts it shows all tabs in a row, every card of every deck, and
-the middle frame of a slider.
+the middle frame of a slider. Without plotly's script (Git may keep a page without it) a picture
+stands in for a chart, or a sentence says what is missing.
 
 Equal input gives equal bytes under one version of jinja2 and plotly.
 """
@@ -19,11 +20,21 @@ from urllib.parse import quote
 
 from vae.figures.chart_html import div, plot, plotly_script
 from vae.figures.charts import SCRIPT, Chart
-from vae.figures.widgets import Cases, Findings, Mark, Picture, Plot, Prose, Slider, Table
+from vae.figures.widgets import (
+    Cases,
+    Drawing,
+    Findings,
+    Mark,
+    Picture,
+    Plot,
+    Prose,
+    Slider,
+    Table,
+)
 from vae.storage import write_text
 
 PAGE = Path(__file__).with_name("page")
-Item = Picture | Chart | Slider | Cases | Table | Findings | Prose | Plot
+Item = Picture | Chart | Drawing | Slider | Cases | Table | Findings | Prose | Plot
 SLIDER_WIDTH, CASE_WIDTH = 640, 272  # pixels that a frame is enlarged to, by a whole factor
 
 
@@ -108,6 +119,12 @@ def _chart(_folder: Path, chart: Chart, element: str) -> dict[str, Any]:
     return {"title": chart.title, "columns": chart.shape[1], "div": fragment}
 
 
+def _drawing(folder: Path, drawing: Drawing, element: str) -> dict[str, Any]:
+    chart = drawing.chart
+    still = _picture(folder, Picture(chart.title, "", drawing.file), element)
+    return _chart(folder, chart, element) | {"still": still}
+
+
 def _plot(_folder: Path, item: Plot, element: str) -> dict[str, Any]:
     return {"title": item.title, "columns": 2, "div": plot(item.figure, f"{element}-plot")}
 
@@ -146,6 +163,7 @@ def _plain(_folder: Path, item: Any, _element: str) -> dict[str, Any]:
 SHOWN: dict[type, Callable[[Path, Any, str], dict[str, Any]]] = {
     Picture: _picture,
     Chart: _chart,
+    Drawing: _drawing,
     Plot: _plot,
     Slider: _slider,
     Cases: _cases,

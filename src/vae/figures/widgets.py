@@ -4,6 +4,7 @@ Picture   an image file, enlarged by a click
 Slider    frames moved by a range: columns of a sprite, with a choice of its rows
 Cases     cards of single images with their numbers, to be filtered and sorted
 Table     rows of words and numbers
+Drawing   a chart, and a picture of it for a page without plotly's script
 Plot      a figure of plotly that another library has made
 Findings  what a diagnosis found, ruled out and could not judge, remedies ready to be copied
 Prose     paragraphs
@@ -15,6 +16,8 @@ are one file; the page shows a frame through a window over it (`sheets.sprite` d
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from vae.figures.charts import Chart
 
 Severity = Literal["fault", "warning", "note"]
 
@@ -135,6 +138,14 @@ class Table:
         """Whether a column holds numbers alone."""
         columns = ([row[place] for row in self.rows] for place in range(len(self.header)))
         return [not any(isinstance(cell, str) for cell in column) for column in columns]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A chart, and the image file that stands in where plotly's script or all scripts are off."""
+
+    chart: Chart
+    file: str
 
 
 @dataclass(frozen=True)

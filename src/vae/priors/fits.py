@@ -96,10 +96,7 @@ def fit_gmm(
     """The mixture, of those with the given numbers of components, whose draws are most like
     held-out codes; numbers for which there are too few codes are left out, with a reason."""
     latent, rows = codes.shape[1:], flat(codes, codes.shape[1:])
-    if parts == 1:
-        counts, left_out = mixture.sort_out(components, *rows.shape)
-    else:
-        counts, left_out = in_parts.sort_out(components, len(rows), rows.shape[1], parts)
+    counts, left_out = in_parts.sort_out(components, len(rows), rows.shape[1], parts)
     fitted: dict[str, Prior] = {}
     densities: dict[str, float] = {}
     for number, count in enumerate(counts, 1):

@@ -32,7 +32,6 @@ does not change the result.
 
 import math
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -168,13 +167,3 @@ def refusal(codes: int, size: int, count: int) -> str | None:
     if _iterations(codes, size, count) < LEAST_ITERATIONS:
         return f"{count} components of {codes:,} codes in {size} dimensions take too long to fit"
     return None
-
-
-def sort_out(counts: Iterable[int], codes: int, size: int) -> tuple[list[int], dict[int, str]]:
-    """The component counts that can be fitted, and the reasons against the others.
-
-    One component always can be, and is what remains where nothing else does.
-    """
-    reasons = {count: refusal(codes, size, count) for count in sorted(set(counts)) if count > 1}
-    kept = [count for count in sorted(set(counts)) if reasons.get(count) is None]
-    return kept or [1], {count: reason for count, reason in reasons.items() if reason is not None}

@@ -77,6 +77,8 @@ def shares(sizes: list[int], count: int) -> list[int]:
 
 def refusal(codes: int, size: int, count: int, parts: int) -> str | None:
     """Why N codes of n numbers are not fitted with `count` components in parts; None: they are."""
+    if parts == 1:
+        return mixture.refusal(codes, size, count)
     if count * size > codes:
         return (
             f"{count} components in {size} dimensions want {count * size:,} codes "
@@ -91,7 +93,10 @@ def refusal(codes: int, size: int, count: int, parts: int) -> str | None:
 def sort_out(
     counts: Iterable[int], codes: int, size: int, parts: int
 ) -> tuple[list[int], dict[int, str]]:
-    """As mixture.sort_out, for several parts."""
+    """The component counts that can be fitted, and the reasons against the others.
+
+    One component always can be, and is what remains where nothing else does.
+    """
     several = (count for count in sorted(set(counts)) if count > 1)
     found = {count: refusal(codes, size, count, parts) for count in several}
     kept = [count for count in sorted(set(counts)) if found.get(count) is None]

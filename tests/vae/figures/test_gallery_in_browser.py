@@ -1,5 +1,6 @@
 """The page under the hands of a person: tabs, sliders, decks and copying in a real Chromium."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,20 @@ from PIL import Image
 from tests import browser
 from tests.browser import Browser
 from vae.figures import sheets
-from vae.figures.charts import Chart, Panel, Series
+from vae.figures.chart_png import write_png
+from vae.figures.charts import SCRIPT, Chart, Panel, Series
 from vae.figures.gallery import Tab, write_page
-from vae.figures.widgets import Case, Cases, Cure, Finding, Findings, Picture, Slider, Table
+from vae.figures.widgets import (
+    Case,
+    Cases,
+    Cure,
+    Drawing,
+    Finding,
+    Findings,
+    Picture,
+    Slider,
+    Table,
+)
 
 pytestmark = pytest.mark.skipif(browser.FOUND is None, reason=browser.REASON)
 
@@ -46,12 +58,13 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chart = Chart(
         "Chart", [Panel("Objective", "epoch", "nats", [Series("train", [1, 2], [3, 2])])]
     )
+    write_png(chart, folder / "chart.png")
     fault = Finding("fault", "Fault", "Why.", {"rate": 0.1}, "curves", [Cure("a:\n  b: 1", "so")])
     tabs = [
         Tab("Samples", [Picture("Sheet", "", "sheet.png")]),
         Tab("Walks", [Slider("Walk", "", "walk.png", ["one", "two"], steps, "axis", "step")]),
         Tab("Failures", [Cases("Deck", "", "deck.png", PLACES, "image", CASES)]),
-        Tab("Curves", [chart]),
+        Tab("Curves", [chart, Drawing(chart, "chart.png")]),
         Tab("Diagnosis", [Findings([fault], ["this_one"], {"that_one": "all"})]),
         Tab("Wide", [Table("Table", "", [f"column {i}" for i in range(20)], [["word"] * 20])]),
     ]
@@ -100,6 +113,22 @@ def test_it_loads_only_files_beside_it_and_complains_of_nothing(
     }  # fmt: skip
     assert all(address.startswith(page.parent.as_uri()) for address in asked if "#" not in address)
     assert opened.complaints() == []
+
+
+def test_a_picture_or_a_sentence_stands_in_for_a_chart_without_plotlys_script(
+    page: Path, tmp_path: Path
+) -> None:
+    bare = shutil.copytree(page.parent, tmp_path / "bare")
+    (bare / SCRIPT).unlink()
+    with Browser(tmp_path / "profile") as chromium:
+        chromium.open(bare / "index.html", "#samples")
+        chromium.click("#tab-curves")
+        assert visible(chromium) == ["panel-curves"]
+        chromium.settle()
+        shown = "[...document.querySelectorAll('.still')].map(e => e.offsetParent !== null)"
+        assert chromium.run(shown) == [True, True]
+        assert chromium.run("document.querySelector('img.still').decode().then(() => true)")
+        assert SCRIPT in chromium.run("document.querySelector('p.still').textContent")
 
 
 def test_a_complaint_and_a_request_would_be_seen(opened: Browser) -> None:

@@ -43,12 +43,12 @@ def test_a_mixture_finds_planted_clusters_and_their_number() -> None:
 
 
 def test_components_are_limited_by_codes_dimensions_and_time() -> None:
-    kept, reasons = mixture.sort_out([30, 10, 10, 1, 200], codes=1000, size=10)
+    kept, reasons = parts.sort_out([30, 10, 10, 1, 200], 1000, 10, parts=1)
     assert kept == [1, 10]
     assert reasons.keys() == {30, 200}
     assert "want 1,200 codes" in reasons[30]
-    assert mixture.sort_out([30], codes=100, size=10)[0] == [1]
-    assert mixture.sort_out([10, 30, 100, 200], codes=55_000, size=32)[1] == {}
+    assert parts.sort_out([30], 100, 10, parts=1)[0] == [1]
+    assert parts.sort_out([10, 30, 100, 200], 55_000, 32, parts=1)[1] == {}
     assert "too long" in str(mixture.refusal(1_000_000, 200, 100))
     prior = gmm([50], gaussian_codes(100, 0)[0], gaussian_codes(50, 1)[0])
     assert prior.about()["fit"]["components"] == 1

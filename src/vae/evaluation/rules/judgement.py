@@ -24,8 +24,6 @@ COPIES = 0.5  # fresh draws lie about as far as a test image, 1, and copies at 0
 SUM_TOLERANCE = 0.01  # of the total: rounding of a log's last digit is less
 TINY = 1e-300
 
-STRONGER_PRIOR = "a prior fitted to the encodings repairs it; a higher rate price narrows it"
-
 
 def overfitting(evidence: Evidence) -> Proof | None:
     valid = required(symptoms.objective(evidence, "valid"), "a held-out loss of the epochs")
@@ -89,24 +87,38 @@ def false_minimum(evidence: Evidence) -> Proof | None:
 
 
 def under_regularised(evidence: Evidence) -> Proof | None:
+    """Few images lift the distance of samples, as the floor shows; reconstructions are of the very
+    images that they are compared with, and theirs is not lifted."""
     samples = required(evidence.sample_distance, "the distance of samples")
     own = required(evidence.reconstruction_distance, "the distance of reconstructions")
     floor = evidence.floor_distance or 0.0
-    if samples < PRIOR_GAP * own or samples - own < ABOVE_FLOOR * floor:
+    if samples - floor < PRIOR_GAP * own or samples - own < ABOVE_FLOOR * floor:
         return None
     numbers = {"sample_distance": samples, "reconstruction_distance": own, "floor": floor}
     return Proof(
         numbers,
         f"reconstructions stand at {own:.3g}, samples of the prior "
         f"{evidence.prior or 'N(0, I)'} at {samples:.3g}: it draws z where no image was encoded "
-        f"(the prior gap). {STRONGER_PRIOR}",
-        _narrower(evidence),
+        f"(the prior gap). {_stronger(evidence)}",
+        _closer(evidence),
     )
 
 
-def _narrower(evidence: Evidence) -> list[Remedy]:
+def _fitted(evidence: Evidence) -> bool:
+    return evidence.prior not in (None, "standard")
+
+
+def _stronger(evidence: Evidence) -> str:
+    cure = "a mixture of more components or a flow" if _fitted(evidence) else "a fitted prior"
+    return f"{cure} follows the encodings closer; a higher price of the rate narrows the gap"
+
+
+def _closer(evidence: Evidence) -> list[Remedy]:
     beta = symptoms.final_beta(evidence) or 1.0
     remedies = [Remedy("objective.beta", f"{2 * beta:g}", "encodings closer to the prior")]
+    if not _fitted(evidence):
+        every = "[standard, gaussian, gmm, flow]"
+        remedies.insert(0, Remedy("prior.fit", every, "validation chooses the closest"))
     if evidence.latent_shape is not None and len(evidence.latent_shape) == 1:
         half = max(1, evidence.latent_shape[0] // 2)
         remedies.append(Remedy("model.latent.dim", str(half), "fewer holes to fall into"))
@@ -114,18 +126,17 @@ def _narrower(evidence: Evidence) -> list[Remedy]:
 
 
 def samples_alike(evidence: Evidence) -> Proof | None:
+    """By their diversity where it is known; precision and coverage, which tell no blur from one
+    mode, stand in for it."""
     spread, precision = evidence.sample_diversity, evidence.precision
     covered = evidence.recall if evidence.coverage is None else evidence.coverage
-    if spread is None and (precision is None or covered is None):
+    if spread is not None:
+        alike = spread < ALIKE
+    elif precision is None or covered is None:
         raise Missing("the diversity of samples, or their precision with coverage or recall")
-    alike = spread is not None and spread < ALIKE
-    one_mode = (
-        precision is not None
-        and covered is not None
-        and precision >= HIGH_PRECISION
-        and covered < LOW_COVERAGE
-    )
-    if not alike and not one_mode:
+    else:
+        alike = precision >= HIGH_PRECISION and covered < LOW_COVERAGE
+    if not alike:
         return None
     known = {"sample_diversity": spread, "precision": precision, "coverage": covered}
     numbers = {name: value for name, value in known.items() if value is not None}
@@ -164,8 +175,8 @@ def class_imbalance(evidence: Evidence) -> Proof | None:
         {"chi_square": chi_square, "effect": effect, "rarest_class": float(worst)},
         f"the classes of {count:.0f} samples differ from the data's (chi-square "
         f"{chi_square:.4g}, w {effect:.2g}); class {worst} has {drawn[worst]:.0f} where "
-        f"{expected[worst]:.0f} are due. {STRONGER_PRIOR}",
-        _narrower(evidence),
+        f"{expected[worst]:.0f} are due. {_stronger(evidence)}",
+        _closer(evidence),
     )
 
 

@@ -164,8 +164,9 @@ def clipping_saturated(evidence: Evidence) -> Proof | None:
         remedies.insert(0, Remedy("train.clip_norm", f"{wider:g}", "twice the usual gradient"))
     return Proof(
         numbers,
-        f"{shares.end:.0%} of the steps are cut to the same length, so every batch counts alike "
-        "and, under Adam, the limit itself changes nothing: it is no guard against single jumps",
+        f"{shares.end:.0%} of the steps are cut to the same length: every batch counts alike, and "
+        "Adam, whose steps do not depend on the gradient's scale, undoes the rest; the limit is "
+        "no guard against single jumps",
         remedies,
     )
 

@@ -21,7 +21,7 @@ function show(index) {
     panels[i].hidden = i !== index;
   });
   // A chart that was drawn while hidden has no width of its own yet.
-  panels[index].querySelectorAll(".plotly-graph-div").forEach((chart) => Plotly.Plots.resize(chart));
+  if (window.Plotly) panels[index].querySelectorAll(".plotly-graph-div").forEach((chart) => Plotly.Plots.resize(chart));
   tabs[index].scrollIntoView({ block: "nearest", inline: "nearest" });
   scrollTo(0, 0);
   sharpen();
