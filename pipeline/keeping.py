@@ -173,7 +173,20 @@ def circumstances(key: str) -> dict[str, Any]:
         "training_seconds": round(epochs[-1]["time"] - starts[0]["time"]),
         "sessions": len(starts),
         "images_per_second": speeds[len(speeds) // 2],
+        "seconds": seconds(key),
     }
+
+
+def seconds(trained: str) -> dict[str, int]:
+    """How long each stage last took, without Python's start; those whose log has both ends."""
+    reports = {stage: files.report(stage) for stage in ("extractor", "prior", "evaluate")}
+    keys = {stage: read_json(path).get("key") for stage, path in reports.items() if path.is_file()}
+    found = {}
+    for stage, key in (keys | {"train": trained}).items():
+        times = {line["event"]: line["time"] for line in runlog.read(files.log_of(str(key)))}
+        if {"start", "end"} <= times.keys():
+            found[stage] = round(times["end"] - times["start"])
+    return found
 
 
 def parameters() -> dict[str, int]:

@@ -34,8 +34,8 @@ PICTURED = {
 }
 SHOWN = {"reconstructions": "images over reconstructions", "samples": "samples"}
 LEGEND = (
-    f"Code `{CURRENT}`: trained and scored by the code beside it; `older`: by code that has "
-    f"changed since; `{UNSTAMPED}`: stamped before digests were kept."
+    f"Code `{CURRENT}`: trained, fitted, scored and judged by the code beside it; `older`: by "
+    f"code that has changed since; `{UNSTAMPED}`: stamped before digests were kept."
 )
 HEADER = (
     "| preset | latent | parameters | training | bits/dim | ELBO, nats | rate, nats "
@@ -132,8 +132,8 @@ def ages(columns: Sequence[Kept]) -> str:
         if run.age() != CURRENT
     ]
     if not marked:
-        return "All runs were trained and scored by the code beside them."
-    return f"Not shown to be by the code as it stands: {', '.join(marked)}."
+        return "All runs are of the code beside them."
+    return f"Not known to be current: {', '.join(marked)}."
 
 
 def section(runs: Mapping[str, Kept]) -> str:
@@ -162,7 +162,7 @@ def section(runs: Mapping[str, Kept]) -> str:
 def judged(runs: Mapping[str, Kept]) -> str:
     """The runs whose samples were judged, side by side."""
     columns = [run for run in runs.values() if run.metrics.get("judge")]
-    rows = [*tables.judged_rows(), *tables.prior_rows(columns)]
+    rows = [*tables.judged_rows(), *tables.prior_rows(columns), tables.SECONDS]
     return tables.side_by_side(columns, rows) if columns else ""
 
 

@@ -170,6 +170,15 @@ def judged_rows() -> list[Row]:
     ]
 
 
+def _seconds(run: Kept) -> str | None:
+    found = run.machine.get("seconds", {})
+    return ", ".join(str(found[stage]) for stage in STAGES) if {*STAGES} <= found.keys() else None
+
+
+STAGES = ("extractor", "train", "prior", "evaluate")
+SECONDS: Row = ("seconds of extractor, training, priors, evaluation", _seconds)
+
+
 def prior_rows(runs: Sequence[Kept]) -> list[Row]:
     """The distance of each prior's samples."""
     return [(f"- samples of prior {name}", _prior_cell(name)) for name in _priors(runs)]

@@ -228,7 +228,7 @@ def test_evidence_of_this_code_is_current(results: Path) -> None:
     folder = planted.plant(results, "fashion_mnist")
     planted.stamp(folder)
     assert read(folder).age() == CURRENT
-    assert "All runs were trained and scored by the code beside them." in report.report(read_all())
+    assert "All runs are of the code beside them." in report.report(read_all())
     assert report.section(read_all()).count(f"| {CURRENT} |") == 1
 
 

@@ -69,6 +69,17 @@ def test_the_evidence_is_read_back_whole_and_current(finished: str) -> None:
     assert (folder / "params.yaml").is_file()
 
 
+def test_stages_whose_log_has_both_ends_are_timed(
+    finished: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_json(files.report("prior"), read_json(files.report("prior")) | {"key": "p" * 16})
+    log = files.log_of("p" * 16)
+    for now, event in ((10.0, "start"), (11.0, "start"), (14.2, "end")):
+        monkeypatch.setattr(runlog.time, "time", lambda now=now: now)
+        runlog.append(log, event)
+    assert read(keeping.keep("tiny")).machine["seconds"] == {"prior": 3}
+
+
 def test_parameters_are_counted_by_part(finished: str) -> None:
     parts = read(keeping.keep("tiny")).more["architecture"]
     assert sum(parts.values()) == read_json(files.report("train"))["parameters"]
