@@ -46,13 +46,14 @@ from vae.errors import UserError
 from vae.evaluation import bounds, linear
 from vae.figures.chart_png import write_png
 from vae.figures.charts import Chart, Panel, Series
-from vae.storage import read_array, read_csv, read_json, write_csv, write_json
+from vae.storage import digest_of, read_array, read_csv, read_json, write_csv, write_json
 from vae.training.loop import EpochReport, State, fit
 from vae.training.validation import calibrate
 
 FOLDER = "rate_distortion"
 BETAS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 BATCH = 256
+SECTIONS = ("model", "objective", "train")  # of the params that points depend on
 MEASURED = ("rate", "distortion", "mse", "bits_per_dim")
 LINEAR_POINTS, MARGIN = 60, 1.1  # of the linear curve, and how far beyond the measured rates
 Point = dict[str, Any]
@@ -106,6 +107,7 @@ def stamp(name: str, epochs: int, overrides: Sequence[str]) -> dict[str, Any]:
         "preset": name,
         "epochs": epochs,
         "overrides": list(overrides),
+        "params": digest_of(params.to_tree(shortened(name, epochs, overrides), *SECTIONS)),
         "data": files.read_spec()["digest"],
         "commit": runlog.surroundings()["commit"],
         "code": {"rate_distortion": code_digest("pipeline/rate_distortion.py")},

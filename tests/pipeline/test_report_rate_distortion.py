@@ -76,7 +76,8 @@ def test_points_of_other_settings_code_or_data_are_not_mixed(digits: None) -> No
     write_csv(folder / "points.csv", [{"beta": 1.0, "seed": 0}])
     assert rate_distortion.known(made) == [{"beta": 1.0, "seed": 0}]
     assert rate_distortion.known(made | {"commit": "another"}) == [{"beta": 1.0, "seed": 0}]
-    for field in ("preset", "epochs", "overrides", "data", "code"):
+    assert rate_distortion.stamp("digits", 4, TINY)["params"] != made["params"]
+    for field in ("preset", "epochs", "overrides", "params", "data", "code"):
         assert rate_distortion.known(made | {field: "another"}) == []
 
 
