@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import ROOT, costs, files, findings, keeping, repairs, tables
+from pipeline import ROOT, costs, files, findings, goals, keeping, repairs, tables
 from pipeline.console import command, say
 from pipeline.kept import CURRENT, HEADLINE, UNSTAMPED, Kept, headlines, read_all
 from pipeline.proven import chapter
@@ -151,6 +151,7 @@ def section(runs: Mapping[str, Kept]) -> str:
         worst=worst_cases(headlines(runs)),
         verdicts=verdicts(list(runs.values())),
         chapters=[
+            *goals.chapter(runs),
             *findings.chapters(runs),
             *study_findings.chapters(),
             *costs.chapters(),

@@ -1,0 +1,62 @@
+"""Goals of the samples: met and missed ones are told apart; of what is unknown nothing is said."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import goals
+from pipeline.kept import Kept, read_all
+from tests.pipeline.planted import change, plant
+
+FASHION = {"sample_distance": 1.14, "reconstruction_distance": 1.0, "coverage": 0.81}
+FACES = {"kernel_distance": 0.2, "coverage": 0.4}
+SECONDS = {"train": 300, "prior": 200, "evaluate": 100}
+
+
+def runs(
+    folder: Path, fashion: dict[str, float], faces: dict[str, float], times: int = 1
+) -> dict[str, Kept]:
+    seconds = {stage: times * value for stage, value in SECONDS.items()}
+    for name, metrics in (
+        ("fashion_mnist", fashion),
+        ("fashion_mnist.textbook", {"sample_distance": 7.0}),
+        ("celeba", faces),
+        ("celeba.textbook", {"kernel_distance": 0.4}),
+    ):
+        planted = plant(folder, name, **metrics)
+        change(planted / "machine.json", lambda found: found.update(seconds=seconds))
+    return read_all(folder)
+
+
+def test_every_goal_is_met(tmp_path: Path) -> None:
+    found = list(goals.answers(runs(tmp_path, FASHION, FACES)))
+    assert len(found) == 7
+    assert all(answer.met for answer in found)
+    assert "10.0 on" in found[4].measured
+
+
+@pytest.mark.parametrize(
+    ("fashion", "faces", "times", "place"),
+    [
+        ({"sample_distance": 1.16}, {}, 1, 0),
+        ({"sample_distance": 1.2, "reconstruction_distance": 1.2}, {}, 1, 1),
+        ({}, {"kernel_distance": 0.25}, 1, 2),
+        ({"coverage": 0.79}, {}, 1, 3),
+        ({}, {}, 2, 4),
+        ({}, {"coverage": 0.35}, 1, 5),
+    ],
+)
+def test_one_goal_is_missed(
+    tmp_path: Path, fashion: dict[str, float], faces: dict[str, float], times: int, place: int
+) -> None:
+    kept = runs(tmp_path, FASHION | fashion, FACES | faces, times)
+    missed = [number for number, answer in enumerate(goals.answers(kept)) if not answer.met]
+    assert missed == [place]
+    (text,) = goals.chapter(kept)
+    assert text.count("**no**") == 1
+
+
+def test_nothing_is_said_without_runs_or_numbers(tmp_path: Path) -> None:
+    assert goals.chapter({}) == []
+    plant(tmp_path, "cifar10", coverage=0.9)
+    assert goals.chapter(read_all(tmp_path)) == []
