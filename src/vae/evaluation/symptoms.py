@@ -110,6 +110,14 @@ def last(evidence: Evidence, *names: str) -> float | None:
     return next((float(found.values[-1]) for found in curves if found), None)
 
 
+def shipped(evidence: Evidence, *names: str) -> float | None:
+    """As `last`, at the epoch whose weights are shipped where that is known."""
+    found = next((found for name in names if (found := curve(evidence, name))), None)
+    if found is None or evidence.best_epoch is None:
+        return None if found is None else float(found.values[-1])
+    return float(np.interp(evidence.best_epoch, found.epochs, found.values))
+
+
 # The objective at the final beta
 
 
@@ -219,7 +227,7 @@ def sigma(evidence: Evidence) -> float:
     """Of a Gaussian with one sigma for all; Missing for another likelihood."""
     if required(evidence.likelihood, "the likelihood") != "gaussian":
         raise Missing("a Gaussian likelihood with one sigma")
-    found = last(evidence, "sigma")
+    found = shipped(evidence, "sigma")
     return required(evidence.sigma if found is None else found, "sigma of the likelihood")
 
 
@@ -230,7 +238,7 @@ def mean_square(evidence: Evidence) -> float:
     if not evidence.nats:
         raise Missing("whether the reconstruction is a sum (nats an image) or a mean")
     square, d = sigma(evidence) ** 2, dimensions(evidence)
-    distortion = required(last(evidence, "valid_distortion", "train_distortion"), "the error")
+    distortion = required(shipped(evidence, "valid_distortion", "train_distortion"), "the error")
     return square * (2 * distortion / d - math.log(2 * math.pi * square))
 
 

@@ -256,6 +256,17 @@ def test_a_kl_of_unknown_unit_convicts_only_if_any_unit_does(
     assert ("effective_beta" in accused(evidence)) == convicted
 
 
+def test_the_sigma_of_an_explosion_is_not_laid_to_the_weights_before_it() -> None:
+    whole = healthy()
+    rows = [dict(row) for row in whole.history]
+    rows[-1]["sigma"] *= 100.0
+    names = {"effective_beta", "wide_sigma"}
+    for best, found in ((len(rows) - 1, set()), (len(rows), names), (None, names)):
+        evidence = dataclasses.replace(whole, history=rows, best_epoch=best)
+        assert {item.name for item in diagnose(evidence)} & names <= found
+        assert bool({item.name for item in diagnose(evidence)} & names) == bool(found)
+
+
 def test_too_few_digits_convict_nobody() -> None:
     history = [{"epoch": i, "train_distortion": 0.66, "train_rate": 0.0} for i in range(1, 8)]
     rounded = Evidence(history=history, nats=False, dimensions=3072, rate_resolution=0.005)
