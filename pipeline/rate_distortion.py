@@ -71,6 +71,8 @@ def measure(
     check_data(base)
     folder, made = files.RESULTS / FOLDER, stamp(name, epochs, overrides)
     points = known(made)
+    if not points:  # before the stamp is theirs: a kill between the two must not lend it to others
+        (folder / "points.csv").unlink(missing_ok=True)
     write_json(folder / "stamp.json", made)
     done = {(point["beta"], point["seed"]) for point in points}
     for seed in seeds:

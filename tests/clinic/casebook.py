@@ -135,7 +135,7 @@ DISEASES = {
             (SMOOTH, "train.optimiser.lr=0.05", "train.batch_size=16", *RAW, "train.epochs=10"),
         ),
         "learning_rate_too_high",
-        f"{LOST} fluctuation kl_instability posterior_collapse",
+        f"{LOST} fluctuation kl_instability posterior_collapse over_regularised",
     ),
     "steps too short": disease(
         Case(DIGITS, ("train.optimiser.lr=0.00003", STEADY, FROM_THE_START)),

@@ -81,6 +81,23 @@ def test_points_of_other_settings_code_or_data_are_not_mixed(digits: None) -> No
         assert rate_distortion.known(made | {field: "another"}) == []
 
 
+def killed(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_kill_before_the_first_point_lends_the_stamp_to_no_older_one(
+    digits: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = files.RESULTS / "rate_distortion"
+    write_json(folder / "stamp.json", rate_distortion.stamp("digits", 3, TINY) | {"code": "older"})
+    write_csv(folder / "points.csv", [{"beta": 1.0, "seed": 0}])
+    with monkeypatch.context() as patch:
+        patch.setattr(rate_distortion, "fit_whole", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rate_distortion.measure("digits", [1.0], [0], 3, TINY)
+    assert rate_distortion.known(rate_distortion.stamp("digits", 3, TINY)) == []
+
+
 def test_other_data_than_the_preset_s_are_refused(project: Path) -> None:
     write_json(files.SPEC, {"name": "digits", "binarize": "none"})
     with pytest.raises(UserError, match=r"prepared are digits .* for fashion_mnist"):

@@ -6,6 +6,8 @@ and unused dimensions, which a smaller latent space would merely save.
 
 import math
 
+import numpy as np
+
 from vae.evaluation import symptoms
 from vae.evaluation.evidence import Evidence, Missing, Proof, Remedy, required, unless_explained
 from vae.evaluation.rules.collapse import (
@@ -54,10 +56,7 @@ def effective_beta(evidence: Evidence) -> Proof | None:
     if evidence.penalty == "capacity":
         raise Missing("a beta that prices the rate: here it holds the rate at a target")
     beta = required(symptoms.final_beta(evidence), "beta")
-    try:
-        ratio = symptoms.sigma(evidence) ** 2 / symptoms.mean_square(evidence)
-    except Missing:
-        ratio = 1.0  # no fixed sigma to hide a weight in
+    ratio = _hidden(evidence)
     if beta * ratio < HUNDREDS:
         return None
     return Proof(
@@ -66,6 +65,20 @@ def effective_beta(evidence: Evidence) -> Proof | None:
         "it, as where a mean over sub-pixels stands beside a sum over latents",
         [PLAIN_BETA, OPTIMAL_SIGMA],
     )
+
+
+def _hidden(evidence: Evidence) -> float:
+    """The weight that a sigma hides, sigma^2 over the squared error: 1 where it is not a fixed one.
+
+    A sigma that moves follows the error; in an epoch that explodes its mean is of no model.
+    """
+    moves = symptoms.curve(evidence, "sigma")
+    if moves and np.ptp(moves.values) > 0:
+        return 1.0
+    try:
+        return symptoms.sigma(evidence) ** 2 / symptoms.mean_square(evidence)
+    except Missing:
+        return 1.0
 
 
 def _mean_against_sum(evidence: Evidence) -> Proof | None:
