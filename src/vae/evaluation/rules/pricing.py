@@ -68,7 +68,7 @@ def effective_beta(evidence: Evidence) -> Proof | None:
 
 
 def _hidden(evidence: Evidence) -> float:
-    """The weight that a sigma hides: sigma^2 over the squared error, 1 where it is not a fixed one.
+    """The weight that a sigma hides: sigma^2 over the squared error; 1 if it is not a fixed one.
 
     A sigma that moves follows the error; in an epoch that explodes its mean is of no model.
     """
