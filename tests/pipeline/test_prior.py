@@ -114,13 +114,11 @@ def test_the_stage_fits_chooses_and_draws(
 
 
 def test_small_splits_give_several_codes_an_image_and_mirrored_ones_in_pairs() -> None:
-    assert [stage.draws_of(count, False) for count in (55_000, 45_000, 12_000, 1_300)] == [
-        1,
-        1,
-        4,
-        8,
-    ]
-    assert [stage.draws_of(count, True) for count in (200_000, 45_000, 17_000)] == [2, 2, 4]
+    counts = (55_000, 45_000, 12_000, 1_300)
+    assert [stage.draws_of(count, 50_000, False) for count in counts] == [1, 1, 4, 8]
+    assert [stage.draws_of(count, 165_000, False) for count in counts] == [3, 4, 8, 8]
+    mirrored = [stage.draws_of(count, 50_000, True) for count in (200_000, 45_000, 17_000)]
+    assert mirrored == [2, 2, 4]
 
 
 def test_the_same_params_give_the_same_bytes_and_others_do_not(trained: Path) -> None:

@@ -243,7 +243,9 @@ def test_two_goals_make_a_front(fresh: Checkout) -> None:
 )
 def test_trials_that_lag_are_cut_short_and_say_so(fresh: Checkout, pruner: str) -> None:
     wide = "{objective.beta: {name: choice, values: [1.0, 1000.0]}}"
-    more = ("sweep.trials=8", "sweep.epochs=4", f"sweep.space={wide}", f"sweep.pruner={pruner}")
+    # Optuna puts a trial into a bracket of hyperband by the study's name, which any code changes:
+    # of eight trials all may fall where nothing is cut.
+    more = ("sweep.trials=20", "sweep.epochs=4", f"sweep.space={wide}", f"sweep.pruner={pruner}")
     output = fresh.run(*RUN, *(part for text in more for part in ("-S", text)))
     rows = trials(fresh)
     cut = [row for row in rows if row["state"] == "pruned"]
