@@ -5,20 +5,14 @@ whether that is enough. A benchmark that has not been run answers nothing.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from pipeline.goals import Answer
 
 Found = Mapping[str, Any]
 SMALL = "fashion_mnist/sweep"
 RESIDUAL = ("fashion_mnist", "cifar10")
 MIB = 2**20
-
-
-class Answer(NamedTuple):
-    """A goal, what was measured, and whether it is met."""
-
-    goal: str
-    measured: str
-    met: bool
 
 
 def by_machine(
