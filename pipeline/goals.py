@@ -44,7 +44,7 @@ def answers(runs: Mapping[str, Kept]) -> Iterator[Answer]:
     yield from beside(runs, FACES, FACES_TEXTBOOK, "kernel_distance", KERNEL, f"{KERNEL}")
     for name in (FASHION, FACES):
         yield from coverage(runs, name)
-        yield from time(runs, name)
+        yield from duration(runs, name)
 
 
 def gap(runs: Mapping[str, Kept]) -> Iterator[Answer]:
@@ -74,9 +74,9 @@ def coverage(runs: Mapping[str, Kept], name: str) -> Iterator[Answer]:
         yield Answer(f"`{name}`: coverage at least {least:.2f}", f"{found:.3f}", found >= least)
 
 
-def time(runs: Mapping[str, Kept], name: str) -> Iterator[Answer]:
-    known = runs[name].machine.get("seconds", {}) if name in runs else {}
-    if {"train", "prior", "evaluate"} <= known.keys():
+def duration(runs: Mapping[str, Kept], name: str) -> Iterator[Answer]:
+    known = runs[name].seconds if name in runs else None
+    if known is not None:
         minutes, most = sum(known.values()) / 60, MINUTES[name]
         goal = f"`{name}`: feature network, training, priors, evaluation within {most} minutes"
         yield Answer(goal, f"{minutes:.1f} on {runs[name].machine_words}", minutes <= most)

@@ -11,13 +11,13 @@ training's code from run.json, and those of the later stages' code from their re
 
 import io
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline import files, runlog
 from pipeline.console import say
-from pipeline.kept import HEADLINE, OPTIONAL, SCRIPTS
+from pipeline.kept import HEADLINE, OPTIONAL, SCRIPTS, TIMED
 from vae.errors import UserError
 from vae.figures.charts import SCRIPT
 from vae.storage import read_json, write_bytes, write_json, write_text
@@ -178,14 +178,24 @@ def circumstances(key: str) -> dict[str, Any]:
 
 
 def seconds(trained: str) -> dict[str, int]:
-    """How long each stage last took, without Python's start; those whose log has both ends."""
-    reports = {stage: files.report(stage) for stage in ("extractor", "prior", "evaluate")}
+    """How long each stage last took, of those that have ended; Python's start is not in it."""
+    reports = {stage: files.report(stage) for stage in TIMED if stage != "train"}
     keys = {stage: read_json(path).get("key") for stage, path in reports.items() if path.is_file()}
-    found = {}
-    for stage, key in (keys | {"train": trained}).items():
-        times = {line["event"]: line["time"] for line in runlog.read(files.log_of(str(key)))}
-        if {"start", "end"} <= times.keys():
-            found[stage] = round(times["end"] - times["start"])
+    times = {
+        stage: took(runlog.read(files.log_of(str(key))))
+        for stage, key in (keys | {"train": trained}).items()
+    }
+    return {stage: round(time) for stage, time in times.items() if time is not None}
+
+
+def took(lines: Sequence[Mapping[str, Any]]) -> float | None:
+    """Seconds of the last whole run in a log: from its first start, so with what was killed."""
+    begun = found = None
+    for line in lines:
+        if line["event"] == "start" and begun is None:
+            begun = line["time"]
+        if line.get("status") == "FINISHED" and begun is not None:
+            found, begun = line["time"] - begun, None
     return found
 
 

@@ -42,7 +42,8 @@ SCRIPTS = {
     "evaluate": "evaluate.py",
     "diagnosis": VERDICT,
 }
-WORDS = {"train": "trained", "prior": "fitted", "evaluate": "scored", "diagnosis": "judged"}
+WORDS = {"train": "trained", "prior": "fitted", "evaluate": "scored", "diagnosis": "diagnosed"}
+TIMED = ("extractor", "train", "prior", "evaluate")
 CURRENT, UNSTAMPED = "current", "unstamped"
 
 
@@ -96,6 +97,12 @@ class Kept:
         count = resolved["threads"] * processes
         cores = "1 CPU core" if count == 1 else f"{count} CPU cores"
         return f"{cores} in {resolved['precision']}"
+
+    @property
+    def seconds(self) -> Mapping[str, int] | None:
+        """Of each TIMED stage; None where one is not known."""
+        found: Mapping[str, int] = self.machine.get("seconds", {})
+        return found if found.keys() >= {*TIMED} else None
 
     def about_data(self, what: str) -> str:
         """`title`, `licence` or `citation` of the data set."""

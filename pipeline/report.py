@@ -34,7 +34,7 @@ PICTURED = {
 }
 SHOWN = {"reconstructions": "images over reconstructions", "samples": "samples"}
 LEGEND = (
-    f"Code `{CURRENT}`: trained, fitted, scored and judged by the code beside it; `older`: by "
+    f"Code `{CURRENT}`: trained, fitted, scored and diagnosed by the code beside it; `older`: by "
     f"code that has changed since; `{UNSTAMPED}`: stamped before digests were kept."
 )
 HEADER = (

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline import files
-from pipeline.kept import Kept, code_as_it_stands
+from pipeline.kept import TIMED, Kept, code_as_it_stands
 from vae.storage import read_csv, read_json
 
 MISSING, NONE = "not measured", "none"
@@ -171,11 +171,10 @@ def judged_rows() -> list[Row]:
 
 
 def _seconds(run: Kept) -> str | None:
-    found = run.machine.get("seconds", {})
-    return ", ".join(str(found[stage]) for stage in STAGES) if {*STAGES} <= found.keys() else None
+    found = run.seconds
+    return None if found is None else ", ".join(str(found[stage]) for stage in TIMED)
 
 
-STAGES = ("extractor", "train", "prior", "evaluate")
 SECONDS: Row = ("seconds of extractor, training, priors, evaluation", _seconds)
 
 

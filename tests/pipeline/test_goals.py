@@ -10,7 +10,7 @@ from tests.pipeline.planted import change, plant
 
 FASHION = {"sample_distance": 1.14, "reconstruction_distance": 1.0, "coverage": 0.81}
 FACES = {"kernel_distance": 0.2, "coverage": 0.4}
-SECONDS = {"train": 300, "prior": 200, "evaluate": 100}
+SECONDS = {"extractor": 100, "train": 250, "prior": 150, "evaluate": 100}
 
 
 def runs(

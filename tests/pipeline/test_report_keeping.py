@@ -74,10 +74,17 @@ def test_stages_whose_log_has_both_ends_are_timed(
 ) -> None:
     write_json(files.report("prior"), read_json(files.report("prior")) | {"key": "p" * 16})
     log = files.log_of("p" * 16)
-    for now, event in ((10.0, "start"), (11.0, "start"), (14.2, "end")):
+    for now, event, more in (
+        (1.0, "start", {}),
+        (9.0, "end", {"status": "FINISHED"}),
+        (10.0, "start", {}),
+        (11.0, "start", {}),  # the one before was killed, and its time counts
+        (14.2, "end", {"status": "FINISHED"}),
+        (20.0, "start", {}),
+    ):
         monkeypatch.setattr(runlog.time, "time", lambda now=now: now)
-        runlog.append(log, event)
-    assert read(keeping.keep("tiny")).machine["seconds"] == {"prior": 3}
+        runlog.append(log, event, **more)
+    assert read(keeping.keep("tiny")).machine["seconds"] == {"prior": 4}
 
 
 def test_parameters_are_counted_by_part(finished: str) -> None:
@@ -109,7 +116,7 @@ def test_priors_and_a_verdict_of_other_code_are_older(finished: str) -> None:
     for part in ("prior", "diagnosis"):
         path = files.report(part)
         write_json(path, read_json(path) | {"code": "of other code"})
-    assert read(keeping.keep("tiny")).age() == "older: fitted, judged"
+    assert read(keeping.keep("tiny")).age() == "older: fitted, diagnosed"
 
 
 def test_the_files_of_later_stages_are_kept_where_there_are_any(finished: str) -> None:
