@@ -8,7 +8,9 @@ The name is that of the preset, its / a dot. A file that is missing makes nothin
 a number of it gets None, and the report says "not measured" or leaves the row out.
 
 Evidence ages when the code that made it changes: the digest in its stamp is then not that of the
-closure of the stage's script (`closure.code_digest`). Old evidence is no error; it is marked.
+closure of the stage's script (`closure.code_digest`). It is not its preset's where that says
+other params, be it that the run was cut short or that the preset has changed since. Neither is an
+error; both are marked.
 """
 
 import functools
@@ -20,6 +22,8 @@ from typing import Any
 
 from pipeline import files
 from pipeline.closure import VERDICT, code_digest
+from pipeline.params import to_flat, to_tree
+from pipeline.preset import entries, preset
 from vae.data import sources
 from vae.storage import read_csv, read_json
 
@@ -113,12 +117,26 @@ class Kept:
         return (self.folder / f"{name}.png").is_file()
 
     def age(self) -> str:
-        """`current`, `unstamped`, or `older: ` and what the code has changed for since."""
-        stamp = self.more.get("stamp")
-        if stamp is None:
-            return UNSTAMPED
-        older = [WORDS[stage] for stage in SCRIPTS if stamp["code"].get(stage) != present(stage)]
-        return f"older: {', '.join(older)}" if older else CURRENT
+        """`current`, `unstamped`, or `older: ` and what the code has changed for since; then the
+        params that are not the preset's, if any."""
+        stamp, departures = self.more.get("stamp"), self.departures()
+        code = {} if stamp is None else stamp["code"]
+        older = [WORDS[stage] for stage in SCRIPTS if code.get(stage) != present(stage)]
+        age = f"older: {', '.join(older)}" if older else CURRENT
+        own = f"; own `{'`, `'.join(departures)}`" if departures else ""
+        return (UNSTAMPED if stamp is None else age) + own
+
+    def departures(self) -> list[str]:
+        """Params or sections, of two words at most, that the preset of the run's name has
+        otherwise; what only one of the two knows is passed over."""
+        if self.preset not in entries():
+            return []
+        meant = to_flat(to_tree(preset(self.preset)))
+        made = {"data.name": self.run["data_set"]}
+        for part in (self.run, *(self.more.get(name) for name in OPTIONAL), self.evaluate):
+            made |= to_flat((part or {}).get("params", {}))
+        found = (key for key, value in made.items() if key in meant and meant[key] != value)
+        return list(dict.fromkeys(".".join(key.split(".")[:2]) for key in found))
 
 
 def present(stage: str) -> str:

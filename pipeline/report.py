@@ -35,7 +35,8 @@ PICTURED = {
 SHOWN = {"reconstructions": "images over reconstructions", "samples": "samples"}
 LEGEND = (
     f"Code `{CURRENT}`: trained, fitted, scored and diagnosed by the code beside it; `older`: by "
-    f"code that has changed since; `{UNSTAMPED}`: stamped before digests were kept."
+    f"code that has changed since; `{UNSTAMPED}`: stamped before digests were kept; `own`: with "
+    "params of its own, where its preset has others."
 )
 HEADER = (
     "| preset | latent | parameters | training | bits/dim | ELBO, nats | rate, nats "
@@ -124,16 +125,11 @@ def verdicts(columns: Sequence[Kept]) -> list[str]:
 
 
 def ages(columns: Sequence[Kept]) -> str:
-    """A sentence on what is older than the code."""
-    marks = {UNSTAMPED: "stamped before digests were kept"}
-    marked = [
-        f"`{run.preset}` ({marks.get(run.age(), run.age())})"
-        for run in columns
-        if run.age() != CURRENT
-    ]
+    """A sentence on what is older than the code, or not as its preset has it."""
+    marked = [f"`{run.preset}` ({run.age()})" for run in columns if run.age() != CURRENT]
     if not marked:
-        return "All runs are of the code beside them."
-    return f"Not known to be current: {', '.join(marked)}."
+        return "All runs are of the code and presets beside them."
+    return f"Not of the code and presets beside them: {', '.join(marked)}."
 
 
 def section(runs: Mapping[str, Kept]) -> str:

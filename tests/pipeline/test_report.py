@@ -3,6 +3,7 @@
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -228,7 +229,7 @@ def test_evidence_of_this_code_is_current(results: Path) -> None:
     folder = planted.plant(results, "fashion_mnist")
     planted.stamp(folder)
     assert read(folder).age() == CURRENT
-    assert "All runs are of the code beside them." in report.report(read_all())
+    assert "All runs are of the code and presets beside them." in report.report(read_all())
     assert report.section(read_all()).count(f"| {CURRENT} |") == 1
 
 
@@ -252,7 +253,30 @@ def test_evidence_of_other_code_is_marked_by_what_changed(
 
 def test_evidence_without_a_stamp_is_said_to_be(results: Path) -> None:
     assert read(planted.plant(results, "fashion_mnist")).age() == UNSTAMPED
-    assert "`fashion_mnist` (stamped before digests were kept)" in report.report(read_all())
+    assert "`fashion_mnist` (unstamped)" in report.report(read_all())
+
+
+def test_evidence_of_other_params_than_its_preset_is_marked(results: Path) -> None:
+    folder = planted.plant(results, "fashion_mnist")
+    planted.stamp(folder)
+
+    def cut_short(run: dict[str, Any]) -> None:
+        run["params"]["train"]["epochs"] = 3
+        run["params"]["model"]["network"]["widths"] = [8]
+        run["params"]["model"]["network"]["blocks"] = 7
+
+    planted.change(folder / "run.json", cut_short)
+    mark = "current; own `model.network`, `train.epochs`"
+    assert read(folder).age() == mark
+    assert f"`fashion_mnist` ({mark})" in report.report(read_all())
+    assert f"| {mark} |" in report.section(read_all())
+
+
+def test_evidence_that_is_no_presets_has_no_params_of_its_own(results: Path) -> None:
+    folder = planted.plant(results, "elsewhere")
+    planted.stamp(folder)
+    planted.change(folder / "run.json", lambda run: run["params"]["train"].update(epochs=3))
+    assert read(folder).age() == CURRENT
 
 
 # The curve over beta

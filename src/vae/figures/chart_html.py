@@ -123,6 +123,8 @@ def _add_panel(figure: Any, panel: Panel, index: int, columns: int) -> None:
     figure.update_yaxes(
         _axis(panel.y_label, panel.log_y, [y for _, y in points]), row=row, col=column
     )
+    if panel.y_range:
+        figure.update_yaxes(range=list(panel.y_range), row=row, col=column)
     if panel.names:
         figure.update_yaxes(_named(panel.names), row=row, col=column)
     _dress(figure, panel, index, (row, column), legend)
@@ -163,10 +165,14 @@ def _dress(figure: Any, panel: Panel, index: int, place: tuple[int, int], legend
     subplot = figure.get_subplot(*place)
     (left, right), (bottom, top) = subplot.xaxis.domain, subplot.yaxis.domain
     figure.layout.annotations[index].update(x=left, xanchor="left", font={"size": 14})
-    above = panel.legend_above
-    corner = {"x": right, "xanchor": "right", "y": top, "yanchor": "bottom" if above else "top"}
-    way = {"orientation": "h" if above else "v", "bgcolor": CLEAR}
-    figure.update_layout({legend: corner | way})
+    heights = {"top": top, "middle": (bottom + top) / 2, "bottom": bottom}
+    inside = panel.quiet_third
+    corner: dict[str, Any] = {"x": right, "xanchor": "right", "bgcolor": CLEAR}
+    if panel.legend_above:
+        corner |= {"y": top, "yanchor": "bottom", "orientation": "h"}
+    else:
+        corner |= {"y": heights[inside], "yanchor": inside, "orientation": "v"}
+    figure.update_layout({legend: corner})
     if not panel.shown():
         middle = {"x": (left + right) / 2, "y": (bottom + top) / 2, "showarrow": False}
         figure.add_annotation(text="no values", xref="paper", yref="paper", **middle)

@@ -103,6 +103,8 @@ def _scale(axes: "Axes", panel: Panel) -> None:
     if panel.log_y:
         axes.set_yscale("log")
         _number(axes.yaxis, [y for _, y in panel.shown()])
+    if panel.y_range:
+        axes.set_ylim(*panel.y_range)
     if panel.counts:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     if panel.names:

@@ -10,7 +10,7 @@ panel without any value says so. Equal input gives equal bytes under one version
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,6 +23,9 @@ PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", GRE
 SCRIPT = "plotly.min.js"  # the usual name of the shared script's file
 WIDEST = 3  # panels side by side
 FEW = 16  # points up to which each gets a marker
+Third = Literal["top", "middle", "bottom"]
+THIRDS: dict[int, Third] = {2: "top", 1: "middle", 0: "bottom"}
+MARGIN = 0.03  # below and above the values of an axis that begins at 0
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class Series:
 class Panel:
     """One pair of axes. Labels name the quantity's unit; a single series needs no legend.
 
-    `names` stand at y = 0, 1, 2 ... from the top down, in place of numbers.
+    `names` stand at y = 0, 1, 2 ... from the top down, in place of numbers. `from_zero`: the y
+    axis begins at 0, so that a quantity that hardly moves looks as if it hardly moved.
     """
 
     title: str
@@ -59,6 +63,7 @@ class Panel:
     log_x: bool = False
     log_y: bool = False
     names: Sequence[str] = ()
+    from_zero: bool = False
 
     def points(self, series: Series) -> list[tuple[float, float]]:
         """The series' x and y as floats; both are NaN where its axes cannot show the point."""
@@ -88,6 +93,16 @@ class Panel:
         return not self.log_x and all(x.is_integer() for x, _ in self.shown())
 
     @property
+    def y_range(self) -> tuple[float, float] | None:
+        """Ends of the y axis where they are set: from 0 to the largest value, or to 1 where none
+        is above 0, and a little more."""
+        if not self.from_zero or not self.shown():
+            return None
+        span = max(y for _, y in self.shown())
+        span = span if span > 0 else 1.0
+        return -MARGIN * span, (1 + MARGIN) * span
+
+    @property
     def has_legend(self) -> bool:
         """Whether series need telling apart by colour; what stands at a name does not."""
         return len(self.series) > 1 and not self.names
@@ -96,6 +111,19 @@ class Panel:
     def legend_above(self) -> bool:
         """Whether the names fit beside the title, where no curve runs."""
         return sum(len(line.name) + 4 for line in self.series) + len(self.title) <= 32
+
+    @property
+    def quiet_third(self) -> Third:
+        """The third of the axes' height with the fewest points in their right half; of equals the
+        upper one."""
+        points = [(x, math.log(y) if self.log_y else y) for x, y in self.shown()]
+        if not points:
+            return "top"
+        left, right = _ends(x for x, _ in points)
+        low, high = self.y_range or _ends(y for _, y in points)
+        heights = [(y - low) / ((high - low) or 1.0) for x, y in points if 2 * x >= left + right]
+        taken = [min(2, int(3 * height)) for height in heights]
+        return THIRDS[min(THIRDS, key=taken.count)]
 
 
 @dataclass(frozen=True)
@@ -115,6 +143,11 @@ class Chart:
         count = len(self.panels)
         columns = 2 if count == 4 else min(count, WIDEST)
         return -(-count // columns), columns
+
+
+def _ends(values: Iterable[float]) -> tuple[float, float]:
+    found = list(values)
+    return min(found), max(found)
 
 
 def _shown(value: float, log: bool) -> bool:
@@ -146,17 +179,19 @@ def _decades(low: float, high: float, steps: Sequence[float], stride: int) -> It
 
 # The charts of a run
 
-# Title, unit, column of the history without its split's name, log axis.
-_OF_SPLITS = (
-    ("Objective", "nats per image", "objective", False),
-    ("Distortion", "nats per image", "distortion", False),
-    ("Rate", "nats per image", "rate", False),
-    ("Feature difference", "squared, per image", "perceptual", False),
-    ("Bits/dim", "bits per dimension", "bits_per_dim", False),
-    ("Active units", "latent dimensions", "active_units", False),
-    ("Gradient norm", "mean L2 norm of a step", "grad_norm", True),
-    ("Clipped steps", "share of the epoch's steps", "clipped_share", False),
-)
+# Panels that wait for their curves, by the column of the history without its split's name.
+_OF_SPLITS = {
+    "objective": Panel("Objective", "epoch", "nats per image", ()),
+    "distortion": Panel("Distortion", "epoch", "nats per image", ()),
+    "rate": Panel("Rate", "epoch", "nats per image", ()),
+    "perceptual": Panel("Feature difference", "epoch", "squared, per image", ()),
+    "bits_per_dim": Panel("Bits/dim", "epoch", "bits per dimension", ()),
+    "active_units": Panel("Active units", "epoch", "latent dimensions", (), from_zero=True),
+    "grad_norm": Panel("Gradient norm", "epoch", "mean L2 norm of a step", (), log_y=True),
+    "clipped_share": Panel(
+        "Clipped steps", "epoch", "share of the epoch's steps", (), from_zero=True
+    ),
+}
 _OF_RUN = (("Beta", "weight of the rate", "beta"), ("Learning rate", "step size", "lr"))
 
 
@@ -172,18 +207,17 @@ def training_curves(
     """
     if not history or any(row.get("epoch") is None for row in history):
         raise ValueError("curves need a history whose every row has an epoch")
-    panels = [_split_panel(history, *about) for about in _OF_SPLITS]
+    panels = [_filled(panel, history, name) for name, panel in _OF_SPLITS.items()]
     if constant is not None:
         panels[1] = _with_level(panels[1], "best constant image", constant)
     for title, unit, column in _OF_RUN:
         series = _curve(history, column, column, colour=PALETTE.index(GREY))
-        panels.append(Panel(title, "epoch", unit, [series]))
+        panels.append(Panel(title, "epoch", unit, [series], from_zero=True))
     return Chart("Training", [panel for panel in panels if panel.shown()])
 
 
-def _split_panel(
-    history: Sequence[Mapping[str, float | None]], title: str, unit: str, name: str, log_y: bool
-) -> Panel:
+def _filled(panel: Panel, history: Sequence[Mapping[str, float | None]], name: str) -> Panel:
+    """The panel with the curves of those splits that have any."""
     both = [
         _curve(history, f"train_{name}", "train", dash=True, colour=0),
         _curve(history, f"valid_{name}", "valid", colour=1),
@@ -191,7 +225,7 @@ def _split_panel(
     series = [line for line in both if any(y is not None for y in line.y)]
     # Without a legend the title says which split the only line is.
     alone = f", {series[0].name}" if len(series) == 1 else ""
-    return Panel(title + alone, "epoch", unit, series, log_y=log_y)
+    return replace(panel, title=panel.title + alone, series=series)
 
 
 def _with_level(panel: Panel, name: str, level: float) -> Panel:

@@ -228,6 +228,49 @@ def test_importing_the_figures_is_light() -> None:
     assert answer.stdout.strip() == "[]"
 
 
+def panel_of(chart: Chart, title: str) -> charts.Panel:
+    return next(panel for panel in chart.panels if panel.title.startswith(title))
+
+
+def a_calm_run() -> Chart:
+    """Nothing is clipped, beta hardly moves, the distortion falls far below a constant image's."""
+    rows = [
+        {
+            "epoch": epoch,
+            "beta": 1 - 0.002 * (epoch == 1),
+            "train_clipped_share": 0.0,
+            "train_distortion": 100.0 / epoch,
+            "valid_distortion": 110.0 / epoch,
+        }
+        for epoch in range(1, 9)
+    ]
+    return charts.training_curves(rows, constant=500.0)
+
+
+def test_what_hardly_moves_is_drawn_on_an_axis_from_zero(tmp_path: Path) -> None:
+    chart = a_calm_run()
+    for title in ("Beta", "Clipped steps"):
+        assert panel_of(chart, title).y_range == pytest.approx((-0.03, 1.03)), title
+    assert panel_of(chart, "Distortion").y_range is None
+    assert chart_html.div(chart, "run").count('"range":[-0.03,1.03]') == 2
+    chart_png.write_png(chart, tmp_path / "run.png")
+    assert ink(tmp_path / "run.png") > 20
+
+
+def test_a_legend_inside_a_page_stands_where_no_points_are() -> None:
+    chart = a_calm_run()
+    distortion = panel_of(chart, "Distortion")
+    assert not distortion.legend_above
+    assert distortion.quiet_third == "middle"  # the constant image is above, the curves are below
+    assert '"yanchor":"middle"' in chart_html.div(Chart("alone", [distortion]), "alone")
+    rising = charts.Series("a name that is too long for above", [1, 2, 3], [1, 10, 100])
+    both = charts.Panel("rising", "x", "y", [rising, rising])
+    assert both.quiet_third == "middle"
+    falling = charts.Series("a name that is too long for above", [1, 2, 3], [100, 10, 1])
+    assert charts.Panel("falling", "x", "y", [falling, falling]).quiet_third == "top"
+    assert charts.Panel("empty", "x", "y", []).quiet_third == "top"
+
+
 def a_forest() -> Chart:
     rows = [("rising", 0.2, 0.3, 0.4), ("falling", -0.5, -0.4, -0.2), ("neither", -0.1, 0.0, 0.1)]
     return charts.forest("Relations", "rho", {"one": rows, "other": rows[:1], "none": []})
