@@ -128,15 +128,19 @@ class Kept:
 
     def departures(self) -> list[str]:
         """Params or sections, of two words at most, that the preset of the run's name has
-        otherwise; what only one of the two knows is passed over."""
+        otherwise. What only one of the two knows is passed over, and how a prior would have been
+        fitted that was not."""
         if self.preset not in entries():
             return []
         meant = to_flat(to_tree(preset(self.preset)))
         made = {"data.name": self.run["data_set"]}
         for part in (self.run, *(self.more.get(name) for name in OPTIONAL), self.evaluate):
             made |= to_flat((part or {}).get("params", {}))
-        found = (key for key, value in made.items() if key in meant and meant[key] != value)
-        return list(dict.fromkeys(".".join(key.split(".")[:2]) for key in found))
+        fitted = made.get("prior.fit", ())
+        idle = {f"prior.{name}" for name in ("gmm", "flow") if name not in fitted}
+        keys = (key for key, value in made.items() if key in meant and meant[key] != value)
+        found = dict.fromkeys(".".join(key.split(".")[:2]) for key in keys)
+        return [key for key in found if key not in idle]
 
 
 def present(stage: str) -> str:

@@ -272,6 +272,19 @@ def test_evidence_of_other_params_than_its_preset_is_marked(results: Path) -> No
     assert f"| {mark} |" in report.section(read_all())
 
 
+@pytest.mark.parametrize(
+    ("fitted", "own"),
+    [(["gmm", "flow"], ["prior.fit", "prior.flow"]), (["gmm"], ["prior.fit"])],
+)
+def test_settings_of_a_prior_that_was_not_fitted_are_nobodys(
+    results: Path, fitted: list[str], own: list[str]
+) -> None:
+    folder = planted.plant(results, "fashion_mnist")
+    settings = {"fit": fitted, "flow": {"steps": 123456}}
+    write_json(folder / "prior.json", {"params": {"prior": settings}})
+    assert read(folder).departures() == own
+
+
 def test_evidence_that_is_no_presets_has_no_params_of_its_own(results: Path) -> None:
     folder = planted.plant(results, "elsewhere")
     planted.stamp(folder)
