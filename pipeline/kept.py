@@ -119,12 +119,15 @@ class Kept:
     def age(self) -> str:
         """`current`, `unstamped`, or `older: ` and what the code has changed for since; then the
         params that are not the preset's, if any."""
-        stamp, departures = self.more.get("stamp"), self.departures()
-        code = {} if stamp is None else stamp["code"]
-        older = [WORDS[stage] for stage in SCRIPTS if code.get(stage) != present(stage)]
-        age = f"older: {', '.join(older)}" if older else CURRENT
-        own = f"; own `{'`, `'.join(departures)}`" if departures else ""
-        return (UNSTAMPED if stamp is None else age) + own
+        departures = self.departures()
+        return self._age_of_code() + (f"; own `{'`, `'.join(departures)}`" if departures else "")
+
+    def _age_of_code(self) -> str:
+        stamp = self.more.get("stamp")
+        if stamp is None:
+            return UNSTAMPED
+        older = [WORDS[stage] for stage in SCRIPTS if stamp["code"].get(stage) != present(stage)]
+        return f"older: {', '.join(older)}" if older else CURRENT
 
     def departures(self) -> list[str]:
         """Params or sections, of two words at most, that the preset of the run's name has
@@ -132,15 +135,19 @@ class Kept:
         fitted that was not."""
         if self.preset not in entries():
             return []
-        meant = to_flat(to_tree(preset(self.preset)))
-        made = {"data.name": self.run["data_set"]}
-        for part in (self.run, *(self.more.get(name) for name in OPTIONAL), self.evaluate):
-            made |= to_flat((part or {}).get("params", {}))
+        made, meant = self._params(), to_flat(to_tree(preset(self.preset)))
         fitted = made.get("prior.fit", ())
         idle = {f"prior.{name}" for name in ("gmm", "flow") if name not in fitted}
         keys = (key for key, value in made.items() if key in meant and meant[key] != value)
         found = dict.fromkeys(".".join(key.split(".")[:2]) for key in keys)
         return [key for key in found if key not in idle]
+
+    def _params(self) -> dict[str, Any]:
+        """What the stages were told, dotted, as far as their reports are kept."""
+        found: dict[str, Any] = {"data.name": self.run["data_set"]}
+        for part in (self.run, *self.more.values(), self.evaluate):
+            found |= to_flat(part.get("params", {}))
+        return found
 
 
 def present(stage: str) -> str:
