@@ -192,7 +192,10 @@ _OF_SPLITS = {
         "Clipped steps", "epoch", "share of the epoch's steps", (), from_zero=True
     ),
 }
-_OF_RUN = (("Beta", "weight of the rate", "beta"), ("Learning rate", "step size", "lr"))
+_OF_RUN = {
+    "beta": Panel("Beta", "epoch", "weight of the rate", (), from_zero=True),
+    "lr": Panel("Learning rate", "epoch", "step size", (), from_zero=True),
+}
 
 
 def training_curves(
@@ -207,13 +210,13 @@ def training_curves(
     """
     if not history or any(row.get("epoch") is None for row in history):
         raise ValueError("curves need a history whose every row has an epoch")
-    panels = [_filled(panel, history, name) for name, panel in _OF_SPLITS.items()]
+    panels = {name: _filled(panel, history, name) for name, panel in _OF_SPLITS.items()}
     if constant is not None:
-        panels[1] = _with_level(panels[1], "best constant image", constant)
-    for title, unit, column in _OF_RUN:
-        series = _curve(history, column, column, colour=PALETTE.index(GREY))
-        panels.append(Panel(title, "epoch", unit, [series], from_zero=True))
-    return Chart("Training", [panel for panel in panels if panel.shown()])
+        panels["distortion"] = _with_level(panels["distortion"], "best constant image", constant)
+    for name, panel in _OF_RUN.items():
+        alone = _curve(history, name, name, colour=PALETTE.index(GREY))
+        panels[name] = replace(panel, series=[alone])
+    return Chart("Training", [panel for panel in panels.values() if panel.shown()])
 
 
 def _filled(panel: Panel, history: Sequence[Mapping[str, float | None]], name: str) -> Panel:
