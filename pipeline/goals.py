@@ -6,9 +6,9 @@ reached under an outside judge. A run that is not kept, or lacks a number, answe
 """
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pipeline.kept import Kept
+from pipeline.kept import Kept, machine_words
 
 FASHION, FASHION_TEXTBOOK = "fashion_mnist", "fashion_mnist.textbook"
 FACES, FACES_TEXTBOOK = "celeba", "celeba.textbook"
@@ -75,11 +75,24 @@ def coverage(runs: Mapping[str, Kept], name: str) -> Iterator[Answer]:
 
 
 def duration(runs: Mapping[str, Kept], name: str) -> Iterator[Answer]:
-    known = runs[name].seconds if name in runs else None
-    if known is not None:
-        minutes, most = sum(known.values()) / 60, MINUTES[name]
-        goal = f"`{name}`: feature network, training, priors, evaluation within {most} minutes"
-        yield Answer(goal, f"{minutes:.1f} on {runs[name].machine_words}", minutes <= most)
+    """Of the run, and of the same training on a faster machine where that is known."""
+    if name not in runs or runs[name].seconds is None:
+        return
+    most = MINUTES[name]
+    goal = f"`{name}`: feature network, training, priors, evaluation within {most} minutes"
+    yield in_time(goal, runs[name].machine, most)
+    faster = runs[name].machine.get("faster")
+    if faster is not None:
+        own = f" (its own `{'`, `'.join(faster['own'])}`)" if faster["own"] else ""
+        again = f"the same training, to the bit, on a faster machine{own}: {most} minutes"
+        yield in_time(f"`{name}`: {again}", faster, most)
+
+
+def in_time(goal: str, made: Mapping[str, Any], most: float) -> Answer:
+    """Whether the stages took at most so many minutes, by a kept machine.json."""
+    minutes, speed = sum(made["seconds"].values()) / 60, made["images_per_second"]
+    where = f"{machine_words(made['machine'])} at {speed:,.0f} images/s"
+    return Answer(goal, f"{minutes:.1f} on {where}", minutes <= most)
 
 
 def number(runs: Mapping[str, Kept], name: str, metric: str) -> float | None:

@@ -93,14 +93,7 @@ class Kept:
 
     @property
     def machine_words(self) -> str:
-        resolved = self.machine["machine"]
-        processes = resolved.get("processes", 1)
-        if resolved["device"] != "cpu":
-            times = f"{processes} x " if processes > 1 else ""
-            return f"{times}{resolved['device']} in {resolved['precision']}"
-        count = resolved["threads"] * processes
-        cores = "1 CPU core" if count == 1 else f"{count} CPU cores"
-        return f"{cores} in {resolved['precision']}"
+        return machine_words(self.machine["machine"])
 
     @property
     def seconds(self) -> Mapping[str, int] | None:
@@ -130,24 +123,39 @@ class Kept:
         return f"older: {', '.join(older)}" if older else CURRENT
 
     def departures(self) -> list[str]:
-        """Params or sections, of two words at most, that the preset of the run's name has
-        otherwise. What only one of the two knows is passed over, and how a prior would have been
-        fitted that was not."""
+        """Params or sections that the preset of the run's name has otherwise."""
         if self.preset not in entries():
             return []
-        made, meant = self._params(), to_flat(to_tree(preset(self.preset)))
+        return self.differences(to_flat(to_tree(preset(self.preset))))
+
+    def differences(self, meant: Mapping[str, Any]) -> list[str]:
+        """Params or sections, of two words at most, that are otherwise in `meant` (dotted names).
+        What only one of the two knows is passed over, and how a prior would have been fitted that
+        was not."""
+        made = self.params()
         fitted = made.get("prior.fit", ())
         idle = {f"prior.{name}" for name in ("gmm", "flow") if name not in fitted}
         keys = (key for key, value in made.items() if key in meant and meant[key] != value)
         found = dict.fromkeys(".".join(key.split(".")[:2]) for key in keys)
         return [key for key in found if key not in idle]
 
-    def _params(self) -> dict[str, Any]:
+    def params(self) -> dict[str, Any]:
         """What the stages were told, dotted, as far as their reports are kept."""
         found: dict[str, Any] = {"data.name": self.run["data_set"]}
         for part in (self.run, *self.more.values(), self.evaluate):
             found |= to_flat(part.get("params", {}))
         return found
+
+
+def machine_words(resolved: Mapping[str, Any]) -> str:
+    """Devices and precision of a resolved machine."""
+    processes = resolved.get("processes", 1)
+    if resolved["device"] != "cpu":
+        times = f"{processes} x " if processes > 1 else ""
+        return f"{times}{resolved['device']} in {resolved['precision']}"
+    count = resolved["threads"] * processes
+    cores = "1 CPU core" if count == 1 else f"{count} CPU cores"
+    return f"{cores} in {resolved['precision']}"
 
 
 def present(stage: str) -> str:
@@ -159,6 +167,12 @@ def present(stage: str) -> str:
 def code_as_it_stands(script: str) -> str:
     """Read once: the code of a process at work does not change."""
     return code_digest(script)
+
+
+def is_kept(folder: Path) -> bool:
+    """Whether a folder has all that cannot be missing."""
+    needed = (*(f"{part}.json" for part in NEEDED), "history.csv")
+    return all((folder / name).is_file() for name in needed)
 
 
 def read(folder: Path) -> Kept:

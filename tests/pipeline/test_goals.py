@@ -24,7 +24,7 @@ def runs(
         ("celeba.textbook", {"kernel_distance": 0.4}),
     ):
         planted = plant(folder, name, **metrics)
-        change(planted / "machine.json", lambda found: found.update(seconds=seconds))
+        change(planted / "machine.json", lambda found: found.update(seconds=seconds, faster=None))
     return read_all(folder)
 
 
@@ -54,6 +54,24 @@ def test_one_goal_is_missed(
     assert missed == [place]
     (text,) = goals.chapter(kept)
     assert text.count("**no**") == 1
+
+
+def test_a_faster_machine_answers_in_a_row_of_its_own(tmp_path: Path) -> None:
+    runs(tmp_path, FASHION, FACES, times=2)
+    faster = {
+        "machine": {"device": "cpu", "precision": "bf16", "threads": 2},
+        "images_per_second": 3000.0,
+        "seconds": SECONDS,
+        "own": ["prior.gmm"],
+    }
+    planted = tmp_path / "fashion_mnist" / "machine.json"
+    change(planted, lambda found: found.update(faster=faster))
+    slow, fast = list(goals.answers(read_all(tmp_path)))[4:6]
+    assert not slow.met
+    assert "20.0 on" in slow.measured
+    assert fast.met
+    assert fast.measured == "10.0 on 2 CPU cores in bf16 at 3,000 images/s"
+    assert "its own `prior.gmm`" in fast.goal
 
 
 def test_nothing_is_said_without_runs_or_numbers(tmp_path: Path) -> None:

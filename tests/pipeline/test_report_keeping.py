@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline import assembly, files, identity, keeping, params, runlog
 from pipeline.closure import code_digest
-from pipeline.kept import CURRENT, read
+from pipeline.kept import CURRENT, TIMED, read
 from pipeline.preset import preset
 from vae.errors import UserError
 from vae.figures.gallery import Picture, Tab, write_page
@@ -85,6 +85,44 @@ def test_stages_whose_log_has_both_ends_are_timed(
         monkeypatch.setattr(runlog.time, "time", lambda now=now: now)
         runlog.append(log, event, **more)
     assert read(keeping.keep("tiny")).machine["seconds"] == {"prior": 4}
+
+
+def kept_in(monkeypatch: pytest.MonkeyPatch, seconds: int) -> Path:
+    """The finished chain, kept as if each stage had taken so long."""
+    monkeypatch.setattr(keeping, "seconds", lambda key: dict.fromkeys(TIMED, seconds))
+    return keeping.keep("tiny")
+
+
+def test_times_of_the_same_training_on_a_faster_machine_stay_known(
+    finished: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = kept_in(monkeypatch, 10)
+    assert "faster" not in read(first).machine
+    priors = read_json(files.report("prior"))
+    changed = {"prior": {"fit": ["gmm"], "gmm": {"components": [5, 9]}}}
+    other = {"prior": {"fit": ["gmm"], "gmm": {"components": [9]}}}
+    write_json(first / "prior.json", priors | {"params": other})
+    write_json(files.report("prior"), priors | {"params": changed})
+    for slower in (30, 20):  # the fastest stays, whatever was kept between
+        machine = read(kept_in(monkeypatch, slower)).machine
+        assert set(machine["seconds"].values()) == {slower}
+        assert set(machine["faster"]["seconds"].values()) == {10}
+        assert machine["faster"]["own"] == ["prior.gmm"]
+    assert "faster" not in read(kept_in(monkeypatch, 5)).machine
+
+
+def test_times_of_another_training_are_not_kept(
+    finished: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept_in(monkeypatch, 10)
+    write_csv(files.HISTORY, [{"epoch": 1, "valid_rate": 2.6}])
+    assert "faster" not in read(kept_in(monkeypatch, 30)).machine
+
+
+def test_parts_of_evidence_are_replaced(finished: str) -> None:
+    folder = keeping.keep("tiny")
+    (folder / "evaluate.json").unlink()
+    assert read(keeping.keep("tiny")).metrics["rate"] == 2.5
 
 
 def test_parameters_are_counted_by_part(finished: str) -> None:
