@@ -4,13 +4,15 @@
 per data set, a small classifier (vae.evaluation.classifier), whose features then stand for images;
 an ImageNet network comes as it is. Each that evaluate.judges names must pass a test before it may
 judge: its distance rises under blur, noise and dropped modes of images that it was not trained on.
+Of `data.binarize: dynamic` nothing judges: its training images are grey, all others drawn, so that
+neither a classifier of the ones nor a floor between the two would say anything of samples.
 
 artifacts/extractor: classifier.safetensors and history.csv (with labels), about.json (who passed).
 reports/extractor.json: accuracy, digests, the tests' distances. reports/figures/extractor: charts.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import numpy as np
 
 from pipeline import files, judges, params, projection, runlog
 from pipeline.closure import code_digest
-from pipeline.console import bar, command, say
+from pipeline.console import bar, command, say, warn
 from pipeline.params import to_tree
 from pipeline.schema import Params
 from vae import machine as machines
@@ -53,8 +55,9 @@ def extractor(settings: Params) -> None:
     code = code_digest("pipeline/extractor.py")
     key = projection.child_key("extractor", data, asked, code)
     runlog.start(files.log_of(key), "extractor", machine.as_dict())
-    metrics = train(settings, machine) if "in_domain" in judges.wanted(settings) else {}
-    tests = test(settings, machine)
+    names = candidates(settings)
+    metrics = train(settings, machine) if "in_domain" in names else {}
+    tests = test(names, settings, machine)
     write_json(
         files.report("extractor"),
         {"key": key, "data": data, "params": asked, "metrics": metrics, "tests": tests},
@@ -68,6 +71,18 @@ def resolve(settings: Params) -> machines.Machine:
         return machines.resolve(settings.extractor.device, "auto", None)
     except ValueError as error:
         raise UserError(str(error), where="extractor.device") from None
+
+
+def candidates(settings: Params) -> list[str]:
+    """The judges that are asked for; none, with a warning, where training images stay grey."""
+    names = judges.wanted(settings)
+    if files.read_spec()["binarize"] != "dynamic":
+        return names
+    warn(
+        "training images of `data.binarize: dynamic` stay grey and the others do not: "
+        f"{', '.join(names)} will not judge (`static` draws all of them once)"
+    )
+    return []
 
 
 # The classifier
@@ -130,13 +145,14 @@ def line(row: Row, epochs: int) -> str:
 # The tests
 
 
-def test(settings: Params, machine: machines.Machine) -> dict[str, Any]:
-    """Test every judge that is asked for and write who passed."""
+def test(names: Sequence[str], settings: Params, machine: machines.Machine) -> dict[str, Any]:
+    """Test these judges and write who passed, of all that are asked for."""
     tests = {}
-    for name in judges.wanted(settings):
+    for name in names:
         judge = judges.open_judge(name, settings, machine)
         tests[name] = judges.tested(judge, settings.extractor.seed)
-    passed = {name: bool(found and found["passed"]) for name, found in tests.items()}
+    passed = dict.fromkeys(judges.wanted(settings), False)
+    passed |= {name: bool(found and found["passed"]) for name, found in tests.items()}
     write_json(judges.about(), passed)
     draw_tests(tests)
     return tests

@@ -2,7 +2,8 @@
 
 A pair has a row only where both of its runs are kept. The fix is read from the two `run.json`,
 never written by hand. The hole of the prior (Rosca et al. 2018: codes lie where N(0, I) is not)
-needs one run: the same weights, sampled from N(0, I) and from the prior that is shipped.
+needs one run: the same weights, sampled from N(0, I) and from the prior that is shipped. Where
+another fitted prior's images are nearer to test images the row says so: no test image chooses.
 """
 
 from collections.abc import Mapping
@@ -116,7 +117,11 @@ def _hole_row(run: Kept) -> str | None:
     if not {STANDARD, shipped} <= samples.keys():
         return None
     judge = f"{run.metrics['judge']}, {split}"
-    before, after = (f"{samples[name]['distance']:.2f}" for name in (STANDARD, shipped))
+    distances = {name: about["distance"] for name, about in samples.items()}
+    before, after = (f"{distances[name]:.2f}" for name in (STANDARD, shipped))
+    nearest = min(distances, key=lambda name: distances[name])
+    if distances[nearest] < distances[shipped]:
+        after += f"; not chosen: `{nearest}`, {distances[nearest]:.2f}"
     return (
         f"| hole of the prior, `{run.preset}` | samples' distance {before} ({judge}) "
         f"| prior `{shipped}`, fitted to the codes | {after} |"

@@ -68,6 +68,17 @@ def test_a_judge_that_does_not_see_faults_does_not_judge(
     assert "warning: the distance of in_domain does not rise under" in capsys.readouterr().err
 
 
+def test_nothing_judges_where_training_images_stay_grey(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = settings("data.binarize=dynamic", "model.likelihood={name: bernoulli}")
+    report = run(chosen)
+    assert report["metrics"] == report["tests"] == {}
+    assert judges.approved(chosen) == []
+    assert capsys.readouterr().err.count("in_domain will not judge") == 1
+    assert not files.CLASSIFIER.exists()
+
+
 def test_without_labels_the_imagenet_network_judges(project: Path) -> None:
     generator = np.random.default_rng(0)
     for number in range(100):

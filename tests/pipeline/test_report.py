@@ -214,6 +214,8 @@ def test_the_hole_of_the_prior_is_two_samplers_of_one_model(results: Path) -> No
     planted.judge(folder, standard=41.5, mixture=33.25)
     assert "samples' distance 41.50 (classifier, test)" in repairs.table(read_all())
     assert "prior `mixture`, fitted to the codes | 33.25 |" in repairs.table(read_all())
+    planted.judge(folder, standard=41.5, mixture=33.25, flow=32.125)
+    assert "fitted to the codes | 33.25; not chosen: `flow`, 32.12 |" in repairs.table(read_all())
 
 
 def test_a_model_shipped_with_the_standard_prior_has_no_repaired_hole(results: Path) -> None:
