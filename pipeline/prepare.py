@@ -35,7 +35,7 @@ def prepare(data: Data) -> None:
     clear()
     broken = write_arrays(data, collection)
     arrays = {split: read_array(files.DATA / f"{split}.npy", mapped=True) for split in SPLITS}
-    report = write_report(data, collection.classes, arrays)
+    report = write_report(data, collection.classes, as_modelled(data, arrays))
     draw(data, collection.classes, arrays["train"], report)
     write_spec(data, collection.classes, arrays, report["levels"], broken)
 
@@ -93,6 +93,16 @@ def drawn(images: Iterable[Any], generator: np.random.Generator) -> Iterator[Any
 
     for name, image in images:
         yield name, image if isinstance(image, str) else binarised(image, generator)
+
+
+def as_modelled(data: Data, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """The splits as a model sees them: training images that are kept grey, drawn once."""
+    if data.binarize != "dynamic":
+        return arrays
+    from vae.data.binarisation import binarised
+
+    generator = numpy_generator(getattr(data, "seed", 0), "binarize train")
+    return {**arrays, "train": binarised(arrays["train"], generator)}
 
 
 def recipe_of(data: Data) -> Any:

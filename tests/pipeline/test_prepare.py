@@ -92,6 +92,12 @@ def test_binarised_pixels_are_drawn_once_but_for_dynamic_training_images(
             assert set(np.unique(drawn)) == {0, 255}
             assert drawn.mean() == pytest.approx(grey[split].mean(), rel=0.03)
             assert (drawn[grey[split] == 255] == 255).all()
+    # The error of the mean image is that of drawn pixels, in training images that stay grey too.
+    mean = grey["train"].mean(0) / 255
+    pixels = read_json(files.report("data"))["pixels"]
+    constant = pixels["train"]["constant_mse"]
+    assert constant == pytest.approx((mean * (1 - mean)).mean(), rel=0.02)
+    assert constant == pytest.approx(pixels["test"]["constant_mse"], rel=0.1)
     run(DIGITS.model_copy(update={"binarize": kind}))
     assert outputs() == first
 
