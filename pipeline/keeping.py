@@ -208,21 +208,23 @@ def seconds(trained: str) -> dict[str, int]:
     """How long each stage last took, of those that have ended; Python's start is not in it."""
     reports = {stage: files.report(stage) for stage in TIMED if stage != "train"}
     keys = {stage: read_json(path).get("key") for stage, path in reports.items() if path.is_file()}
-    times = {
-        stage: took(runlog.read(files.log_of(str(key))))
-        for stage, key in (keys | {"train": trained}).items()
-    }
+    times = {stage: took(runlog.read(files.log_of(str(key)))) for stage, key in keys.items()}
+    times["train"] = took(runlog.read(files.log_of(trained)), "epoch")
     return {stage: round(time) for stage, time in times.items() if time is not None}
 
 
-def took(lines: Sequence[Mapping[str, Any]]) -> float | None:
-    """Seconds of the last whole run in a log: from its first start, so with what was killed."""
+def took(lines: Sequence[Mapping[str, Any]], work: str = "start") -> float | None:
+    """Seconds of the last whole run in a log that has an event `work` (one that found everything
+    done has none): from its first start, so with what was killed."""
     begun = found = None
+    worked = False
     for line in lines:
         if line["event"] == "start" and begun is None:
             begun = line["time"]
+        worked = worked or line["event"] == work
         if line.get("status") == "FINISHED" and begun is not None:
-            found, begun = line["time"] - begun, None
+            found = line["time"] - begun if worked else found
+            begun, worked = None, False
     return found
 
 

@@ -87,6 +87,21 @@ def test_stages_whose_log_has_both_ends_are_timed(
     assert read(keeping.keep("tiny")).machine["seconds"] == {"prior": 4}
 
 
+def test_a_training_that_found_itself_finished_took_no_time(
+    finished: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = files.log_of(finished)
+    begun = next(line["time"] for line in runlog.read(log) if line["event"] == "start")
+    for after, event, more in (
+        (50.0, "end", {"status": "FINISHED"}),
+        (60.0, "start", {}),
+        (63.0, "end", {"status": "FINISHED"}),
+    ):
+        monkeypatch.setattr(runlog.time, "time", lambda now=begun + after: now)
+        runlog.append(log, event, **more)
+    assert read(keeping.keep("tiny")).machine["seconds"]["train"] == 50
+
+
 def kept_in(monkeypatch: pytest.MonkeyPatch, seconds: int) -> Path:
     """The finished chain, kept as if each stage had taken so long."""
     monkeypatch.setattr(keeping, "seconds", lambda key: dict.fromkeys(TIMED, seconds))
