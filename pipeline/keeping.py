@@ -20,7 +20,7 @@ from typing import Any
 
 from pipeline import files, runlog
 from pipeline.console import say
-from pipeline.kept import HEADLINE, OPTIONAL, SCRIPTS, TIMED, Kept, is_kept, read
+from pipeline.kept import HEADLINE, OPTIONAL, SCRIPTS, TIMED, Kept, is_kept, read, total_seconds
 from vae.errors import UserError
 from vae.figures.charts import SCRIPT
 from vae.storage import read_json, write_bytes, write_json, write_text
@@ -63,30 +63,23 @@ def keep(name: str) -> Path:
         copy_picture(path, folder / picture)
     if headline:
         copy_headline(folder)
-    if before is not None and (times := faster(before, read(folder))) is not None:
+    if before is not None and (times := faster(before, read(folder))):
         write_json(folder / "machine.json", about["machine"] | {"faster": times})
     return folder
 
 
-def faster(before: Kept, now: Kept) -> dict[str, Any] | None:
-    """Times of the run that was kept before, or the faster ones that it knew of, if its training
-    was the same to the bit and they are the shorter ones; `own`: params of it that are others."""
+def faster(before: Kept, now: Kept) -> dict[str, Any]:
+    """The shorter times of the run that was kept before, or of a faster one that it knew of;
+    nothing if its training was another by one bit. `own`: its params that are not those of now."""
     if before.history != now.history or now.seconds is None:
-        return None
-    known = [before.machine] if before.seconds is not None else []
-    if before.machine.get("faster"):
-        known.append(before.machine["faster"])
-    made = min(known, key=total, default=now.machine)
-    if total(made) >= total(now.machine):
-        return None
+        return {}
+    known = (now.machine, before.machine, before.machine.get("faster") or {})
+    made = min(known, key=total_seconds)
+    if made is now.machine:
+        return {}
+    own = dict.fromkeys([*made.get("own", ()), *before.differences(now.params())])
     fields = ("commit", "platform", "machine", "images_per_second", "seconds")
-    own = [*made.get("own", ()), *before.differences(now.params())]
-    return {field: made[field] for field in fields} | {"own": list(dict.fromkeys(own))}
-
-
-def total(made: Mapping[str, Any]) -> int:
-    """Seconds of all stages of a kept machine.json."""
-    return int(sum(made["seconds"].values()))
+    return {field: made[field] for field in fields} | {"own": list(own)}
 
 
 def finished(run: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -158,6 +158,12 @@ def machine_words(resolved: Mapping[str, Any]) -> str:
     return f"{cores} in {resolved['precision']}"
 
 
+def total_seconds(made: Mapping[str, Any]) -> float:
+    """Of all TIMED stages of a machine.json; infinite where one is not known."""
+    seconds = made.get("seconds", {})
+    return float(sum(seconds.values())) if seconds.keys() >= {*TIMED} else math.inf
+
+
 def present(stage: str) -> str:
     """Digest of a stage's code as it stands."""
     return code_as_it_stands(SCRIPTS[stage])
