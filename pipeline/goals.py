@@ -76,15 +76,14 @@ def coverage(runs: Mapping[str, Kept], name: str) -> Iterator[Answer]:
 
 
 def duration(runs: Mapping[str, Kept], name: str) -> Iterator[Answer]:
-    """Of the run, and of the same training on a faster machine where that is known."""
+    """Of the run, and of the same one on a faster machine where that is known."""
     if name not in runs:
         return
     most, made = MINUTES[name], runs[name].machine
     goal = f"`{name}`: feature network, training, priors, evaluation within {most} minutes"
     yield from in_time(goal, made, most)
     if faster := made.get("faster"):
-        own = f" (its own `{'`, `'.join(faster['own'])}`)" if faster["own"] else ""
-        again = f"the same training, to the bit, on a faster machine{own}: {most} minutes"
+        again = f"the same, its training to the bit, on a faster machine: {most} minutes"
         yield from in_time(f"`{name}`: {again}", faster, most)
 
 

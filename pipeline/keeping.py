@@ -8,7 +8,10 @@ the same picture gives the same bytes under one version of Pillow.
 The stamp says what made the numbers: the commit at the training's start, the digest of the
 training's code from run.json, and those of the later stages' code from their reports.
 
-Machines differ by much more than a minute. A run that repeats the training that was kept before,
+A run that differs from its preset in `train.seed` alone is a replicate: it is kept below the
+preset's folder, without pictures (`replicates`).
+
+Machines differ by much more than a minute. A run that repeats what was kept before, the training
 to the bit, keeps the earlier times beside its own if they were shorter.
 """
 
@@ -21,9 +24,10 @@ from typing import Any
 from pipeline import files, runlog
 from pipeline.console import say
 from pipeline.kept import HEADLINE, OPTIONAL, SCRIPTS, TIMED, Kept, is_kept, read, total_seconds
+from pipeline.replicates import SEED, replicate_folder
 from vae.errors import UserError
 from vae.figures.charts import SCRIPT
-from vae.storage import read_json, write_bytes, write_json, write_text
+from vae.storage import read_csv, read_json, write_bytes, write_json, write_text
 
 GALLERY_PICTURES = (
     "reconstructions",
@@ -36,50 +40,92 @@ LARGEST_PICTURE = 300_000  # bytes
 LARGEST_WEIGHTS = 4_000_000  # bytes, of all weights of a run
 SHRINK = 0.8  # of a picture's sides, again and again until it is small enough
 COLOURS = 256
+FASTER = ("commit", "platform", "machine", "images_per_second", "seconds")
 MADE_HERE = ("architecture", "stamp", "spec")  # not copied from reports/
 
 
 def keep(name: str) -> Path:
     """Copy the evidence of the run in reports/ and artifacts/; a / in the name is a dot.
 
-    UserError if the chain is not finished, if its files are of two runs, or without its log.
+    UserError if the chain is not finished, if its files are of two runs, without its log, or if
+    it repeats a preset whose own training is not kept.
     """
-    run, folder = files.read_run(), files.RESULTS / name.replace("/", ".")
-    judged = finished(run)
-    about = {
-        "machine": circumstances(run["key"]),
-        "architecture": parameters(),
-        "stamp": stamp(run, judged),
-    }
-    before = read(folder) if is_kept(folder) else None
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for part, content in about.items():
-        write_json(folder / f"{part}.json", content)
+    now = standing(files.RESULTS / name.replace("/", "."))
+    folder = place(now)
+    machine = dict(now.machine)
+    if is_kept(folder) and (times := faster(read(folder), now)):
+        machine["faster"] = times
+    clear(folder)
+    write_json(folder / "machine.json", machine)
+    write_json(folder / "stamp.json", now.more["stamp"])
     for path in tables():
         shutil.copy(path, folder)
+    if folder == now.folder:
+        write_json(folder / "architecture.json", parameters())
+        copy_pictures(folder)
+    else:
+        (folder / "failures.json").unlink(missing_ok=True)
+    return folder
+
+
+def standing(folder: Path) -> Kept:
+    """The run in reports/ and artifacts/, as it would be read from a folder."""
+    run = files.read_run()
+    judged = finished(run)
+    reports = {part: files.report(part) for part in OPTIONAL if part not in MADE_HERE}
+    return Kept(
+        folder=folder,
+        run=run,
+        data=read_json(files.report("data")),
+        train=read_json(files.report("train")),
+        evaluate=judged,
+        machine=circumstances(run["key"]),
+        history=read_csv(files.HISTORY),
+        more={part: read_json(path) for part, path in reports.items() if path.is_file()}
+        | {"stamp": stamp(run, judged)},
+    )
+
+
+def place(run: Kept) -> Path:
+    """Its preset's folder; of a replicate, one below it."""
+    if run.departures() != [SEED]:
+        return run.folder
+    if not is_kept(run.folder):
+        raise UserError(
+            f"a replicate of `{run.preset}`, of which nothing is kept",
+            where=f"{SEED}: {run.run['params']['train']['seed']}",
+            remedy="keep a run with the preset's own seed first",
+        )
+    return replicate_folder(run)
+
+
+def clear(folder: Path) -> None:
+    """Make a folder that holds nothing but replicates."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink()
+
+
+def copy_pictures(folder: Path) -> None:
+    """Those that the pages show; of the headline run all, with its page and its weights."""
     headline = folder.name == HEADLINE
     for picture, path in pictures(everything=headline).items():
         copy_picture(path, folder / picture)
     if headline:
         copy_headline(folder)
-    if before is not None and (times := faster(before, read(folder))):
-        write_json(folder / "machine.json", about["machine"] | {"faster": times})
-    return folder
 
 
 def faster(before: Kept, now: Kept) -> dict[str, Any]:
     """The shorter times of the run that was kept before, or of a faster one that it knew of;
-    nothing if its training was another by one bit. `own`: its params that are not those of now."""
-    if before.history != now.history or now.seconds is None:
+    nothing if its training was another by one bit, or its other stages were told otherwise."""
+    if before.history != now.history or before.differences(now.params()) or now.seconds is None:
         return {}
     known = (now.machine, before.machine, before.machine.get("faster") or {})
     made = min(known, key=total_seconds)
     if made is now.machine:
         return {}
-    own = dict.fromkeys([*made.get("own", ()), *before.differences(now.params())])
-    fields = ("commit", "platform", "machine", "images_per_second", "seconds")
-    return {field: made[field] for field in fields} | {"own": list(own)}
+    return {field: made[field] for field in FASTER}
 
 
 def finished(run: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import ROOT, costs, files, findings, goals, keeping, repairs, tables
+from pipeline import ROOT, costs, files, findings, goals, keeping, repairs, replicates, tables
 from pipeline.console import command, say
 from pipeline.kept import CURRENT, HEADLINE, UNSTAMPED, Kept, headlines, read_all
 from pipeline.proven import chapter
@@ -33,6 +33,7 @@ PICTURED = {
     "samples-standard": "samples of N(0, I)",
 }
 SHOWN = {"reconstructions": "images over reconstructions", "samples": "samples"}
+ELSEWHERE = ("SSIM", "judge's accuracy")  # rows that two pages have no room for
 LEGEND = (
     f"Code `{CURRENT}`: trained, fitted, scored and diagnosed by the code beside it; `older`: by "
     f"code that has changed since; `{UNSTAMPED}`: stamped before digests were kept; `own`: with "
@@ -64,7 +65,7 @@ def report(runs: Mapping[str, Kept]) -> str:
         ages=ages(columns),
         data=tables.side_by_side(columns, tables.data_rows()),
         model=tables.side_by_side(columns, tables.model_rows()),
-        results=tables.side_by_side(columns, result_rows()),
+        results=tables.side_by_side(columns, short(result_rows())),
         pictures=tables.pictures(columns, SHOWN, up="../"),
         rate_distortion=tables.rate_distortion(up="../"),
         repairs=repairs.table(runs),
@@ -73,7 +74,12 @@ def report(runs: Mapping[str, Kept]) -> str:
 
 def result_rows() -> list[tables.Row]:
     """Bounds and errors, then what the judge says."""
-    return [*tables.metric_rows(tables.METRICS), *tables.judged_rows()]
+    return [*tables.metric_rows(tables.METRICS), *tables.judged_rows(), replicates.row()]
+
+
+def short(rows: Sequence[tables.Row]) -> list[tables.Row]:
+    """Without what the README and the model card say for it."""
+    return [row for row in rows if row[0] not in ELSEWHERE]
 
 
 def model_card(runs: Mapping[str, Kept]) -> str:
@@ -148,6 +154,7 @@ def section(runs: Mapping[str, Kept]) -> str:
         verdicts=verdicts(list(runs.values())),
         chapters=[
             *goals.chapter(runs),
+            *replicates.chapter(list(runs.values())),
             *findings.chapters(runs),
             *study_findings.chapters(),
             *costs.chapters(),

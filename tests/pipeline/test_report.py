@@ -127,10 +127,12 @@ def test_columns_stand_side_by_side_with_their_numbers(results: Path) -> None:
         "22.22",
         "0.615; 0.426",
         "classifier, 10,000",
-        "0.912",
     ):
         assert number in text
-    assert "41.00 (test)" in report.model_card(read_all())  # a prior's samples
+    card = report.model_card(read_all())
+    assert "41.00 (test)" in card  # a prior's samples
+    assert "judge's accuracy | 0.912" in card
+    assert "judge's accuracy" not in text
     assert "encoder 140,000; decoder 142,068)" in text
 
 

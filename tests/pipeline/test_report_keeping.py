@@ -8,9 +8,11 @@ import pytest
 from PIL import Image
 
 from pipeline import assembly, files, identity, keeping, params, runlog
+from pipeline import kept as kept_runs
 from pipeline.closure import code_digest
 from pipeline.kept import CURRENT, TIMED, read
 from pipeline.preset import preset
+from pipeline.replicates import counted, trainings
 from vae.errors import UserError
 from vae.figures.gallery import Picture, Tab, write_page
 from vae.storage import read_json, tensor_bytes, write_bytes, write_csv, write_json, write_text
@@ -108,22 +110,29 @@ def kept_in(monkeypatch: pytest.MonkeyPatch, seconds: int) -> Path:
     return keeping.keep("tiny")
 
 
+def told(folder: Path, components: list[int]) -> None:
+    """The priors in a folder as if these mixtures had been asked for."""
+    asked = {"prior": {"fit": ["gmm"], "gmm": {"components": components}}}
+    write_json(folder / "prior.json", read_json(folder / "prior.json") | {"params": asked})
+
+
 def test_times_of_the_same_training_on_a_faster_machine_stay_known(
     finished: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = kept_in(monkeypatch, 10)
-    assert "faster" not in read(first).machine
-    priors = read_json(files.report("prior"))
-    changed = {"prior": {"fit": ["gmm"], "gmm": {"components": [5, 9]}}}
-    other = {"prior": {"fit": ["gmm"], "gmm": {"components": [9]}}}
-    write_json(first / "prior.json", priors | {"params": other})
-    write_json(files.report("prior"), priors | {"params": changed})
+    assert "faster" not in read(kept_in(monkeypatch, 10)).machine
     for slower in (30, 20):  # the fastest stays, whatever was kept between
         machine = read(kept_in(monkeypatch, slower)).machine
         assert set(machine["seconds"].values()) == {slower}
         assert set(machine["faster"]["seconds"].values()) == {10}
-        assert machine["faster"]["own"] == ["prior.gmm"]
     assert "faster" not in read(kept_in(monkeypatch, 5)).machine
+
+
+def test_times_of_other_priors_are_not_kept(
+    finished: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(files.REPORTS, [5, 9])
+    told(kept_in(monkeypatch, 10), [9])
+    assert "faster" not in read(kept_in(monkeypatch, 30)).machine
 
 
 def test_times_of_another_training_are_not_kept(
@@ -132,6 +141,44 @@ def test_times_of_another_training_are_not_kept(
     kept_in(monkeypatch, 10)
     write_csv(files.HISTORY, [{"epoch": 1, "valid_rate": 2.6}])
     assert "faster" not in read(kept_in(monkeypatch, 30)).machine
+
+
+def with_seed(seed: int) -> None:
+    """The finished chain as if it were of another seed."""
+    run = read_json(files.RUN)
+    run["params"]["train"]["seed"] = seed
+    write_json(files.RUN, run)
+
+
+def as_its_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The preset `digits` is what the finished chain has been told."""
+    chosen = params.parse(params.override(params.to_tree(preset("digits")), SMALL))
+    monkeypatch.setattr(kept_runs, "preset", lambda name: chosen)
+
+
+def test_another_seed_is_kept_below_the_preset_and_outlives_it(
+    finished: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_its_preset(monkeypatch)
+    home = keeping.keep("digits")
+    with_seed(5)
+    folder = keeping.keep("digits")
+    assert folder == home / "seeds" / "5"
+    assert not list(folder.glob("*.png"))
+    assert [run.run["params"]["train"]["seed"] for run in trainings(read(home))] == [0, 5]
+    with_seed(0)
+    assert keeping.keep("digits") == home
+    assert len(counted(read(home))) == 2
+
+
+def test_another_seed_of_nothing_kept_is_refused(
+    finished: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_its_preset(monkeypatch)
+    with_seed(5)
+    with pytest.raises(UserError, match="a replicate of `digits`, of which nothing is kept"):
+        keeping.keep("digits")
+    assert not files.RESULTS.exists()
 
 
 def test_parts_of_evidence_are_replaced(finished: str) -> None:
