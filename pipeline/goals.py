@@ -6,10 +6,11 @@ reached under an outside judge. A run that is not kept, or lacks a number, answe
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pipeline.kept import Kept, machine_words, total_seconds
+from pipeline.replicates import counted
 
 FASHION, FASHION_TEXTBOOK = "fashion_mnist", "fashion_mnist.textbook"
 FACES, FACES_TEXTBOOK = "celeba", "celeba.textbook"
@@ -18,29 +19,58 @@ COVERED = {FASHION: 0.80, FACES: 0.36}
 GAP, SIXTH, KERNEL = 0.15, 1 / 6, 0.62
 
 
+class Measured(NamedTuple):
+    """What is compared with a goal's limit, what it comes from, and whether it is met."""
+
+    value: str
+    source: str
+    met: bool
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.value}" if self.source else self.value
+
+
 class Answer(NamedTuple):
-    """A goal, what was measured, and whether it is met."""
+    """A goal, what was measured of the kept training, and of its replicates."""
 
     goal: str
-    measured: str
-    met: bool
+    measured: Measured
+    replicates: tuple[Measured, ...] = ()
+
+    @property
+    def met(self) -> bool:
+        return self.measured.met
+
+    def row(self) -> str:
+        """A line of the table in Markdown."""
+        others = [found.value if found.met else f"**{found.value}**" for found in self.replicates]
+        also = f"; from other seeds {', '.join(others)}" if others else ""
+        return f"| {self.goal} | {self.measured}{also} | {'yes' if self.met else '**no**'} |"
+
+
+Measure = Callable[[Kept], Measured | None]
 
 
 def chapter(runs: Mapping[str, Kept]) -> list[str]:
     """The goals as a table in Markdown; nothing without a run that has one."""
-    found = list(answers(runs))
-    if not found:
+    rows = [answer.row() for answer in answers(runs)]
+    if not rows:
         return []
-    rows = [
-        f"| {goal} | {measured} | {'yes' if met else '**no**'} |" for goal, measured, met in found
-    ]
-    head = ["### What the samples were to reach", "", "| goal | measured | met |", "|---|---|---|"]
-    return ["\n".join([*head, *rows])]
+    words = (
+        "Of the kept training; in **bold** what misses the goal in a training from another seed."
+    )
+    head = ["### What the samples were to reach", "", words, ""]
+    return ["\n".join([*head, "| goal | measured | met |", "|---|---|---|", *rows])]
 
 
 def answers(runs: Mapping[str, Kept]) -> Iterator[Answer]:
     """Of the runs that are kept, in the order of the page."""
-    yield from gap(runs)
+    yield from asked(
+        runs,
+        FASHION,
+        f"samples' distance within {GAP:.0%} of the reconstructions'",
+        gap,
+    )
     yield from beside(runs, FASHION, FASHION_TEXTBOOK, "sample_distance", SIXTH, "a sixth")
     yield from beside(runs, FACES, FACES_TEXTBOOK, "kernel_distance", KERNEL, f"{KERNEL}")
     for name in (FASHION, FACES):
@@ -48,31 +78,48 @@ def answers(runs: Mapping[str, Kept]) -> Iterator[Answer]:
         yield from duration(runs, name)
 
 
-def gap(runs: Mapping[str, Kept]) -> Iterator[Answer]:
-    samples = number(runs, FASHION, "sample_distance")
-    own = number(runs, FASHION, "reconstruction_distance")
-    if samples is not None and own is not None:
-        goal = f"`{FASHION}`: samples' distance within {GAP:.0%} of the reconstructions'"
-        measured = f"{samples:.3f} against {own:.3f}: {samples / own - 1:.1%}"
-        yield Answer(goal, measured, samples <= (1 + GAP) * own)
+def asked(runs: Mapping[str, Kept], name: str, goal: str, measure: Measure) -> Iterator[Answer]:
+    """What a kept run and its replicates answer; nothing without the run or its number."""
+    if name in runs and (found := measure(runs[name])):
+        others = (measure(other) for other in counted(runs[name])[1:])
+        yield Answer(f"`{name}`: {goal}", found, tuple(filter(None, others)))
+
+
+def gap(run: Kept) -> Measured | None:
+    samples, own = (run.metrics.get(f"{of}_distance") for of in ("sample", "reconstruction"))
+    if samples is None or own is None:
+        return None
+    met = samples <= (1 + GAP) * own
+    return Measured(f"{samples / own - 1:.1%}", f"{samples:.3f} against {own:.3f}", met)
 
 
 def beside(
     runs: Mapping[str, Kept], name: str, twin: str, metric: str, share: float, words: str
 ) -> Iterator[Answer]:
     """A metric at most so large a share of the textbook's."""
-    ours, theirs = number(runs, name, metric), number(runs, twin, metric)
-    if ours is not None and theirs is not None:
-        goal = f"`{name}`: {metric.replace('_', ' ')} at most {words} of `{runs[twin].preset}`'s"
-        measured = f"{ours:.3f} against {theirs:.3f}: {ours / theirs:.3f}"
-        yield Answer(goal, measured, ours <= share * theirs)
+    theirs = runs[twin].metrics.get(metric) if twin in runs else None
+    if theirs is None:
+        return
+
+    def measure(run: Kept) -> Measured | None:
+        ours = run.metrics.get(metric)
+        if ours is None:
+            return None
+        source = f"{ours:.3f} against {theirs:.3f}"
+        return Measured(f"{ours / theirs:.3f}", source, ours <= share * theirs)
+
+    goal = f"{metric.replace('_', ' ')} at most {words} of `{runs[twin].preset}`'s"
+    yield from asked(runs, name, goal, measure)
 
 
 def coverage(runs: Mapping[str, Kept], name: str) -> Iterator[Answer]:
-    found = number(runs, name, "coverage")
-    if found is not None:
-        least = COVERED[name]
-        yield Answer(f"`{name}`: coverage at least {least:.2f}", f"{found:.3f}", found >= least)
+    least = COVERED[name]
+
+    def measure(run: Kept) -> Measured | None:
+        found = run.metrics.get("coverage")
+        return None if found is None else Measured(f"{found:.3f}", "", found >= least)
+
+    yield from asked(runs, name, f"coverage at least {least:.2f}", measure)
 
 
 def duration(runs: Mapping[str, Kept], name: str) -> Iterator[Answer]:
@@ -92,8 +139,4 @@ def in_time(goal: str, made: Mapping[str, Any], most: float) -> Iterator[Answer]
     seconds = total_seconds(made)
     if math.isfinite(seconds):
         where = f"{machine_words(made['machine'])} at {made['images_per_second']:,.0f} images/s"
-        yield Answer(goal, f"{seconds / 60:.1f} on {where}", seconds / 60 <= most)
-
-
-def number(runs: Mapping[str, Kept], name: str, metric: str) -> float | None:
-    return runs[name].metrics.get(metric) if name in runs else None
+        yield Answer(goal, Measured(f"{seconds / 60:.1f} on {where}", "", seconds / 60 <= most))

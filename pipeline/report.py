@@ -236,7 +236,7 @@ def main() -> None:
     if arguments.action and not arguments.name:
         parser.error("keep needs the name of a preset")
     if arguments.name:
-        say(f"kept in reports/results/{keeping.keep(arguments.name).name}")
+        say(f"kept in {keeping.keep(arguments.name).relative_to(files.REPORTS.parent)}")
     write()
     say(f"wrote the section of {README.name}, {REPORT.name} and {CARD.name}")
 

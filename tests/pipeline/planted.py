@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline import files
 from pipeline.kept import HEADLINE, SCRIPTS, present
+from pipeline.replicates import FOLDER
 from vae.storage import read_json, write_json
 
 COMMITTED = files.REPORTS / "results" / HEADLINE
@@ -53,6 +54,14 @@ def plant(results: Path, name: str, **metrics: Any) -> Path:
     change(folder / "evaluate.json", measured)
     change(folder / "run.json", lambda run: run.update(data_set=name.split(".")[0]))
     return folder
+
+
+def replicate(home: Path, seed: int, **metrics: Any) -> Path:
+    """A replicate of a planted run, of the code as it stands."""
+    planted = plant(home / FOLDER, home.name, **metrics)
+    change(planted / "run.json", lambda run: run["params"]["train"].update(seed=seed))
+    stamp(planted)
+    return planted.rename(planted.with_name(str(seed)))
 
 
 def change(path: Path, how: Any) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline import goals
 from pipeline.kept import Kept, read_all
-from tests.pipeline.planted import change, plant
+from tests.pipeline.planted import change, plant, replicate, stamp
 
 FASHION = {"sample_distance": 1.14, "reconstruction_distance": 1.0, "coverage": 0.81}
 FACES = {"kernel_distance": 0.2, "coverage": 0.4}
@@ -32,7 +32,7 @@ def test_every_goal_is_met(tmp_path: Path) -> None:
     found = list(goals.answers(runs(tmp_path, FASHION, FACES)))
     assert len(found) == 7
     assert all(answer.met for answer in found)
-    assert "10.0 on" in found[4].measured
+    assert "10.0 on" in str(found[4].measured)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,20 @@ def test_a_faster_machine_answers_in_a_row_of_its_own(tmp_path: Path) -> None:
     change(planted, lambda found: found.update(faster=faster))
     slow, fast = list(goals.answers(read_all(tmp_path)))[4:6]
     assert not slow.met
-    assert "20.0 on" in slow.measured
+    assert "20.0 on" in str(slow.measured)
     assert fast.met
-    assert fast.measured == "10.0 on 2 CPU cores in bf16 at 3,000 images/s"
+    assert str(fast.measured) == "10.0 on 2 CPU cores in bf16 at 3,000 images/s"
+
+
+def test_other_seeds_stand_beside_and_a_miss_of_theirs_is_bold(tmp_path: Path) -> None:
+    runs(tmp_path, FASHION, FACES)
+    home = tmp_path / "fashion_mnist"
+    stamp(home)
+    replicate(home, 1, **FASHION)
+    replicate(home, 2, **FASHION | {"sample_distance": 1.16})
+    (text,) = goals.chapter(read_all(tmp_path))
+    assert "| 1.140 against 1.000: 14.0%; from other seeds 14.0%, **16.0%** | yes |" in text
+    assert "| 0.810; from other seeds 0.810, 0.810 | yes |" in text
 
 
 def test_nothing_is_said_without_runs_or_numbers(tmp_path: Path) -> None:

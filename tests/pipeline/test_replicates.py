@@ -9,7 +9,7 @@ import pytest
 from pipeline import replicates
 from pipeline.kept import Kept, read
 from pipeline.report import report, section
-from tests.pipeline.planted import change, plant, stamp
+from tests.pipeline.planted import change, plant, replicate, stamp
 
 DISTANCES = (1.0, 1.2, 1.7)
 
@@ -19,13 +19,7 @@ def planted(results: Path, distances: Sequence[float] = DISTANCES) -> Kept:
     home = plant(results, "fashion_mnist", sample_distance=distances[0], coverage=0.8)
     stamp(home)
     for seed, distance in enumerate(distances[1:], start=1):
-        folder = home / replicates.FOLDER
-        name = f"fashion_mnist.{seed}"
-        made = plant(folder, name, sample_distance=distance, coverage=0.8)
-        stamp(made)
-        change(made / "run.json", lambda run, seed=seed: run["params"]["train"].update(seed=seed))
-        change(made / "run.json", lambda run: run.update(data_set="fashion_mnist"))
-        made.rename(folder / str(seed))
+        replicate(home, seed, sample_distance=distance, coverage=0.8)
     return read(home)
 
 
