@@ -1,6 +1,7 @@
 """Evidence kept, and the pages made from it.
 
     python -m pipeline.report keep NAME    keep the run that stands in reports/ (NAME: a preset)
+                                           or, of another `train.seed`, its replicate
     python -m pipeline.report              write README's section, REPORT.md and MODEL_CARD.md anew
 
 The words stand in `templates/*.md.j2`, written by hand and without a number; numbers, tables and
