@@ -230,7 +230,11 @@ def write() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.report", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("action", nargs="?", choices=["keep"], help="keep a run's evidence first")
     parser.add_argument("name", nargs="?", help="the name of its preset")
     arguments = parser.parse_args()
