@@ -26,20 +26,14 @@ class Measured(NamedTuple):
     source: str
     met: bool
 
-    def __str__(self) -> str:
-        return f"{self.source}: {self.value}" if self.source else self.value
-
 
 class Answer(NamedTuple):
-    """A goal, what was measured of the kept training, and of its replicates."""
+    """A goal, what was measured, whether it is met; and what replicates of the run measured."""
 
     goal: str
-    measured: Measured
+    measured: str
+    met: bool
     replicates: tuple[Measured, ...] = ()
-
-    @property
-    def met(self) -> bool:
-        return self.measured.met
 
     def row(self) -> str:
         """A line of the table in Markdown."""
@@ -82,7 +76,8 @@ def asked(runs: Mapping[str, Kept], name: str, goal: str, measure: Measure) -> I
     """What a kept run and its replicates answer; nothing without the run or its number."""
     if name in runs and (found := measure(runs[name])):
         others = (measure(other) for other in counted(runs[name])[1:])
-        yield Answer(f"`{name}`: {goal}", found, tuple(filter(None, others)))
+        measured = f"{found.source}: {found.value}" if found.source else found.value
+        yield Answer(f"`{name}`: {goal}", measured, found.met, tuple(filter(None, others)))
 
 
 def gap(run: Kept) -> Measured | None:
@@ -139,4 +134,4 @@ def in_time(goal: str, made: Mapping[str, Any], most: float) -> Iterator[Answer]
     seconds = total_seconds(made)
     if math.isfinite(seconds):
         where = f"{machine_words(made['machine'])} at {made['images_per_second']:,.0f} images/s"
-        yield Answer(goal, Measured(f"{seconds / 60:.1f} on {where}", "", seconds / 60 <= most))
+        yield Answer(goal, f"{seconds / 60:.1f} on {where}", seconds / 60 <= most)
