@@ -59,12 +59,8 @@ def chapter(runs: Mapping[str, Kept]) -> list[str]:
 
 def answers(runs: Mapping[str, Kept]) -> Iterator[Answer]:
     """Of the runs that are kept, in the order of the page."""
-    yield from asked(
-        runs,
-        FASHION,
-        f"samples' distance within {GAP:.0%} of the reconstructions'",
-        gap,
-    )
+    near = f"samples' distance within {GAP:.0%} of the reconstructions'"
+    yield from asked(runs, FASHION, near, gap)
     yield from beside(runs, FASHION, FASHION_TEXTBOOK, "sample_distance", SIXTH, "a sixth")
     yield from beside(runs, FACES, FACES_TEXTBOOK, "kernel_distance", KERNEL, f"{KERNEL}")
     for name in (FASHION, FACES):

@@ -58,13 +58,12 @@ def keep(name: str) -> Path:
     clear(folder)
     write_json(folder / "machine.json", machine)
     write_json(folder / "stamp.json", now.more["stamp"])
-    for path in tables():
+    replicate = folder != now.folder
+    for path in tables(cases=not replicate):
         shutil.copy(path, folder)
-    if folder == now.folder:
+    if not replicate:
         write_json(folder / "architecture.json", parameters())
         copy_pictures(folder)
-    else:
-        (folder / "failures.json").unlink(missing_ok=True)
     return folder
 
 
@@ -142,12 +141,13 @@ def finished(run: Mapping[str, Any]) -> Mapping[str, Any]:
     return judged
 
 
-def tables() -> list[Path]:
-    """The small text files of the finished chain."""
+def tables(*, cases: bool) -> list[Path]:
+    """The small text files of the finished chain; without `cases` those of the failures are not
+    among them, the largest, which belong to pictures."""
     stages = ("data", "train", "evaluate", *(name for name in OPTIONAL if name not in MADE_HERE))
     always = [files.RUN, files.HISTORY, files.MODEL / "params.yaml", files.SPEC]
     found = (path for path in (*map(files.report, stages), files.DIAGNOSIS) if path.is_file())
-    return [*always, *found]
+    return [*always, *(path for path in found if cases or path != files.report("failures"))]
 
 
 def pictures(*, everything: bool) -> dict[str, Path]:

@@ -98,7 +98,7 @@ def chapter(runs: Sequence[Kept]) -> list[str]:
     ]
     for run, found in groups:
         lines += [_line(run, other) for other in found]
-        lines += _mean(run)
+        lines += _mean(counted(run))
     return ["\n".join(lines)]
 
 
@@ -113,8 +113,7 @@ def _line(run: Kept, other: Kept) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _mean(run: Kept) -> list[str]:
-    together = counted(run)
+def _mean(together: Sequence[Kept]) -> list[str]:
     if not together:
         return []
     texts = [over_trainings(together, name, digits) for name, _, digits in SHOWN]

@@ -160,11 +160,14 @@ def test_another_seed_is_kept_below_the_preset_and_outlives_it(
     finished: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_its_preset(monkeypatch)
+    write_json(files.report("failures"), {"part": "failures"})
     home = keeping.keep("digits")
     with_seed(5)
     folder = keeping.keep("digits")
     assert folder == home / "seeds" / "5"
     assert not list(folder.glob("*.png"))
+    assert (home / "failures.json").is_file()
+    assert not (folder / "failures.json").exists()
     assert [run.run["params"]["train"]["seed"] for run in trainings(read(home))] == [0, 5]
     with_seed(0)
     assert keeping.keep("digits") == home
