@@ -24,7 +24,7 @@ $(ENV)/.installed: requirements.txt
 
 repro: install  ## run the chain of params.yaml (dvc repro) and show what came out
 	@$(RUN) -m dvc repro
-	@$(RUN) -m pipeline.summary
+	@$(RUN) -m pipeline summary
 
 # A file's tests stay in one process, for their fixtures' sake; the heavy files come first.
 test: install  ## run the test suite, in two processes
@@ -48,7 +48,7 @@ ui: install  ## open the tracker: http://localhost:5000
 	@$(BIN)/mlflow ui --workers 1
 
 clean:  ## delete environments' caches and resume states, and say what that frees
-	@$(RUN) -m pipeline.clean
+	@$(RUN) -m pipeline clean
 
 pins: install  ## resolve pyproject.toml's ranges into requirements.txt anew (needs uv)
 	uv pip compile --universal --generate-hashes --python-version 3.11 --extra dev --no-emit-index-url --no-emit-find-links --upgrade -q pyproject.toml -o requirements.txt

@@ -3,8 +3,8 @@
 With --checkpoint it scores any other one, prints the numbers and changes no file.
 """
 
-from pipeline import params
-from pipeline.console import command
+from pipeline.config import params
+from pipeline.runtime.console import command
 
 
 def main() -> None:
@@ -12,7 +12,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", metavar="best|last|epoch:N|PATH")
     arguments = parser.parse_args()
     settings = params.load(arguments.params, arguments.set)
-    from pipeline.evaluation import evaluate, evaluate_checkpoint
+    from pipeline.stages.evaluate.stage import evaluate, evaluate_checkpoint
 
     if arguments.checkpoint is None:
         evaluate(settings)

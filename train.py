@@ -3,8 +3,8 @@
 A killed training goes on from its last whole epoch when the same command runs again.
 """
 
-from pipeline import params
-from pipeline.console import command
+from pipeline.config import params
+from pipeline.runtime.console import command
 
 
 def main() -> None:
@@ -15,11 +15,11 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = params.load(arguments.params, arguments.set)
     if arguments.describe:
-        from pipeline.description import describe
+        from pipeline.factory.model_summary import describe
 
         print(describe(settings))
         return
-    from pipeline.training import train
+    from pipeline.stages.train.stage import train
 
     train(settings)
 

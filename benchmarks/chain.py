@@ -26,10 +26,10 @@ from typing import Any
 
 from benchmarks import windows
 from benchmarks.project import STAGES, Project
-from pipeline.console import command, say
-from pipeline.preset import preset
+from pipeline.config.preset import preset
+from pipeline.runtime.console import command, say
 from vae.errors import UserError
-from vae.storage import write_json
+from vae.io import write_json
 
 HEAVY = ("torch", "torchvision", "mlflow", "sklearn", "scipy", "pandas", "plotly", "matplotlib")
 TRACKED = "fashion_mnist"
@@ -58,7 +58,7 @@ def main() -> None:
         changes = [f"train.epochs={arguments.epochs}"]
         tracked = Project(Path(folder, "tracked"), TRACKED, changes)
         tracked.run(STAGES["source"], STAGES["prepare"])
-        found["tracking"] = tracking(tracked)
+        found["tracking"] = tracking_cost(tracked)
     write_json(arguments.out, found)
     say(f"written: {arguments.out}")
 
@@ -95,7 +95,7 @@ def import_times(told: str) -> tuple[float, dict[str, float]]:
     return own, whole
 
 
-def tracking(project: Project) -> dict[str, Any]:
+def tracking_cost(project: Project) -> dict[str, Any]:
     """What the tracker takes of a training of the preset's own length, from a shorter one.
 
     A training's row is sent after each epoch, the first of which connects, and at its end.
@@ -124,7 +124,9 @@ def tracking(project: Project) -> dict[str, Any]:
 
 def train_and_tell() -> None:
     """The train stage of this folder with a clock around all that it asks of the tracker."""
-    from pipeline import params, tracking, training
+    from pipeline.config import params
+    from pipeline.stages.train import stage
+    from pipeline.tracking import mlflow_sync
 
     calls: dict[str, list[tuple[float, float]]] = {}
 
@@ -139,10 +141,10 @@ def train_and_tell() -> None:
         return call
 
     for name in ("sync", "close"):
-        setattr(tracking.Tracker, name, clocked(name, getattr(tracking.Tracker, name)))
-    tracking.connect = clocked("connect", tracking.connect)
+        setattr(mlflow_sync.Tracker, name, clocked(name, getattr(mlflow_sync.Tracker, name)))
+    mlflow_sync.connect = clocked("connect", mlflow_sync.connect)
     begun = time.perf_counter()
-    training.train(params.load())
+    stage.train(params.load())
     told = {
         "seconds": time.perf_counter() - begun,
         "tracker": sum(took for of_name in calls.values() for _, took in of_name),

@@ -24,16 +24,17 @@ from torch import nn
 
 from benchmarks import windows
 from benchmarks.throughput import SHAPES, Step, resident_step, speed_of
-from pipeline import ROOT, params
-from pipeline.assembly import build_machine, build_vae
-from pipeline.console import command, say
-from pipeline.preset import preset
-from pipeline.schema import Params
+from pipeline import ROOT
+from pipeline.config import params
+from pipeline.config.preset import preset
+from pipeline.config.schema import Params
+from pipeline.factory.build import build_machine, build_vae
+from pipeline.runtime.console import command, say
 from vae.data.batches import as_real
+from vae.io import write_json
 from vae.models.blocks import ConvNormAct
 from vae.models.vae import VAE
-from vae.seeds import numpy_generator
-from vae.storage import write_json
+from vae.rng import numpy_generator
 
 PRESET = "fashion_mnist/sweep"
 SETTINGS = {

@@ -9,7 +9,7 @@ images a second over `--seconds`. Each pair of neighbouring windows gives one
 
 and reported are the median, the smallest and the largest over the pairs. Above 1 threads cost
 more than processes: the small convolutions of these models use two threads badly, while two
-processes meet only in a few sums a step (src/vae/training/parallel.py).
+processes meet only in a few sums a step (src/vae/training/distributed.py).
 
 Images are random bytes of the data set's shape, which cost what real ones cost. What is *not*
 measured: validation, checkpoints, more than one machine, GPUs. Not to be run on a busy machine:
@@ -31,12 +31,12 @@ import numpy as np
 
 from benchmarks import windows
 from pipeline import ROOT
-from pipeline.console import command, say
-from pipeline.preset import preset
-from pipeline.ranks import place
+from pipeline.config.preset import preset
+from pipeline.runtime.console import command, say
+from pipeline.runtime.distributed import place
 from vae.errors import UserError
-from vae.seeds import numpy_generator
-from vae.storage import write_json
+from vae.io import write_json
+from vae.rng import numpy_generator
 
 SHAPES = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 CORES = 2
@@ -103,11 +103,11 @@ def measured(name: str, processes: int, seconds: float) -> float:
 
 def window(name: str, seconds: float) -> None:
     """Train for some seconds; the first process prints images a second."""
-    from pipeline.assembly import build_plan, build_state
-    from vae import machine as machines
+    from pipeline.factory.build import build_plan, build_state
+    from vae import device as machines
     from vae.data.batches import Images
+    from vae.training.distributed import World, joined, share_statistics
     from vae.training.loop import StepReport, fit
-    from vae.training.parallel import World, joined, share_statistics
 
     params, here = preset(name), place()
     world = World(here.rank, here.size)

@@ -7,7 +7,7 @@ whether that is enough. A benchmark that has not been run answers nothing.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.goals import Answer
+from pipeline.report.goals import Answer
 
 Found = Mapping[str, Any]
 SMALL = "fashion_mnist/sweep"

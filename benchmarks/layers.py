@@ -35,14 +35,14 @@ from benchmarks.throughput import (
     product_rate,
     training_operations,
 )
-from pipeline.assembly import build_machine, build_vae
-from pipeline.console import command, say
-from pipeline.preset import preset
-from pipeline.schema import Params
-from vae.machine import Machine
+from pipeline.config.preset import preset
+from pipeline.config.schema import Params
+from pipeline.factory.build import build_machine, build_vae
+from pipeline.runtime.console import command, say
+from vae.device import Machine
+from vae.io import write_json
 from vae.models.vae import VAE
-from vae.seeds import numpy_generator
-from vae.storage import write_json
+from vae.rng import numpy_generator
 
 PRESETS = ("fashion_mnist/sweep", "fashion_mnist", "cifar10")
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)

@@ -23,11 +23,11 @@ import numpy as np
 
 from benchmarks import windows
 from pipeline import ROOT
-from pipeline.console import command, say
-from pipeline.preset import preset
+from pipeline.config.preset import preset
+from pipeline.runtime.console import command, say
 from vae.errors import UserError
-from vae.seeds import numpy_generator
-from vae.storage import write_json
+from vae.io import write_json
+from vae.rng import numpy_generator
 
 PRESET, SHAPE = "fashion_mnist", (1, 28, 28)
 COUNTS = (55_000, 550_000)
@@ -74,7 +74,7 @@ def measured(path: Path, place: str) -> dict[str, float]:
 
 def trained(path: Path, place: Any) -> dict[str, float]:
     """Train some steps and tell what this process holds, MiB."""
-    from pipeline.assembly import build_machine, build_plan, build_state
+    from pipeline.factory.build import build_machine, build_plan, build_state
     from vae.data.batches import Images
     from vae.training.loop import fit
 

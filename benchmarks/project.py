@@ -11,18 +11,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import ROOT, params
-from pipeline.preset import preset
+from pipeline import ROOT
+from pipeline.config import params
+from pipeline.config.preset import preset
 from vae.errors import UserError
 
 STAGES = {
-    "source": "-m pipeline.source",
-    "prepare": "-m pipeline.prepare",
-    "extractor": "-m pipeline.extractor",
+    "source": "-m pipeline.stages.source",
+    "prepare": "-m pipeline.stages.prepare",
+    "extractor": "-m pipeline.stages.extractor",
     "train": "train.py",
-    "prior": "-m pipeline.prior",
+    "prior": "-m pipeline.stages.prior",
     "evaluate": "evaluate.py",
-    "gallery": "-m pipeline.gallery",
+    "gallery": "-m pipeline.stages.gallery",
 }
 
 

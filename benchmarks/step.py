@@ -34,15 +34,15 @@ from benchmarks.throughput import (
     resident_step,
     speed_of,
 )
-from pipeline.assembly import build_machine, build_plan, build_state
-from pipeline.console import command, say
-from pipeline.preset import preset
-from pipeline.schema import Params
+from pipeline.config.preset import preset
+from pipeline.config.schema import Params
+from pipeline.factory.build import build_machine, build_plan, build_state
+from pipeline.runtime.console import command, say
 from vae.data.batches import Images, as_real
-from vae.machine import Machine
+from vae.device import Machine
+from vae.io import write_json
 from vae.objectives import batch_means
-from vae.seeds import normal, numpy_generator
-from vae.storage import write_json
+from vae.rng import normal, numpy_generator
 from vae.training.loop import Plan, State, fit
 from vae.training.optimiser import clip, update
 

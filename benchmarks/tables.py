@@ -13,9 +13,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks import goals
-from pipeline import costs
-from pipeline.console import command, say
-from vae.storage import write_text
+from pipeline.report import costs
+from pipeline.runtime.console import command, say
+from vae.io import write_text
 
 FOLDER = Path(__file__).parent
 README = FOLDER / "README.md"

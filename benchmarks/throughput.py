@@ -42,16 +42,16 @@ from torchvision.datasets import VisionDataset
 from torchvision.transforms import ToTensor
 
 from benchmarks import windows
-from pipeline.assembly import build_machine, build_plan, build_state, build_vae
-from pipeline.console import command, say
-from pipeline.preset import preset
-from pipeline.schema import Params
+from pipeline.config.preset import preset
+from pipeline.config.schema import Params
+from pipeline.factory.build import build_machine, build_plan, build_state, build_vae
+from pipeline.runtime.console import command, say
 from vae.data.batches import Images, as_real
-from vae.machine import Machine, has_compiler
+from vae.device import Machine, has_compiler
+from vae.io import write_json
 from vae.models.vae import VAE
 from vae.objectives import batch_means
-from vae.seeds import normal, numpy_generator
-from vae.storage import write_json
+from vae.rng import normal, numpy_generator
 from vae.training.loop import StepReport, fit
 
 PRESETS = ("fashion_mnist/sweep", "fashion_mnist", "cifar10", "celeba")

@@ -31,12 +31,14 @@ import numpy as np
 from benchmarks import windows
 from benchmarks.project import STAGES, Project
 from benchmarks.throughput import BATCHES, SHAPES, WARM_UP, ours, speed_of
-from pipeline import ROOT, files, params, runlog
-from pipeline.assembly import build_machine
-from pipeline.console import command, say
-from pipeline.preset import preset
-from vae.seeds import numpy_generator
-from vae.storage import read_csv, read_json, write_json
+from pipeline import ROOT
+from pipeline.config import params
+from pipeline.config.preset import preset
+from pipeline.factory.build import build_machine
+from pipeline.runtime import paths, run_log
+from pipeline.runtime.console import command, say
+from vae.io import read_csv, read_json, write_json
+from vae.rng import numpy_generator
 from vae.training.loop import best_epoch
 
 CLOCKED = ("source", "prepare", "train", "prior")
@@ -90,7 +92,7 @@ def main() -> None:
 
 def timed(attempt: Attempt, own: Path, judge: Path) -> Iterator[dict[str, Any]]:
     """An attempt under its budgets, ascending, and how its samples are judged."""
-    spec = read_json(judge / here(files.SPEC))
+    spec = read_json(judge / here(paths.SPEC))
     epochs = fitting(attempt, spec["counts"]["train"])
     project = Project(own, attempt.preset, [*attempt.changes, f"train.epochs={epochs}"])
     took = project.run(*(STAGES[name] for name in CLOCKED))
@@ -121,8 +123,8 @@ def early_ends(own: Path, seconds: float, minutes: Sequence[float]) -> list[tupl
 
     `seconds` is what all stages took: what follows the last epoch would follow an earlier one.
     """
-    key = read_json(own / here(files.RUN))["key"]
-    events = runlog.read(own / here(files.log_of(key)))
+    key = read_json(own / here(paths.RUN))["key"]
+    events = run_log.read(own / here(paths.log_of(key)))
     ends = [event["time"] for event in events if event["event"] == "epoch"]
     until = [seconds - (ends[-1] - end) for end in ends]
     last = [max(1, sum(one <= 60 * budget for one in until)) for budget in minutes]
@@ -131,7 +133,7 @@ def early_ends(own: Path, seconds: float, minutes: Sequence[float]) -> list[tupl
 
 def best_until(own: Path, epoch: int) -> int:
     """The epoch that would have been shipped then."""
-    return best_epoch(list(read_csv(own / here(files.HISTORY)))[:epoch])
+    return best_epoch(list(read_csv(own / here(paths.HISTORY)))[:epoch])
 
 
 def judgement(project: Project, checkpoint: str) -> dict[str, Any]:
@@ -173,26 +175,26 @@ def line(row: Mapping[str, Any]) -> str:
 
 def judged(checkpoint: str) -> dict[str, Any]:
     """The numbers of weights of the project in this folder, of its test split."""
-    from pipeline import judges, judging
-    from pipeline.assembly import from_tensors
-    from pipeline.evaluation import metrics, score
-    from pipeline.sampling import Renderer
-    from pipeline.shipped import find_checkpoint, open_prior, resolve
+    from pipeline.factory.build import from_tensors
+    from pipeline.factory.load import find_checkpoint, open_prior, resolve
+    from pipeline.scoring import extractors, sample_metrics
+    from pipeline.scoring.renderer import Renderer
+    from pipeline.stages.evaluate.stage import metrics, score
 
     settings = params.load()
     chosen = settings.evaluate
     machine = resolve(chosen.device)
     model = from_tensors(*find_checkpoint(checkpoint)[:2], machine, checkpoint)
     bits = metrics(model, score(model, settings, machine, "test"))["bits_per_dim"]
-    known = files.read_priors()
+    known = paths.read_priors()
     prior = open_prior("shipped", machine)
     renderer = Renderer(model, machine, chosen.batch_size, known["temperature"])
     codes = prior.sample(chosen.samples, chosen.seed, known["temperature"])
     drawn = np.concatenate(list(renderer.decoded(codes)))
     fast = resolve(chosen.device, precision="auto")
-    name = judges.approved(settings)[0]
-    judge = judges.open_judge(name, settings, fast)
-    court = judging.Court(judge, chosen.batch_size, chosen.seed, chosen.samples)
+    name = extractors.approved(settings)[0]
+    judge = extractors.open_judge(name, settings, fast)
+    court = sample_metrics.Court(judge, chosen.batch_size, chosen.seed, chosen.samples)
     seen = court.features(drawn, "samples")
     found = court.compare("test", seen[: len(court.chosen("test"))])
     return {

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
-from pipeline.costs import FOLDER, machine_name
+from pipeline.report.costs import FOLDER, machine_name
+from pipeline.runtime import paths
 
 Spread = dict[str, float]
 
@@ -49,7 +49,7 @@ def ratio(values: Sequence[float], of: Sequence[float]) -> Spread:
 def place(name: str) -> Path:
     """Where a benchmark's evidence of this kind of machine belongs."""
     folder = re.sub(r"[^a-z0-9]+", "_", machine_name(hardware()).lower())
-    return files.RESULTS / FOLDER / folder / f"{name}.json"
+    return paths.RESULTS / FOLDER / folder / f"{name}.json"
 
 
 def machine() -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """The experiment: params.yaml in, evidence out.
 
-Stages (`source`, `prepare`, `train.py`, `evaluate.py`, `gallery`) are chained by dvc.yaml and
-speak through files only; `params`, `assembly`, `tracking` and `console` are what they share.
+`python -m pipeline` lists the commands. The stages of dvc.yaml are in `pipeline.stages`;
+they exchange files only.
+
+A checkout always runs its own library: importing `pipeline` puts this checkout's `src` first on
+`sys.path`, before any installed or other checkout's `vae`.
 """
 
 import importlib.util
@@ -9,11 +12,28 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+SOURCE_CODE = ROOT / "src"
 
-if importlib.util.find_spec("vae") is None:
-    print(
-        f"error: {sys.executable} is not the project's Python (it has no package `vae`) -> "
-        "run `make install`, then `source .venv/bin/activate`",
-        file=sys.stderr,
-    )
+
+def _refuse(problem: str, remedy: str) -> None:
+    print(f"error: {problem} -> {remedy}", file=sys.stderr)
     sys.exit(2)
+
+
+def _use_own_library() -> None:
+    """Put `src` first on `sys.path`; exit with one line if another `vae` was imported before."""
+    other = getattr(sys.modules.get("vae"), "__file__", None)
+    if other is not None and not Path(other).resolve().is_relative_to(SOURCE_CODE):
+        _refuse(
+            f"the package `vae` of {Path(other).parent} was imported before `pipeline` of {ROOT}",
+            f"import `pipeline` first, or set PYTHONPATH={SOURCE_CODE}",
+        )
+    sys.path[:] = [str(SOURCE_CODE), *(path for path in sys.path if path != str(SOURCE_CODE))]
+
+
+if importlib.util.find_spec("pydantic") is None:
+    _refuse(
+        f"{sys.executable} is not the project's Python (it has no package `pydantic`)",
+        "run `make install`, then `source .venv/bin/activate`",
+    )
+_use_own_library()

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import ROOT, files, params
-from pipeline.preset import preset
+from pipeline import ROOT
+from pipeline.config import params
+from pipeline.config.preset import preset
+from pipeline.runtime import paths
 from tests import nursery
-from vae.storage import write_text
+from vae.io import write_text
 
 PARTS = (
     "pipeline",
@@ -123,23 +125,23 @@ class Checkout:
         return [line.split("'")[1] for line in lines]
 
     def digests(self, *folders: str) -> dict[str, str]:
-        """SHA-256 of every file below some folders (or of some files)."""
-        paths = [self.folder / name for name in folders]
-        files = [
-            file for path in paths for file in ([path] if path.is_file() else path.rglob("*"))
+        """SHA-256 of every file below some folders (or of some every)."""
+        roots = [self.folder / name for name in folders]
+        every = [
+            file for path in roots for file in ([path] if path.is_file() else path.rglob("*"))
         ]
         return {
             str(file.relative_to(self.folder)): hashlib.sha256(file.read_bytes()).hexdigest()
-            for file in sorted(files)
+            for file in sorted(every)
             if file.is_file()
         }
 
 
 def relocate(patch: pytest.MonkeyPatch, root: Path) -> None:
     """Let the stages of this process read and write below `root`, until the patch is undone."""
-    for name, path in vars(files).items():
+    for name, path in vars(paths).items():
         if isinstance(path, Path) and name != "ROOT":
-            patch.setattr(files, name, root / path.relative_to(files.ROOT))
+            patch.setattr(paths, name, root / path.relative_to(paths.ROOT))
 
 
 def _keys(outputs: Iterable[str | dict[str, Any]]) -> Iterator[str]:

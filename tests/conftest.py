@@ -7,7 +7,7 @@ import pytest
 
 from tests.checkout import relocate
 from vae.data import sources
-from vae.data.layouts import MissingData
+from vae.data.readers import MissingData
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def run(arguments: tuple[str, ...], folder: Path, environment: dict[str, str]) -
 @cache
 def _mother() -> "subprocess.Popen[str]":
     """The process that forks; it ends when its standard input does, at the latest with this."""
-    from pipeline.store import SETTINGS
+    from pipeline.tracking.backend import SETTINGS
 
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("VAE_", "MLFLOW_", "PYTHON"))}
     mother = subprocess.Popen(

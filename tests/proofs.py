@@ -15,16 +15,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
-from pipeline.closure import code_digest
-from pipeline.console import command, say, warn
+from pipeline.runtime import paths
+from pipeline.runtime.code_digest import code_digest
+from pipeline.runtime.console import command, say, warn
 from tests.checkout import Checkout
 from tests.clinic import trial
 from tests.pipeline import test_resume
 from vae.errors import UserError
-from vae.storage import read_json, write_json
+from vae.io import read_json, write_json
 
-PROOF = files.REPORTS / "prove.json"
+PROOF = paths.REPORTS / "prove.json"
 KILLS = 100
 EPOCHS = 60
 LONGEST = 12.0  # seconds before a kill; an uninterrupted stage takes about as long
@@ -48,7 +48,7 @@ def kills() -> dict[str, int]:
 
 def diagnosis() -> dict[str, Any]:
     """Sick and healthy trainings, and how many were judged rightly; goes on after a kill."""
-    folder = files.ARTIFACTS / "clinic" / code_digest(trial.SCRIPT)[:16]
+    folder = paths.ARTIFACTS / "clinic" / code_digest(trial.SCRIPT)[:16]
     count, found = len(trial.cases()), {}
     for case, verdict in trial.verdicts(folder):
         found[trial.key_of(case)] = verdict
@@ -70,7 +70,7 @@ def run(*parts: str) -> None:
         else:
             proof |= {"diagnosis": diagnosis()}
         write_json(PROOF, proof)
-        say(f"wrote {part} into {PROOF.relative_to(files.ROOT)}")
+        say(f"wrote {part} into {PROOF.relative_to(paths.ROOT)}")
 
 
 PARTS = ("kills", "diagnosis")

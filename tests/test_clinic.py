@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from pipeline import proven
-from pipeline.closure import code_digest
+from pipeline.report import proven
+from pipeline.runtime.code_digest import code_digest
 from tests import proofs
 from tests.clinic import casebook, cohorts, course, trial
 from vae.errors import UserError
-from vae.evaluation.diagnosis import ENTRIES
-from vae.storage import read_json, write_json
+from vae.evaluation.diagnosis.engine import ENTRIES
+from vae.io import read_json, write_json
 
 QUICK = ("posterior collapse", "exploded", "steps too short")
 NAMES = {entry.name for entry in ENTRIES}

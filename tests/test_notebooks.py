@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import files
+from pipeline.runtime import paths
 from tests import notebooks
 from tests.checkout import Checkout
 
@@ -28,7 +28,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     checkout = Checkout(tmp_path_factory.mktemp("tour") / "project", "tracking.enabled=false")
     checkout.stages("gallery")
     shutil.copytree(notebooks.FOLDER, checkout.folder / "notebooks")
-    for kept in files.RESULTS.glob("sweep.*"):
+    for kept in paths.RESULTS.glob("sweep.*"):
         shutil.copytree(kept, checkout.folder / "reports" / "results" / kept.name)
     return checkout
 

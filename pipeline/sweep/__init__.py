@@ -9,5 +9,5 @@ families    presets under an equal budget; ablation: what that says of claims
 rows        the tracker's; status: the table; pages: charts; findings: what the README shows
 promotion   a trial into params.yaml
 
-`python -m pipeline.sweep` is the door.
+`python -m pipeline sweep` is the door.
 """

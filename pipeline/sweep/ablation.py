@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import params
-from pipeline.preset import entries
+from pipeline.config import params
+from pipeline.config.preset import entries
 from pipeline.sweep import studies
 from pipeline.sweep.pages import markdown
 from vae.errors import UserError
-from vae.storage import write_csv, write_json, write_text
+from vae.io import write_csv, write_json, write_text
 
 if TYPE_CHECKING:
     from optuna import Study

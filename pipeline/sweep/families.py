@@ -10,20 +10,21 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline import files, params
-from pipeline.console import say
-from pipeline.preset import entries, preset
-from pipeline.schema import Params
+from pipeline.config import params
+from pipeline.config.preset import entries, preset
+from pipeline.config.schema import Params
+from pipeline.runtime import paths
+from pipeline.runtime.console import say
 from pipeline.sweep import studies
-from pipeline.sweep.conductor import conduct, threads
+from pipeline.sweep.run import conduct, threads
 from pipeline.sweep.worker import code, compose, paced
 from vae.errors import UserError
-from vae.storage import digest_of
+from vae.io import digest_of
 
 
 def run(settings: Params, family: str, seconds: float, seeds: int, workers: int) -> None:
     """Train the family and write its tables."""
-    spec, names = files.read_spec(), members(settings, family)
+    spec, names = paths.read_spec(), members(settings, family)
     budget = {"epochs": None, "seconds": seconds, "pruner": {"name": "none"}}
     tree = params.to_tree(settings)
     judged = params.parse({**tree, "sweep": {**tree["sweep"], **budget}})
@@ -92,7 +93,7 @@ def members(settings: Params, family: str) -> list[str]:
         raise UserError(
             f"no preset of `{family}` is for the data of params.yaml",
             where="sweep presets",
-            remedy="write one of them by `python -m pipeline.preset`, then `dvc repro extractor`",
+            remedy="write one of them by `python -m pipeline preset`, then `dvc repro extractor`",
         )
     return chosen
 

@@ -15,12 +15,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import files, keeping
-from pipeline.kept import code_as_it_stands
+from pipeline.report import archive
+from pipeline.report.results import code_as_it_stands
+from pipeline.runtime import paths
 from pipeline.sweep import studies
 from pipeline.sweep.ablation import claims as listed
 from vae.errors import UserError
-from vae.storage import read_csv, read_json, write_json
+from vae.io import read_csv, read_json, write_json
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -47,14 +48,14 @@ def keep(study: "Study", name: str) -> Path:
     report = studies.folder_of(study.study_name) / "report"
     if not (report / "summary.json").is_file():
         raise UserError("the study has no report", where=name, remedy="`sweep report` makes one")
-    folder = files.RESULTS / f"{PREFIX}{name.replace('/', '.')}"
+    folder = paths.RESULTS / f"{PREFIX}{name.replace('/', '.')}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for table in TABLES:
         if (report / table).is_file():
             shutil.copy(report / table, folder)
     for picture in sorted(report.glob("*.png")) if study.user_attrs["kind"] == "search" else ():
-        keeping.copy_picture(picture, folder / picture.name)
+        archive.copy_picture(picture, folder / picture.name)
     asked = study.user_attrs["params"]
     threads = [t.user_attrs["threads"] for t in study.trials if "threads" in t.user_attrs]
     stamp = {
@@ -72,7 +73,7 @@ def keep(study: "Study", name: str) -> Path:
 
 def chapters() -> list[str]:
     """One chapter a kept study: searches first, then claims."""
-    found = [read(path.parent) for path in sorted(files.RESULTS.glob(f"{PREFIX}*/stamp.json"))]
+    found = [read(path.parent) for path in sorted(paths.RESULTS.glob(f"{PREFIX}*/stamp.json"))]
     searches = [search(*one) for one in found if one[1]["kind"] == "search"]
     families = [one for one in found if one[1]["kind"] == "presets"]
     return searches + ([claims(families)] if families else [])

@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.schema import Params
+from pipeline.config.schema import Params
 from pipeline.sweep import status, studies
-from vae.figures.gallery import Tab, write_page
+from vae.figures.page import Tab, write_page
 from vae.figures.widgets import Plot, Prose, Table
-from vae.storage import write_csv, write_json, write_text
+from vae.io import write_csv, write_json, write_text
 
 if TYPE_CHECKING:
     from optuna import Study

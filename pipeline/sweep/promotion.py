@@ -9,11 +9,11 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import params
+from pipeline.config import params
 from pipeline.sweep import space, status, studies
 from pipeline.sweep.worker import compose
 from vae.errors import UserError
-from vae.storage import write_text
+from vae.io import write_text
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -46,7 +46,7 @@ def chosen(study: "Study", number: int | None) -> "FrozenTrial":
         raise UserError(
             "a family of presets is no search",
             where=study.study_name,
-            remedy="`python -m pipeline.preset NAME` writes one of them",
+            remedy="`python -m pipeline preset NAME` writes one of them",
         )
     best = status.best_of(study)
     if number is None:

@@ -17,9 +17,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline import params
-from pipeline.schema import Params
-from pipeline.schema.sweep import Choice, Integers, LogUniform, Uniform
+from pipeline.config import params
+from pipeline.config.schema import Params
+from pipeline.config.schema.sweep import Choice, Integers, LogUniform, Uniform
 from vae.errors import UserError
 
 Point = dict[str, Any]

@@ -23,13 +23,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import files, params, store
-from pipeline.console import say
-from pipeline.schema import Params
-from pipeline.schema.sweep import HyperbandPruner, MedianPruner
+from pipeline.config import params
+from pipeline.config.schema import Params
+from pipeline.config.schema.sweep import HyperbandPruner, MedianPruner
+from pipeline.runtime import paths
+from pipeline.runtime.console import say
+from pipeline.tracking import backend
 from vae.errors import UserError
-from vae.seeds import seed_of
-from vae.storage import digest_of, write_json
+from vae.io import digest_of, write_json
+from vae.rng import seed_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -45,7 +47,7 @@ MISSED_BEATS = 5
 
 
 def folder_of(name: str) -> Path:
-    return files.SWEEPS / name
+    return paths.SWEEPS / name
 
 
 def trial_folder(name: str, number: int) -> Path:
@@ -68,7 +70,7 @@ def address(settings: Params) -> str | None:
 
 def shown(url: str | None) -> str:
     """A storage without its password."""
-    return "artifacts/sweeps" if url is None else store.without_password(url)
+    return "artifacts/sweeps" if url is None else backend.without_password(url)
 
 
 def open_storage(name: str, url: str | None, heartbeat: int = 10) -> "BaseStorage":
@@ -96,7 +98,7 @@ class JournalLock:
         self._held = ExitStack()
 
     def acquire(self) -> bool:
-        self._held.enter_context(store.exclusive(self._path.with_name("journal.lock")))
+        self._held.enter_context(backend.exclusive(self._path.with_name("journal.lock")))
         if self._path.exists() and self._path.stat().st_size:
             with open(self._path, "rb+") as journal:
                 journal.seek(-1, os.SEEK_END)
@@ -114,8 +116,8 @@ def _database(url: str, heartbeat: int) -> "BaseStorage":
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        with store.exclusive(
-            files.SWEEPS / "tables.lock"
+        with backend.exclusive(
+            paths.SWEEPS / "tables.lock"
         ):  # two at once break the tables they make
             return RDBStorage(
                 url,
@@ -158,7 +160,7 @@ def make(
     goals = settings.sweep.goals
     place = folder_of(name)
     place.mkdir(parents=True, exist_ok=True)
-    with store.exclusive(place / "study.lock"):
+    with backend.exclusive(place / "study.lock"):
         study = optuna.create_study(
             storage=storage,
             study_name=name,
@@ -193,7 +195,7 @@ def load(name: str, storage: "BaseStorage") -> "Study":
 
 def local_names() -> list[str]:
     """Studies in journal files here, the latest last."""
-    found = files.SWEEPS.glob("*/journal.log")
+    found = paths.SWEEPS.glob("*/journal.log")
     return [path.parent.name for path in sorted(found, key=lambda path: path.stat().st_mtime)]
 
 
@@ -270,7 +272,7 @@ def mend(study: "Study") -> int:
     """Trials of this host's dead processes: enqueued again and failed; how many there were."""
     from optuna.trial import TrialState
 
-    with store.exclusive(folder_of(study.study_name) / "study.lock"):
+    with backend.exclusive(folder_of(study.study_name) / "study.lock"):
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         orphans = [trial for trial in running if is_orphan(trial)]
         for trial in orphans:
@@ -283,6 +285,6 @@ def mend(study: "Study") -> int:
 def is_orphan(trial: "FrozenTrial") -> bool:
     process = trial.user_attrs.get(PROCESS)
     if process is not None:
-        return store.is_gone(process)
+        return backend.is_gone(process)
     began = trial.datetime_start
     return began is not None and datetime.now() - began > NAMELESS

@@ -26,22 +26,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline import files, judges, judging
-from pipeline.assembly import build_machine, build_plan, build_state, warn_if_slow
-from pipeline.identity import describe
-from pipeline.prior import fit_all, held_out_codes, training_codes
-from pipeline.run_evidence import evidence_of
-from pipeline.sampling import Renderer
-from pipeline.schema import Params
-from pipeline.training import cost_of_constant
-from vae import machine as machines
+from pipeline.config.schema import Params
+from pipeline.factory.build import build_machine, build_plan, build_state, warn_if_slow
+from pipeline.factory.run_key import describe
+from pipeline.runtime import paths
+from pipeline.scoring import extractors, sample_metrics
+from pipeline.scoring.diagnosis_inputs import evidence_of
+from pipeline.scoring.renderer import Renderer
+from pipeline.stages.prior import fit_all, held_out_codes, training_codes
+from pipeline.stages.train.stage import cost_of_constant
+from vae import device as machines
 from vae.data.batches import Images, as_real
 from vae.errors import UserError
-from vae.evaluation import features
-from vae.evaluation.diagnosis import judge as diagnose
+from vae.evaluation.diagnosis.engine import judge as diagnose
+from vae.evaluation.metrics import feature_extractors
+from vae.io import read_tensors, tensor_bytes, write_bytes
 from vae.models.vae import VAE
 from vae.priors.prior import Prior, Standard, from_tensors
-from vae.storage import read_tensors, tensor_bytes, write_bytes
 from vae.training.loop import EpochReport, Plan, State, fit
 from vae.training.validation import calibrate
 
@@ -95,11 +96,11 @@ class Bench:
     """What the trials of a process share: its threads, the data, the judge."""
 
     def __init__(self, settings: Params, threads: int) -> None:
-        files.read_spec()
+        paths.read_spec()
         self.threads = threads
         self._images: dict[tuple[str, str, str], Images] = {}
         self._constants: dict[str, float | None] = {}
-        name = judges.approved(settings)[0:1]
+        name = extractors.approved(settings)[0:1]
         if not name:
             raise UserError(
                 "no judge passed its test on these data",
@@ -107,9 +108,9 @@ class Bench:
                 remedy="see reports/extractor.json; more images, or another judge",
             )
         machine = self.machine(settings.evaluate.device, "auto")
-        judge = judges.open_judge(name[0], settings, machine)
+        judge = extractors.open_judge(name[0], settings, machine)
         rest = (settings.evaluate.batch_size, settings.evaluate.seed, settings.sweep.samples)
-        self.court = judging.Court(judge, *rest)
+        self.court = sample_metrics.Court(judge, *rest)
 
     def machine(
         self, device: machines.DeviceName, precision: machines.PrecisionName
@@ -123,7 +124,7 @@ class Bench:
         place = settings.train.data_on
         key = (split, machine.device, place)
         if key not in self._images:
-            self._images[key] = Images.open(files.DATA / f"{split}.npy", machine.device, place)
+            self._images[key] = Images.open(paths.DATA / f"{split}.npy", machine.device, place)
         return self._images[key]
 
     def constant(self, course: Course, train: Images) -> float | None:
@@ -140,7 +141,7 @@ def begin(bench: Bench, settings: Params) -> Course:
     warn_if_slow(settings.train, machine)
     image, train = tuple(run["image"]), settings.train
     state = build_state(settings.model, train, image, run["levels"], machine)
-    dynamic = files.read_spec()["binarize"] == "dynamic"
+    dynamic = paths.read_spec()["binarize"] == "dynamic"
     latent = state.model.latent
     plan = build_plan(settings.objective, train, latent, machine, binarize=dynamic)
     return Course(settings, run, machine, state, plan)
@@ -243,7 +244,7 @@ def judged(bench: Bench, model: VAE, settings: Params) -> tuple[np.ndarray, Numb
 def compared(bench: Bench, images: np.ndarray) -> dict[str, Any]:
     """The judge's numbers of uint8 images beside as many validation images."""
     court = bench.court
-    seen = features.extract(court.judge, images, court.batch_size)
+    seen = feature_extractors.extract(court.judge, images, court.batch_size)
     return court.compare("valid", seen[: len(court.chosen("valid"))])
 
 

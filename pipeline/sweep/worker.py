@@ -12,21 +12,23 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipeline import files, params, store
-from pipeline.console import say, warn
-from pipeline.preset import preset
-from pipeline.schema import Params
+from pipeline.config import params
+from pipeline.config.preset import preset
+from pipeline.config.schema import Params
+from pipeline.runtime import paths
+from pipeline.runtime.console import say, warn
 from pipeline.sweep import space, studies
-from pipeline.sweep.rows import send_trial, tracker_of
+from pipeline.sweep.records import send_trial, tracker_of
+from pipeline.tracking import backend
 from vae.errors import UserError
 from vae.figures.sheets import save, sheet
-from vae.storage import write_csv, write_json, write_text
+from vae.io import write_csv, write_json, write_text
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
     from pipeline.sweep.trial import Bench, Outcome
-    from pipeline.tracking import Tracker
+    from pipeline.tracking.mlflow_sync import Tracker
 
 Facts = dict[str, Any]
 
@@ -57,7 +59,7 @@ def remaining(study: "Study", settings: Params) -> bool:
 
 def check_data(study: "Study") -> None:
     """UserError unless the prepared data are the study's; a warning for other code."""
-    about, spec = study.user_attrs, files.read_spec()
+    about, spec = study.user_attrs, paths.read_spec()
     if spec["digest"] != about["data"]:
         raise UserError(
             f"the study is of other data ({about['data'][:8]}) than the prepared {spec['name']} "
@@ -71,7 +73,7 @@ def check_data(study: "Study") -> None:
 
 def code() -> str:
     """Digest of what trains and judges a trial."""
-    from pipeline.closure import code_digest
+    from pipeline.runtime.code_digest import code_digest
 
     return code_digest("pipeline/sweep/trial.py")
 
@@ -86,7 +88,7 @@ def attempt(
     from optuna import TrialPruned
 
     clock = time.perf_counter()
-    trial.set_user_attr(studies.PROCESS, store.process_tag())
+    trial.set_user_attr(studies.PROCESS, backend.process_tag())
     if studies.is_surplus(study, trial.number):
         trial.set_user_attr(studies.SURPLUS, True)
         return None
@@ -152,7 +154,7 @@ def paced(bench: "Bench", chosen: Params, settings: Params) -> int:
     from pipeline.sweep.trial import pace
 
     assert settings.sweep.seconds is not None
-    images = files.read_spec()["counts"]["train"]
+    images = paths.read_spec()["counts"]["train"]
     return max(1, round(settings.sweep.seconds * pace(bench, chosen) / images))
 
 

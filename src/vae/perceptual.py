@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vae.pretrained import features
+from vae.imagenet import features
 
 UNIT_LENGTH = ("efficientnet_lite0",)
 LEAST_SQUARE = 1e-6  # keeps the gradient finite where all features are 0; usual squares: 1e2 - 1e4

@@ -8,11 +8,11 @@ import torch
 
 from benchmarks import chain, layers, tables, windows
 from benchmarks.throughput import Endless, PerImage, training_operations
-from pipeline import files
-from pipeline.assembly import build_vae
-from pipeline.preset import preset
+from pipeline.config.preset import preset
+from pipeline.factory.build import build_vae
+from pipeline.runtime import paths
 from vae.data.batches import as_real
-from vae.machine import Machine
+from vae.device import Machine
 
 
 def test_contestants_take_turns_and_who_begins_changes() -> None:
@@ -89,7 +89,7 @@ def test_evidence_belongs_to_its_machine(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(windows, "hardware", lambda: about)
     assert (
         windows.place("chain")
-        == files.RESULTS / "benchmarks" / "intel_xeon_2_cores" / "chain.json"
+        == paths.RESULTS / "benchmarks" / "intel_xeon_2_cores" / "chain.json"
     )
 
 

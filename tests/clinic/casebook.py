@@ -21,7 +21,7 @@ mended rules were tried.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.preset import preset
+from pipeline.config.preset import preset
 from tests.clinic.cohorts import Cohort
 from tests.clinic.course import Case
 

@@ -13,18 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import files, prepare, raw
-from pipeline.preset import preset
+from pipeline.config.preset import preset
+from pipeline.factory import raw_data
+from pipeline.runtime import paths
+from pipeline.stages import prepare
 from tests.checkout import relocate
 from vae.data import sources
 from vae.data.batches import Augmentation, Images
-from vae.data.layouts import Collection, Part
 from vae.data.preparation import splits
-from vae.evaluation import features
-from vae.evaluation.classifier import Labelled, Lesson, train_classifier
-from vae.machine import Machine
-from vae.seeds import numpy_generator
-from vae.storage import read_array, write_json
+from vae.data.readers import Collection, Part
+from vae.device import Machine
+from vae.evaluation.metrics import feature_extractors
+from vae.evaluation.metrics.classifier import Labelled, Lesson, train_classifier
+from vae.io import read_array, write_json
+from vae.rng import numpy_generator
 
 JUDGED = 64  # features of the judge
 EPOCHS, STEPS, BATCH = 8, 500, 64  # of its training: epochs, or more for the least steps
@@ -50,7 +52,7 @@ class Cohort:
 class Judged:
     """A judge and the features (N, F) of what it compares with; training labels (N,)."""
 
-    judge: features.Extractor
+    judge: feature_extractors.Extractor
     train: np.ndarray
     test: np.ndarray
     labels: np.ndarray
@@ -61,20 +63,20 @@ def admitted(cohort: Cohort, folder: Path) -> Iterator[None]:
     """A project folder below `folder` that holds the cohort; prepared once."""
     with pytest.MonkeyPatch.context() as patch:
         relocate(patch, folder / cohort.name)
-        if not files.SPEC.is_file():
+        if not paths.SPEC.is_file():
             _prepare(cohort)
         yield
 
 
 def _prepare(cohort: Cohort) -> None:
     data = preset(cohort.data).data
-    collection = sources.decode(cohort.data, raw.locate(data, sources.find))
+    collection = sources.decode(cohort.data, raw_data.locate(data, sources.find))
     parts = splits(collection, 0.1, 0.15, cohort.seed)
     wanted = {"train": cohort.train, "valid": cohort.valid, "test": cohort.test}
     chosen = {name: _some(part, wanted[name], cohort.seed, name) for name, part in parts.items()}
-    write_json(files.SOURCE, {"digest": f"a part of {cohort.data}: {cohort.name}"})
+    write_json(paths.SOURCE, {"digest": f"a part of {cohort.data}: {cohort.name}"})
     broken = prepare.write_arrays(data, Collection(chosen, collection.classes))
-    arrays = {name: read_array(files.DATA / f"{name}.npy", mapped=True) for name in prepare.SPLITS}
+    arrays = {name: read_array(paths.DATA / f"{name}.npy", mapped=True) for name in prepare.SPLITS}
     report = prepare.write_report(data, collection.classes, arrays)
     prepare.write_spec(data, collection.classes, arrays, report["levels"], broken)
 
@@ -96,14 +98,14 @@ def judged(machine: Machine) -> Judged:
         try:
             next(training)
         except StopIteration as end:
-            judge = features.in_domain(end.value, machine)
+            judge = feature_extractors.in_domain(end.value, machine)
             break
     train, test = (
-        features.extract(judge, splits[name].images.mapped) for name in ("train", "test")
+        feature_extractors.extract(judge, splits[name].images.mapped) for name in ("train", "test")
     )
     return Judged(judge, train, test, splits["train"].labels)
 
 
 def _labelled(split: str) -> Labelled:
-    images = Images.open(files.DATA / f"{split}.npy", "cpu")
-    return Labelled(images, read_array(files.DATA / f"{split}_labels.npy"))
+    images = Images.open(paths.DATA / f"{split}.npy", "cpu")
+    return Labelled(images, read_array(paths.DATA / f"{split}_labels.npy"))

@@ -18,23 +18,25 @@ import torch
 from scipy.spatial.distance import pdist
 from sklearn.mixture import GaussianMixture
 
-from pipeline import evaluation, files, params
-from pipeline.assembly import build_plan, build_state
-from pipeline.identity import describe
-from pipeline.preset import preset
-from pipeline.run_evidence import evidence_of, evidence_of_run
-from pipeline.schema import Params
-from pipeline.training import cost_of_constant
-from pipeline.watch import Watch
+from pipeline.config import params
+from pipeline.config.preset import preset
+from pipeline.config.schema import Params
+from pipeline.factory.build import build_plan, build_state
+from pipeline.factory.run_key import describe
+from pipeline.runtime import paths
+from pipeline.scoring.diagnosis_inputs import evidence_of, evidence_of_run
+from pipeline.stages.evaluate import stage
+from pipeline.stages.train.stage import cost_of_constant
+from pipeline.stages.train.warnings import Watch
 from tests.clinic.cohorts import Cohort, Judged
-from vae import machine as machines
+from vae import device as machines
 from vae.data.batches import Images, as_real
-from vae.evaluation import bounds, features, fidelity, neighbours
-from vae.evaluation.diagnosis import Diagnosis, judge
-from vae.machine import Machine
+from vae.device import Machine
+from vae.evaluation.diagnosis.engine import Diagnosis, judge
+from vae.evaluation.metrics import elbo, feature_extractors, fidelity, neighbours
+from vae.io import write_csv, write_json
 from vae.models.vae import VAE
-from vae.seeds import normal, numpy_generator, seed_of
-from vae.storage import write_csv, write_json
+from vae.rng import normal, numpy_generator, seed_of
 from vae.training.loop import Diverged, EpochReport, Plan, State, fit
 from vae.training.validation import calibrate
 
@@ -100,7 +102,7 @@ def examine(case: Case, judged: Judged | None) -> tuple[Diagnosis, set[str]]:
     """
     chosen = settings(case)
     run = describe(chosen)
-    images = {name: Images.open(files.DATA / f"{name}.npy", "cpu") for name in SPLITS}
+    images = {name: Images.open(paths.DATA / f"{name}.npy", "cpu") for name in SPLITS}
     state, plan = _built(chosen, run)
     constant = cost_of_constant(chosen, images["train"], plan)
     watch = Watch(run, constant)
@@ -114,7 +116,7 @@ def examine(case: Case, judged: Judged | None) -> tuple[Diagnosis, set[str]]:
     metrics = _scores(model, images["test"], plan.seed)
     if judged is not None:
         metrics |= _samples(model, images, judged, case.prior, plan.seed)
-    write_json(files.report("evaluate"), {"model": run["key"], "metrics": metrics})
+    write_json(paths.report("evaluate"), {"model": run["key"], "metrics": metrics})
     return judge(evidence_of_run()), watch.told
 
 
@@ -145,15 +147,15 @@ def _train(
 
 
 def _write_training(run: dict[str, Any], state: State, best: int, constant: float | None) -> None:
-    write_json(files.RUN, run)
-    write_csv(files.HISTORY, state.history)
+    write_json(paths.RUN, run)
+    write_csv(paths.HISTORY, state.history)
     report = {"key": run["key"], "best_epoch": best, "constant_distortion": constant}
-    write_json(files.report("train"), report)
+    write_json(paths.report("train"), report)
 
 
 def _scores(model: VAE, images: Images, seed: int) -> dict[str, Any]:
-    batches = bounds.score(model, images, machine(), seed=seed, batch_size=256)
-    return evaluation.metrics(model, bounds.gather(batches))
+    batches = elbo.score(model, images, machine(), seed=seed, batch_size=256)
+    return stage.metrics(model, elbo.gather(batches))
 
 
 # Samples
@@ -165,16 +167,18 @@ def _samples(
     """What the judge says of samples and reconstructions, as many as there are test images."""
     codes = _encoded(model, images["train"])
     drawn = _drawn(prior, codes, judged.labels, max(SAMPLES, len(judged.test)), seed)
-    seen = features.extract(judged.judge, _decoded(model, drawn))
+    seen = feature_extractors.extract(judged.judge, _decoded(model, drawn))
     again = _decoded(model, _encoded(model, images["test"]))
     count = len(judged.test)
     order = numpy_generator(seed, "floor").permutation(len(judged.train))
     real, some = fidelity.statistics(judged.test), seen[:count]
-    found = fidelity.compare(features.reference(judged.judge, judged.test), some, seed)
+    found = fidelity.compare(feature_extractors.reference(judged.judge, judged.test), some, seed)
     return {
         "prior": prior,
         "floor_distance": _distance(real, judged.train[order[:count]]),
-        "reconstruction_distance": _distance(real, features.extract(judged.judge, again)),
+        "reconstruction_distance": _distance(
+            real, feature_extractors.extract(judged.judge, again)
+        ),
         "sample_distance": found.frechet,
         "precision": found.precision,
         "recall": found.recall,
@@ -182,7 +186,7 @@ def _samples(
         "sample_diversity": float(pdist(some).mean() / pdist(judged.test).mean()),
         "sample_class_counts": _classes(judged, seen[:SAMPLES]),
         "reconstruction_class_counts": _classes(
-            judged, features.extract(judged.judge, _decoded(model, codes))
+            judged, feature_extractors.extract(judged.judge, _decoded(model, codes))
         ),
         "memorisation_ratio": neighbours.memorisation_ratio(some, judged.test, judged.train),
     }
@@ -190,7 +194,7 @@ def _samples(
 
 def _classes(judged: Judged, seen: np.ndarray) -> list[int]:
     """Images of each class, as the judge sees them."""
-    logits = features.class_logits(judged.judge, seen)
+    logits = feature_extractors.class_logits(judged.judge, seen)
     assert logits is not None
     counts: list[int] = np.bincount(logits.argmax(1), minlength=logits.shape[1]).tolist()
     return counts

@@ -15,12 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.closure import code_digest
-from pipeline.proven import rate
+from pipeline.report.proven import rate
+from pipeline.runtime.code_digest import code_digest
 from tests.clinic.casebook import DISEASES, HEALTHY, NOTES, Disease
 from tests.clinic.cohorts import Cohort, Judged, admitted, judged
 from tests.clinic.course import Case, examine, machine
-from vae.storage import digest_of, read_json, write_json
+from vae.io import digest_of, read_json, write_json
 
 WORKERS = 2
 SCRIPT = "tests/clinic/course.py"  # what verdicts depend on; the casebook only lists cases

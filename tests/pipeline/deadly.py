@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, runlog, tracking, training
-from pipeline.console import command
-from pipeline.params import load
-from vae import storage
+from pipeline.config.params import load
+from pipeline.runtime import paths, run_log
+from pipeline.runtime.console import command
+from pipeline.stages.train import stage
+from pipeline.tracking import mlflow_sync
+from vae import io
 from vae.training import loop
 
 POINTS = ("write", "rename", "log", "tracker", "points", "epochs", "ship")
@@ -53,21 +55,21 @@ def plant(point: str, epoch: int) -> None:
     if point == "write":
         half_written(epoch)
     elif point == "rename":
-        before(storage.os, "replace", lambda old, new: f"epoch-{epoch:05d}" in str(new))
+        before(io.os, "replace", lambda old, new: f"epoch-{epoch:05d}" in str(new))
     elif point == "log":
-        before(runlog, "append", lambda path, event, **facts: facts.get("epoch") == epoch)
+        before(run_log, "append", lambda path, event, **facts: facts.get("epoch") == epoch)
     elif point == "tracker":
-        before(tracking.Tracker, "sync", lambda _, row: len(row.history) == epoch)
+        before(mlflow_sync.Tracker, "sync", lambda _, row: len(row.history) == epoch)
     elif point == "points":
-        before(tracking.Link, "_log", lambda _, run, points: points[0].step == epoch)
+        before(mlflow_sync.Link, "_log", lambda _, run, points: points[0].step == epoch)
     elif point == "epochs":
         before(loop, "_train_epoch", lambda state, *rest: state.epoch == epoch)
     elif point == "ship":
-        before(training, "write_weights", lambda session, epoch, path: path == files.BEST)
+        before(stage, "write_weights", lambda session, epoch, path: path == paths.BEST)
     else:
         raise ValueError(f"unknown point {point}; choose one of {POINTS}")
 
 
 if __name__ == "__main__":
     plant(sys.argv[1], int(sys.argv[2]))
-    command(lambda: training.train(load()))
+    command(lambda: stage.train(load()))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.schema.data import FolderData
+from pipeline.config.schema.data import FolderData
 
 
 def folder_data(root: Path, **changes: object) -> FolderData:

@@ -4,12 +4,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
-from pipeline.kept import HEADLINE, SCRIPTS, present
-from pipeline.replicates import FOLDER
-from vae.storage import read_json, write_json
+from pipeline.report.replicates import FOLDER
+from pipeline.report.results import HEADLINE, SCRIPTS, present
+from pipeline.runtime import paths
+from vae.io import read_json, write_json
 
-COMMITTED = files.REPORTS / "results" / HEADLINE
+COMMITTED = paths.REPORTS / "results" / HEADLINE
 JUDGE = "classifier"
 # What a judged run has beside the bounds, each number different from the others.
 JUDGED: dict[str, Any] = {

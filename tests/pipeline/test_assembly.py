@@ -4,11 +4,11 @@ import shutil
 
 import pytest
 
-from pipeline import params
-from pipeline.assembly import build_machine, warn_if_slow
-from pipeline.preset import preset
-from pipeline.ranks import Place
-from pipeline.schema import Train
+from pipeline.config import params
+from pipeline.config.preset import preset
+from pipeline.config.schema import Train
+from pipeline.factory.build import build_machine, warn_if_slow
+from pipeline.runtime.distributed import Place
 from vae.errors import UserError
 
 

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import cases, files
-from pipeline.studio import Studio
+from pipeline.runtime import paths
+from pipeline.stages.gallery import failure_cards
+from pipeline.stages.gallery.renderer import Studio
 from tests.pipeline.test_gallery import IMAGE, maker_of
-from vae.figures.gallery import Tab, write_page
+from vae.figures.page import Tab, write_page
 from vae.figures.widgets import Cases, Prose, Table
-from vae.seeds import numpy_generator
-from vae.storage import write_array, write_json
+from vae.io import write_array, write_json
+from vae.rng import numpy_generator
 
 FACTOR = 2  # of images of 12 x 10 in a sprite
 
@@ -65,11 +66,11 @@ def images(stream: str, count: int) -> np.ndarray:
 @pytest.fixture
 def folder(project: Path) -> Path:
     """What the stages before leave."""
-    files.GALLERY.mkdir(parents=True)
-    write_json(files.report("failures"), report())
-    write_array(files.ARTIFACTS / "samples" / "flow.npy", images("drawn", 5))
-    write_array(files.DATA / "train.npy", images("train", 12))
-    return files.GALLERY
+    paths.GALLERY.mkdir(parents=True)
+    write_json(paths.report("failures"), report())
+    write_array(paths.ARTIFACTS / "samples" / "flow.npy", images("drawn", 5))
+    write_array(paths.DATA / "train.npy", images("train", 12))
+    return paths.GALLERY
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def maker() -> Studio:
 def frame(deck: Cases, place: int, side: int) -> np.ndarray:
     """One image of a card, (C, H, W), as the sprite has it."""
     height, width = (FACTOR * length + 1 for length in IMAGE[1:])
-    with Image.open(files.GALLERY / deck.file) as sprite:
+    with Image.open(paths.GALLERY / deck.file) as sprite:
         pixels = np.asarray(sprite)[..., 0]
     assert pixels.shape == (deck.frames * height, 2 * width)
     part = pixels[place * height : (place + 1) * height - 1, side * width : (side + 1) * width - 1]
@@ -88,7 +89,7 @@ def frame(deck: Cases, place: int, side: int) -> np.ndarray:
 
 
 def test_words_and_tables_stand_above_the_cards(folder: Path, maker: Studio) -> None:
-    prose, claims, tests, first, second = cases.failures(maker)
+    prose, claims, tests, first, second = failure_cards.failures(maker)
     assert isinstance(prose, Prose)
     assert prose.paragraphs == ["First.", "Second."]
     assert isinstance(claims, Table)
@@ -104,7 +105,7 @@ def test_words_and_tables_stand_above_the_cards(folder: Path, maker: Studio) -> 
 
 
 def test_an_image_that_two_lists_name_has_one_card(folder: Path, maker: Studio) -> None:
-    deck = cases.failures(maker)[3]
+    deck = failure_cards.failures(maker)[3]
     assert isinstance(deck, Cases)
     assert [(case.name, case.kind, case.group) for case in deck.cases] == [
         ("#3", "worst", "cat"),
@@ -121,7 +122,7 @@ def test_an_image_that_two_lists_name_has_one_card(folder: Path, maker: Studio) 
 
 
 def test_a_card_shows_the_test_image_and_its_reconstruction(folder: Path, maker: Studio) -> None:
-    deck = cases.failures(maker)[3]
+    deck = failure_cards.failures(maker)[3]
     assert isinstance(deck, Cases)
     for case in deck.cases:
         index = np.array([int(case.name[1:])])
@@ -134,7 +135,7 @@ def test_a_card_shows_the_test_image_and_its_reconstruction(folder: Path, maker:
 def test_a_samples_card_shows_it_and_its_nearest_training_image(
     folder: Path, maker: Studio
 ) -> None:
-    deck = cases.failures(maker)[4]
+    deck = failure_cards.failures(maker)[4]
     assert isinstance(deck, Cases)
     assert "flow" in deck.title
     for place, (index, nearest) in enumerate([(4, 11), (2, 6)]):
@@ -145,8 +146,8 @@ def test_a_samples_card_shows_it_and_its_nearest_training_image(
 def test_the_tab_goes_onto_the_page(
     folder: Path, maker: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vae.figures.gallery.plotly_script", lambda: "")
-    tab = Tab("Failures", cases.failures(maker))
+    monkeypatch.setattr("vae.figures.page.plotly_script", lambda: "")
+    tab = Tab("Failures", failure_cards.failures(maker))
     page = write_page(folder, title="t", facts=[], tabs=[tab]).read_text()
     for words in ("why 3", "why 4", "Edges.", "edge density", "Second."):
         assert words in page
@@ -156,10 +157,10 @@ def test_empty_lists_leave_no_empty_decks(folder: Path, maker: Studio) -> None:
     found = report()
     found["reconstructions"] |= {"worst": [], "median": [], "best": [], "by_class": {}}
     found["samples"]["worst"] = []
-    write_json(files.report("failures"), found)
-    assert [type(shown) for shown in cases.failures(maker)] == [Prose, Table, Table]
+    write_json(paths.report("failures"), found)
+    assert [type(shown) for shown in failure_cards.failures(maker)] == [Prose, Table, Table]
 
 
 def test_without_the_file_there_is_nothing(folder: Path, maker: Studio) -> None:
-    files.report("failures").unlink()
-    assert cases.failures(maker) == []
+    paths.report("failures").unlink()
+    assert failure_cards.failures(maker) == []

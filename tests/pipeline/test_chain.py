@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkout import Checkout, write_images
-from vae.storage import write_text
+from vae.io import write_text
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -137,7 +137,7 @@ def test_a_clone_that_pulled_needs_no_raw_data_and_makes_its_rows_again(
     assert output.count("warning: ") == 1
     assert "is kept" in output
     assert clone.digests(*OUTPUTS) == chain.digests(*OUTPUTS)
-    clone.run("python", "-m", "pipeline.summary")
+    clone.run("python", "-m", "pipeline", "summary")
     tags = "SELECT value FROM tags WHERE key = ? ORDER BY value"
     stages = ["evaluate", "extractor", "gallery", "prepare", "prior", "train"]
     assert [stage for (stage,) in clone.ask(tags, "stage")] == stages

@@ -10,7 +10,7 @@ import torch
 
 from tests.checkout import Checkout
 from tests.pipeline.test_resume import copy
-from vae.storage import read_json, read_tensors, tensor_bytes
+from vae.io import read_json, read_tensors, tensor_bytes
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -90,7 +90,7 @@ def test_a_missing_data_root_names_set_place_and_remedy(tmp_path: Path) -> None:
         "data={name: celeba, root: nowhere, binarize: none, crop: centre_140, size: 64,"
         " max_broken: 0}"
     )
-    line = refused(checkout, "python", "-m", "pipeline.source", "-S", data)
+    line = refused(checkout, "python", "-m", "pipeline.stages.source", "-S", data)
     for word in ("CelebA", "nowhere", "list_eval_partition.txt", "VAE_DATA_ROOT"):
         assert word in line
     assert not (checkout.folder / "artifacts" / "source.json").exists()
@@ -174,8 +174,9 @@ def test_an_unreachable_tracker_costs_one_warning(trained: Checkout, tmp_path: P
 def test_a_run_without_memory_says_what_to_lower(trained: Checkout, tmp_path: Path) -> None:
     checkout = copy(trained, tmp_path / "project")
     code = (
-        "import torch, pipeline.training as t; from pipeline.console import command\n"
-        "from pipeline.params import load\n"
+        "import torch, pipeline.stages.train.stage as t\n"
+        "from pipeline.runtime.console import command\n"
+        "from pipeline.config.params import load\n"
         "def fit(*a):\n    raise torch.OutOfMemoryError('CUDA out of memory')\n    yield\n"
         "t.fit = fit\n"
         "command(lambda: t.train(load(overrides=['train.seed=9'])))"
@@ -215,7 +216,7 @@ def test_clean_says_what_it_frees_and_keeps_the_shipped_resume_state(
     other.mkdir()
     (other / "state").write_bytes(b"x" * 2_500_000)
     before = checkout.digests("artifacts/model", "artifacts/data", "reports")
-    output = checkout.run("python", "-m", "pipeline.clean")
+    output = checkout.run("python", "-m", "pipeline", "clean")
     assert re.search(r"2\.5 MB +artifacts/resume/0123456789abcdef", output)
     assert "freed" in output.splitlines()[-1]
     assert kept.exists()

@@ -7,16 +7,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
-from pipeline import files, params, projection, raw
-from pipeline.compare import find
-from pipeline.preset import preset
 from pipeline.reproduce import params_of, value_of
-from pipeline.runlog import UNKNOWN
-from pipeline.tracked import Archive
+
+from pipeline.compare.command import find
+from pipeline.compare.mlflow_runs import Archive
+from pipeline.config import params
+from pipeline.config.preset import preset
+from pipeline.factory import raw_data
+from pipeline.runtime import paths
+from pipeline.runtime.run_log import UNKNOWN
+from pipeline.tracking import records
 from tests.checkout import Checkout
 from vae.errors import UserError
-from vae.storage import read_csv, read_json, write_json, write_text
+from vae.io import read_csv, read_json, write_json, write_text
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -59,7 +62,7 @@ def keys(checkout: Checkout) -> list[str]:
 
 
 def compare(checkout: Checkout, *words: str) -> str:
-    return checkout.run("python", "-m", "pipeline.compare", *words)
+    return checkout.run("python", "-m", "pipeline", "compare", *words)
 
 
 def numbers(checkout: Checkout) -> dict[tuple[str, str], float]:
@@ -148,7 +151,7 @@ def test_a_revision_without_a_store_says_what_is_missing(made: Checkout) -> None
 def test_what_is_not_there_is_one_line_that_names_what_is(
     made: Checkout, words: tuple[str, str], said: str
 ) -> None:
-    output = made.run("python", "-m", "pipeline.compare", *words, code=2)
+    output = made.run("python", "-m", "pipeline", "compare", *words, code=2)
     assert re.search(said, output)
     assert output.startswith("error: ")
     assert output.count("\n") == 1
@@ -166,7 +169,7 @@ def test_an_empty_project_says_how_to_begin(
     tmp_path: Path, words: tuple[str, ...], said: str
 ) -> None:
     empty = Checkout(tmp_path / "project")
-    output = empty.run("python", "-m", "pipeline.compare", *words, code=2)
+    output = empty.run("python", "-m", "pipeline", "compare", *words, code=2)
     assert said in output
     assert output.count("\n") == 1
     assert not (empty.folder / "mlflow.db").exists()
@@ -245,11 +248,11 @@ def test_a_row_says_its_data_only_where_the_fingerprint_agrees(
     chosen = preset("digits")
     monkeypatch.setattr(params, "PARAMS", project / "params.yaml")
     write_text(params.PARAMS, params.render(chosen))
-    write_json(files.SOURCE, {"digest": "raw", "request": raw.request_of(chosen.data)})
-    write_json(files.SPEC, {"digest": "made", "source": "raw"})
-    said = json.loads(projection.asked_data("made"))
+    write_json(paths.SOURCE, {"digest": "raw", "request": raw_data.request_of(chosen.data)})
+    write_json(paths.SPEC, {"digest": "made", "source": "raw"})
+    said = json.loads(records.asked_data("made"))
     assert said == chosen.data.model_dump(mode="json", exclude={"root"})
-    assert projection.asked_data("other") == UNKNOWN
+    assert records.asked_data("other") == UNKNOWN
     changed = params.override(params.to_tree(chosen), ["data.seed=5"])
     write_text(params.PARAMS, params.render(params.parse(changed)))
-    assert projection.asked_data("made") == UNKNOWN
+    assert records.asked_data("made") == UNKNOWN

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline import comparison_page
-from pipeline.candidates import Candidate, from_files
-from pipeline.compare import write
-from pipeline.comparison import (
+from pipeline.compare import page
+from pipeline.compare.candidates import Candidate, from_files
+from pipeline.compare.command import write
+from pipeline.compare.comparison import (
     ABSENT,
     METRICS,
     Comparison,
@@ -27,7 +27,7 @@ from tests import browser
 from tests.browser import Browser
 from vae.errors import UserError
 from vae.figures.widgets import Mark, Table
-from vae.storage import read_csv
+from vae.io import read_csv
 
 
 def png() -> bytes:
@@ -190,7 +190,7 @@ def test_every_number_is_in_the_table_in_full(tmp_path: Path) -> None:
 
 def test_the_page_colours_verdicts_and_names_a_missing_picture() -> None:
     blind = replace(other(test_psnr=19.0), pictures={}, history=(), verdict=None)
-    tabs = {tab.name: tab for tab in comparison_page.tabs(Comparison([BASE, blind]))}
+    tabs = {tab.name: tab for tab in page.tabs(Comparison([BASE, blind]))}
     table = tabs["Numbers"].items[0]
     assert isinstance(table, Table)
     (row,) = [row for row in table.rows if row[0] == "PSNR, dB"]

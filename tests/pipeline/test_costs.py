@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline import costs, files
-from vae.storage import write_json
+from pipeline.report import costs
+from pipeline.runtime import paths
+from vae.io import write_json
 
 INTEL = {"cores": 2, "processor": "Intel(R) Xeon(R) Processor"}
 AMD = {"cores": 2, "processor": "AMD EPYC"}
@@ -28,9 +29,9 @@ def test_a_line_a_headline_and_a_column_a_machine(project: Path) -> None:
         "| what | AMD EPYC, 2 cores | Intel Xeon, 2 cores | measured by |",
         "| training `fashion_mnist`, compiled |  | 2,534 images/s, 1.94 times a textbook's loop, "
         "93% of the bare step | `python -m benchmarks.throughput` |",
-        "| scoring 10,000 samples | 10.0 s | 4.0 s | `python -m benchmarks.judging` |",
+        "| scoring 10,000 samples | 10.0 s | 4.0 s | `python -m benchmarks.sample_metrics` |",
     ]
 
 
 def kept(folder: str, name: str, found: dict[str, Any]) -> None:
-    write_json(files.RESULTS / costs.FOLDER / folder / f"{name}.json", found)
+    write_json(paths.RESULTS / costs.FOLDER / folder / f"{name}.json", found)

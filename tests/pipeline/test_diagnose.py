@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import ROOT, columns, console, diagnose, files, logs, params, run_evidence
+from pipeline import ROOT
+from pipeline.commands import diagnose, log_columns, training_logs
+from pipeline.config import params
+from pipeline.runtime import console, paths
+from pipeline.scoring import diagnosis_inputs
 from tests.vae.evaluation.patients import PATIENTS
 from tests.vae.evaluation.runs import D, healthy, spectrum
 from tests.vae.evaluation.runs import Shape as RunShape
 from vae.errors import UserError
-from vae.evaluation.diagnosis import diagnose as findings_of
-from vae.evaluation.diagnosis import judge
-from vae.evaluation.evidence import Evidence
-from vae.storage import write_array, write_csv, write_json
+from vae.evaluation.diagnosis.engine import diagnose as findings_of
+from vae.evaluation.diagnosis.engine import judge
+from vae.evaluation.diagnosis.inputs import Evidence
+from vae.io import write_array, write_csv, write_json
 
 PUBLISHED = """\
 Latent dim 64:
@@ -41,10 +45,10 @@ Epoch 50, mu mean: 0.000001, logvar mean: 0.000001
 """
 
 
-def read(folder: Path, text: str, chosen: str = "") -> list[logs.Log]:
+def read(folder: Path, text: str, chosen: str = "") -> list[training_logs.Log]:
     path = folder / "log.txt"
     path.write_text(text)
-    return logs.read(path, columns.parse_map(chosen))
+    return training_logs.read(path, log_columns.parse_map(chosen))
 
 
 def printed(
@@ -116,25 +120,25 @@ def write_run(evidence: Evidence, key: str = "k1", judged: str = "k1") -> None:
     tree = params.to_tree(params.load(ROOT / "params.yaml"), "model", "objective", "train")
     tree["model"]["latent"] = {"kind": "vector", "dim": 16}
     run = {"key": key, "data_set": "made_up", "image": [1, 28, 28], "params": tree}
-    write_json(files.RUN, run)
-    write_csv(files.HISTORY, evidence.history)
-    write_array(files.DATA / "spectrum.npy", spectrum(RunShape()))
+    write_json(paths.RUN, run)
+    write_csv(paths.HISTORY, evidence.history)
+    write_array(paths.DATA / "spectrum.npy", spectrum(RunShape()))
     write_json(
-        files.report("data"),
+        paths.report("data"),
         {
             "counts": {"train": evidence.train_count},
             "pixels": {"train": {"constant_mse": evidence.constant_mse}},
             "classes": {"train": {"ankle boot": 3, "t-shirt": 4}},
         },
     )
-    write_json(files.SPEC, {"classes": ["t-shirt", "ankle boot"]})
+    write_json(paths.SPEC, {"classes": ["t-shirt", "ankle boot"]})
     train = {"best_epoch": 40, "constant_distortion": evidence.constant_distortion, "key": key}
-    write_json(files.report("train"), train)
+    write_json(paths.report("train"), train)
     metrics = {"elbo": evidence.elbo, "elbo_se": 2.0, "mse": evidence.mse, "images": 4000}
     metrics |= {"active_units": 16, "rate": evidence.rate, "memorisation_ratio": 0.9}
-    write_json(files.report("evaluate"), {"model": judged, "metrics": metrics})
+    write_json(paths.report("evaluate"), {"model": judged, "metrics": metrics})
     write_csv(
-        files.FIGURES / "evaluate" / "rates.csv",
+        paths.FIGURES / "evaluate" / "rates.csv",
         [{"rank": i, "dimension": i, "rate": 2.0} for i in range(1, 17)],
     )
 
@@ -142,7 +146,7 @@ def write_run(evidence: Evidence, key: str = "k1", judged: str = "k1") -> None:
 def test_the_files_of_a_run_are_its_evidence(project: Path) -> None:
     base = healthy()
     write_run(base)
-    evidence = run_evidence.evidence_of_run()
+    evidence = diagnosis_inputs.evidence_of_run()
     assert evidence.history == base.history
     assert (evidence.dimensions, evidence.latent_shape) == (D, (16,))
     assert evidence.likelihood == "gaussian"
@@ -160,7 +164,7 @@ def test_the_files_of_a_run_are_its_evidence(project: Path) -> None:
 
 def test_another_models_evaluation_is_none_of_it(project: Path) -> None:
     write_run(healthy(), judged="k2")
-    evidence = run_evidence.evidence_of_run()
+    evidence = diagnosis_inputs.evidence_of_run()
     assert evidence.elbo is None
     assert evidence.test_count is None
     assert evidence.best_epoch == 40
@@ -168,9 +172,9 @@ def test_another_models_evaluation_is_none_of_it(project: Path) -> None:
 
 def test_a_training_at_work_needs_no_reports(project: Path) -> None:
     write_run(healthy())
-    run = files.read_run()
-    files.report("data").unlink()
-    evidence = run_evidence.evidence_of(run, healthy().history[:3])
+    run = paths.read_run()
+    paths.report("data").unlink()
+    evidence = diagnosis_inputs.evidence_of(run, healthy().history[:3])
     assert len(evidence.history) == 3
     assert evidence.train_count is None
     assert evidence.best_epoch is None
@@ -187,9 +191,9 @@ def test_without_a_file_the_own_run_is_judged(
 
 
 def test_without_a_run_it_says_so(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "ROOT", project)
+    monkeypatch.setattr(paths, "ROOT", project)
     with pytest.raises(UserError, match="no trained model"):
-        run_evidence.evidence_of_run()
+        diagnosis_inputs.evidence_of_run()
 
 
 @pytest.mark.parametrize(
@@ -203,12 +207,12 @@ def test_without_a_run_it_says_so(project: Path, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_when_beta_is_done(schedule: dict[str, Any], end: float) -> None:
-    assert run_evidence._beta_end(schedule, 40) == end
+    assert diagnosis_inputs._beta_end(schedule, 40) == end
 
 
 def test_the_shape_of_a_spatial_latent() -> None:
     latent = {"kind": "spatial", "channels": 2, "stride": 4}
-    assert run_evidence._latent_shape(latent, [1, 28, 30]) == (2, 7, 8)
+    assert diagnosis_inputs._latent_shape(latent, [1, 28, 30]) == (2, 7, 8)
 
 
 @pytest.mark.parametrize("name", PATIENTS)
@@ -229,7 +233,7 @@ def test_a_strangers_verdict_covers_every_entry(tmp_path: Path) -> None:
 
 def test_it_starts_without_heavy_packages() -> None:
     heavy = "{'torch', 'torchvision', 'mlflow', 'sklearn', 'pandas', 'matplotlib', 'plotly'}"
-    code = f"import pipeline.diagnose; import sys; print(sorted({heavy} & sys.modules.keys()))"
+    code = f"import pipeline.commands.diagnose, sys; print(sorted({heavy} & sys.modules.keys()))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -244,6 +248,6 @@ def test_it_starts_without_heavy_packages() -> None:
 def test_our_own_history_is_in_nats(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
     write_csv(path, healthy().history)
-    (log,) = logs.read(path, {})
+    (log,) = training_logs.read(path, {})
     assert diagnose._is_ours(log)
     assert np.isclose(log.rows[-1]["sigma"], healthy().history[-1]["sigma"])

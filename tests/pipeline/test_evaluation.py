@@ -6,14 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import evaluation, files
+from pipeline.runtime import paths
+from pipeline.stages.evaluate import stage
 from tests.vae.priors.planted import clusters
 from vae.errors import UserError
-from vae.evaluation.bounds import Scores
-from vae.priors import mixture
-from vae.priors.aggregate import marginal_kl_bound
+from vae.evaluation.metrics.elbo import Scores
+from vae.io import write_json
+from vae.priors import gaussian_mixture
+from vae.priors.encodings import marginal_kl_bound
 from vae.priors.prior import Mixed, Prior, Standard
-from vae.storage import write_json
 
 LATENT = (6,)
 
@@ -23,8 +24,8 @@ def priors() -> dict[str, Prior]:
     codes = clusters(2000, 1)
     return {
         "standard": Standard(LATENT),
-        "gaussian": Mixed("gaussian", LATENT, mixture.gaussian(codes), {}),
-        "gmm": Mixed("gmm", LATENT, mixture.components(codes, 4, 0), {}),
+        "gaussian": Mixed("gaussian", LATENT, gaussian_mixture.gaussian(codes), {}),
+        "gmm": Mixed("gmm", LATENT, gaussian_mixture.components(codes, 4, 0), {}),
     }
 
 
@@ -46,8 +47,8 @@ def scores() -> Scores:
 
 
 def keep_index(**more: Any) -> None:
-    write_json(files.RUN, {"key": "key"})
-    write_json(files.PRIORS, {"model": "key", "fitted": [], "shipped": "flow", **more})
+    write_json(paths.RUN, {"key": "key"})
+    write_json(paths.PRIORS, {"model": "key", "fitted": [], "shipped": "flow", **more})
 
 
 def test_the_test_codes_choose_nothing(
@@ -57,7 +58,7 @@ def test_the_test_codes_choose_nothing(
     assert max(bounds, key=lambda name: bounds[name] or (0.0, 0.0)) == "gmm"
     for chosen, expected in bounds.items():
         keep_index(density=chosen)
-        found = evaluation.information(scores, evaluation.density(priors))
+        found = stage.information(scores, stage.density(priors))
         assert (found["marginal_kl_bound"], found["marginal_kl_bound_se"]) == expected
 
 
@@ -65,7 +66,7 @@ def test_without_a_density_there_is_no_bound(
     project: Path, priors: dict[str, Prior], scores: Scores
 ) -> None:
     keep_index(density=None)
-    found = evaluation.information(scores, evaluation.density(priors))
+    found = stage.information(scores, stage.density(priors))
     assert found["marginal_kl_bound"] is found["marginal_kl_bound_se"] is None
     assert found["mutual_information"] is not None
 
@@ -75,4 +76,4 @@ def test_priors_from_before_the_choice_are_refused_with_the_remedy(
 ) -> None:
     keep_index()
     with pytest.raises(UserError, match=r"prior.json: .* another format.* -> run `dvc repro pri"):
-        evaluation.density(priors)
+        stage.density(priors)

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import files, judges, params
-from pipeline.extractor import extractor
-from pipeline.prepare import prepare
-from pipeline.preset import preset
-from pipeline.schema import Params
-from pipeline.source import source
+from pipeline.config import params
+from pipeline.config.preset import preset
+from pipeline.config.schema import Params
+from pipeline.runtime import paths
+from pipeline.scoring import extractors
+from pipeline.stages.extractor import extractor
+from pipeline.stages.prepare import prepare
+from pipeline.stages.source import source
 from vae.errors import UserError
-from vae.storage import read_csv, read_json, sha256_of_file
+from vae.io import read_csv, read_json, sha256_of_file
 
 
 def settings(*overrides: str) -> Params:
@@ -26,14 +28,14 @@ def run(chosen: Params) -> dict[str, Any]:
     source(chosen.data)
     prepare(chosen.data)
     extractor(chosen)
-    report: dict[str, Any] = read_json(files.report("extractor"))
+    report: dict[str, Any] = read_json(paths.report("extractor"))
     return report
 
 
 def outputs() -> dict[str, str]:
-    folders = (files.EXTRACTOR, files.FIGURES / "extractor")
-    paths = [files.report("extractor"), *(p for folder in folders for p in folder.iterdir())]
-    return {path.name: sha256_of_file(path) for path in paths}
+    folders = (paths.EXTRACTOR, paths.FIGURES / "extractor")
+    produced = [paths.report("extractor"), *(p for folder in folders for p in folder.iterdir())]
+    return {path.name: sha256_of_file(path) for path in produced}
 
 
 def test_it_learns_the_classes_and_passes_its_test(project: Path) -> None:
@@ -43,8 +45,8 @@ def test_it_learns_the_classes_and_passes_its_test(project: Path) -> None:
     tested = report["tests"]["in_domain"]
     assert tested["passed"]
     assert tested["distances"]["blur"]["2"] > tested["distances"]["blur"]["0.5"] > tested["floor"]
-    assert [row["epoch"] for row in read_csv(files.EXTRACTOR / "history.csv")] == list(range(1, 7))
-    assert judges.approved(chosen) == ["in_domain"]
+    assert [row["epoch"] for row in read_csv(paths.EXTRACTOR / "history.csv")] == list(range(1, 7))
+    assert extractors.approved(chosen) == ["in_domain"]
     first = outputs()
     assert {"classifier.safetensors", "curves.png", "in_domain.png", "about.json"} <= first.keys()
     extractor(chosen)
@@ -55,16 +57,16 @@ def test_a_judge_that_does_not_see_faults_does_not_judge(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Untrained features of a network whose rate is as good as nothing."""
-    real = judges.features.bends
+    real = extractors.features.bends
 
     def blind(judge: Any, images: Any, *rest: Any) -> Any:
         return real(judge, np.full_like(images, 128), *rest)
 
-    monkeypatch.setattr(judges.features, "bends", blind)
+    monkeypatch.setattr(extractors.features, "bends", blind)
     chosen = settings("extractor.epochs=1")
     report = run(chosen)
     assert not report["tests"]["in_domain"]["passed"]
-    assert judges.approved(chosen) == []
+    assert extractors.approved(chosen) == []
     assert "warning: the distance of in_domain does not rise under" in capsys.readouterr().err
 
 
@@ -74,9 +76,9 @@ def test_nothing_judges_where_training_images_stay_grey(
     chosen = settings("data.binarize=dynamic", "model.likelihood={name: bernoulli}")
     report = run(chosen)
     assert report["metrics"] == report["tests"] == {}
-    assert judges.approved(chosen) == []
+    assert extractors.approved(chosen) == []
     assert capsys.readouterr().err.count("in_domain will not judge") == 1
-    assert not files.CLASSIFIER.exists()
+    assert not paths.CLASSIFIER.exists()
 
 
 def test_without_labels_the_imagenet_network_judges(project: Path) -> None:
@@ -94,9 +96,9 @@ def test_without_labels_the_imagenet_network_judges(project: Path) -> None:
     report = run(chosen)
     assert list(report["tests"]) == ["efficientnet_lite2"]
     assert report["metrics"] == {}
-    assert not files.CLASSIFIER.exists()
+    assert not paths.CLASSIFIER.exists()
     with pytest.raises(UserError, match="no labels to train an in-domain judge"):
-        judges.wanted(settings(data % (project / "own"), "evaluate.judges=[in_domain]"))
+        extractors.wanted(settings(data % (project / "own"), "evaluate.judges=[in_domain]"))
 
 
 def test_a_judge_that_was_not_tested_is_refused(project: Path) -> None:
@@ -104,4 +106,4 @@ def test_a_judge_that_was_not_tested_is_refused(project: Path) -> None:
     source(chosen.data)
     prepare(chosen.data)
     with pytest.raises(UserError, match="has not been tested on these data"):
-        judges.approved(chosen)
+        extractors.approved(chosen)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import failures, files
-from pipeline.failures import Inputs, Samples, Split, Training, write_failures
-from vae.seeds import numpy_generator
-from vae.storage import read_json
+from pipeline.runtime import paths
+from pipeline.stages.evaluate import failures
+from pipeline.stages.evaluate.failures import Inputs, Samples, Split, Training, write_failures
+from vae.io import read_json
+from vae.rng import numpy_generator
 
 CLASSES = ("plain", "loud", "striped")
 COUNT = 4
@@ -78,8 +79,8 @@ def inputs(labels: bool = True, logits: bool = True, **changed: Any) -> Inputs:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(files, "REPORTS", tmp_path)
-    monkeypatch.setattr(files, "FIGURES", tmp_path / "figures")
+    monkeypatch.setattr(paths, "REPORTS", tmp_path)
+    monkeypatch.setattr(paths, "FIGURES", tmp_path / "figures")
     return tmp_path
 
 

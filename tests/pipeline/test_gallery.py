@@ -8,21 +8,23 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline import exhibits, files, gallery, params, preset, studio
-from pipeline.gallery import tabs
-from pipeline.schema import Gallery
-from pipeline.studio import ENCODED, Studio
-from pipeline.verdict import tree
-from pipeline.verdict_cards import as_lines
+from pipeline.config import params, preset
+from pipeline.config.schema import Gallery
+from pipeline.runtime import paths
+from pipeline.scoring.diagnosis import tree
+from pipeline.scoring.diagnosis_cards import as_lines
+from pipeline.stages.gallery import panels, renderer, stage
+from pipeline.stages.gallery.renderer import ENCODED, Studio
+from pipeline.stages.gallery.stage import tabs
 from vae.data.batches import Images
-from vae.evaluation.diagnosis import Diagnosis, Finding
-from vae.evaluation.evidence import Remedy
-from vae.models.densities import Gaussian
-from vae.models.networks import build
+from vae.evaluation.diagnosis.engine import Diagnosis, Finding
+from vae.evaluation.diagnosis.inputs import Remedy
+from vae.io import write_csv, write_json
+from vae.models.encoder_decoder import build
+from vae.models.likelihoods.continuous import Gaussian
 from vae.models.vae import VAE
 from vae.priors.prior import Standard
-from vae.seeds import initialisation, numpy_generator
-from vae.storage import write_csv, write_json
+from vae.rng import initialisation, numpy_generator
 
 IMAGE = (1, 12, 10)
 LATENTS = [(5,), (2, 3, 3)]
@@ -62,16 +64,16 @@ def maker_of(latent: tuple[int, ...], count: int = 40) -> Studio:
 def folder(project: Path) -> Path:
     """The gallery's folder, and the rates that the evaluation left."""
     rates = [{"rank": i + 1, "dimension": i, "rate": 9.0 - i} for i in range(5)]
-    write_csv(files.FIGURES / "evaluate" / "rates.csv", rates)
-    files.GALLERY.mkdir(parents=True)
-    return files.GALLERY
+    write_csv(paths.FIGURES / "evaluate" / "rates.csv", rates)
+    paths.GALLERY.mkdir(parents=True)
+    return paths.GALLERY
 
 
 @pytest.mark.parametrize("latent", LATENTS, ids=str)
 def test_every_sheet_is_drawn_for_every_kind_of_latent(
     folder: Path, latent: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gallery, "curves", list)  # they come from a training's files, not from z
+    monkeypatch.setattr(stage, "curves", list)  # they come from a training's files, not from z
     named = {item.file for tab in tabs(maker_of(latent)) for item in tab.items}
     assert named == {path.name for path in folder.glob("*.png")}
     assert {"traversals.png", "samples-standard.png", "interpolations_across.png"} <= named
@@ -83,12 +85,12 @@ def test_encodings_are_those_of_different_test_images_batch_by_batch(
     latent: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     maker = maker_of(latent)
-    monkeypatch.setattr(studio, "BATCH", 16)  # 40 images: two whole batches and a rest
+    monkeypatch.setattr(renderer, "BATCH", 16)  # 40 images: two whole batches and a rest
     found = maker.encodings()
     assert found.shape == (40, *latent)
     together = maker.encode(maker.chosen(ENCODED, "encodings")).numpy()
     np.testing.assert_allclose(found, together, atol=1e-6)
-    monkeypatch.setattr(studio, "ENCODED", 7)
+    monkeypatch.setattr(renderer, "ENCODED", 7)
     assert maker.encodings().shape == (7, *latent)
 
 
@@ -104,7 +106,7 @@ def test_directions_start_at_the_mean_encoding_and_keep_their_length(
         return walks(self, z, title=title, row_labels=row_labels)
 
     monkeypatch.setattr(Studio, "walks", spy)
-    exhibits.walk_directions(maker)
+    panels.walk_directions(maker)
     ((z, labels),) = seen
     mu = maker.encodings()
     assert z.shape == (3, 5, *latent)
@@ -127,7 +129,7 @@ def test_a_dimension_is_walked_alone_and_in_the_order_of_rate(
         return Image.new("L", (4, 4))
 
     monkeypatch.setattr(Studio, "walks", spy)
-    exhibits.walk_dimensions(maker)
+    panels.walk_dimensions(maker)
     ((z, labels),) = seen
     assert labels == ["z0: 9.00 nats", "z1: 8.00 nats", "z2: 7.00 nats"]
     for axis, row in enumerate(z):
@@ -142,7 +144,7 @@ def test_a_collapsed_model_is_drawn(folder: Path, latent: tuple[int, ...]) -> No
     with torch.no_grad():
         for weights in maker.model.encoder.head.parameters():
             weights.zero_()
-    exhibits.walk_directions(maker)
+    panels.walk_directions(maker)
     assert (folder / "traversals.png").stat().st_size > 0
 
 
@@ -157,12 +159,12 @@ def test_a_slider_has_a_frame_a_step_and_its_middle_is_the_unmoved_image(
         return decode_all(self, z)
 
     monkeypatch.setattr(Studio, "decode_all", spy)
-    slider, _ = exhibits.walk_directions(maker)
+    slider, _ = panels.walk_directions(maker)
     walked = next(z for z in seen if z.ndim == 4)
-    assert walked.shape == (3, 9, exhibits.WALKED, 5), "9 steps between the sheet's 5"
+    assert walked.shape == (3, 9, panels.WALKED, 5), "9 steps between the sheet's 5"
     assert (len(slider.rows), len(slider.columns)) == (3, 9)
     assert slider.columns == ["-2", "-1.5", "-1", "-0.5", "+0", "+0.5", "+1", "+1.5", "+2"]
-    start = maker.encode(maker.chosen(exhibits.WALKED, "traversals")).numpy()
+    start = maker.encode(maker.chosen(panels.WALKED, "traversals")).numpy()
     for row in walked:
         np.testing.assert_allclose(row[4, 0], maker.encodings().mean(0), atol=1e-5)
         np.testing.assert_allclose(row[4, 1:], start[:3], atol=1e-5)
@@ -175,7 +177,7 @@ def test_batches_do_not_change_what_is_decoded(monkeypatch: pytest.MonkeyPatch) 
     z = numpy_generator(0, "z").standard_normal((3, 4, 2, 3, 3))
     whole = maker.decode_all(z)
     assert whole.shape == (3, 4, *IMAGE)
-    monkeypatch.setattr(studio, "BATCH", 5)
+    monkeypatch.setattr(renderer, "BATCH", 5)
     assert np.abs(maker.decode_all(z).astype(int) - whole).max() <= 1
 
 
@@ -188,7 +190,7 @@ def test_every_prior_has_a_sheet_and_its_temperatures(folder: Path) -> None:
             return super().sample(count, seed, temperature)
 
     known = {"flow": Spy((5,)), "standard": Standard((5,))}
-    drawn = [item.file for item in gallery.samples(replace(maker, priors=known))]
+    drawn = [item.file for item in stage.samples(replace(maker, priors=known))]
     assert drawn == [
         "samples-flow.png",
         "samples-standard.png",
@@ -202,7 +204,7 @@ def test_every_prior_has_a_sheet_and_its_temperatures(folder: Path) -> None:
 
 
 def test_no_file_no_tab(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gallery, "curves", list)
+    monkeypatch.setattr(stage, "curves", list)
     names = [tab.name for tab in tabs(maker_of((5,)))]
     assert names == ["Reconstructions", "Samples", "Interpolations", "Traversals"]
 
@@ -213,8 +215,8 @@ def test_the_diagnosis_is_shown_with_lines_that_params_yaml_takes(folder: Path) 
         "a guard", (Remedy("train.clip_norm", "null", "same"),),
     )  # fmt: skip
     verdict = tree(Diagnosis((proof,), ("overfitting",), {"memorisation": "samples"}))
-    write_json(files.report("diagnosis"), {"model": "key", **verdict})
-    (shown,) = gallery.diagnosis()
+    write_json(paths.report("diagnosis"), {"model": "key", **verdict})
+    (shown,) = stage.diagnosis()
     (found,) = shown.findings
     assert (found.severity, found.title, found.text) == ("note", "Clipping never acts", "A guard.")
     assert (shown.cleared, shown.unjudged) == (["overfitting"], {"memorisation": "samples"})

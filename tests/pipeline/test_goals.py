@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import goals
-from pipeline.kept import Kept, read_all
+from pipeline.report import goals
+from pipeline.report.results import Kept, read_all
 from tests.pipeline.planted import change, plant, replicate, stamp
 
 FASHION = {"sample_distance": 1.14, "reconstruction_distance": 1.0, "coverage": 0.81}

@@ -3,7 +3,6 @@
 import ast
 import dataclasses
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -16,52 +15,38 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import ROOT, assembly, params, preset, schema
-from pipeline.closure import DOORS, VERDICT, closure, code_digest
-from vae import machine, pretrained
+from pipeline import ROOT
+from pipeline.config import params, preset, schema
+from pipeline.factory import build
+from pipeline.runtime import code_digest
+from vae import device, imagenet
 from vae.data.batches import Images
 from vae.data.preparation import CROPS
 from vae.data.sources import SOURCES
 from vae.models.blocks import ACTIVATIONS, NORMALISATIONS
-from vae.models.likelihoods import LIKELIHOODS
-from vae.models.networks import HEADS, NETWORKS
+from vae.models.encoder_decoder import HEADS, NETWORKS
+from vae.models.likelihoods.registry import LIKELIHOODS
 from vae.objectives import PENALTIES
-from vae.priors.fits import FITS
-from vae.seeds import numpy_generator
+from vae.priors.fit import FITS
+from vae.rng import numpy_generator
 from vae.training.loop import EpochReport, fit
 from vae.training.optimiser import OPTIMISERS
 from vae.training.schedules import BETA_SCHEDULES, RATE_SCHEDULES
 
 STAGES: dict[str, dict[str, Any]] = params.read(ROOT / "dvc.yaml")["stages"]
-SCRIPTS = {
-    "source": "pipeline/source.py",
-    "prepare": "pipeline/prepare.py",
-    "extractor": "pipeline/extractor.py",
-    "train": "train.py",
-    "prior": "pipeline/prior.py",
-    "evaluate": "evaluate.py",
-    "gallery": "pipeline/gallery.py",
-}
-
-
-def modules_of(dependencies: list[str]) -> set[str]:
-    """The Python files among a stage's dependencies, folders opened."""
-    found: set[str] = set()
-    for name in dependencies:
-        path = ROOT / name
-        files = path.rglob("*.py") if path.is_dir() else [path]
-        found |= {str(file.relative_to(ROOT)) for file in files if file.suffix == ".py"}
-    return {name for name in found if not name.endswith("__init__.py")}
+SCRIPTS = {"source": "pipeline/stages/source.py", **code_digest.STAGES}
 
 
 def test_every_stage_has_its_script_here() -> None:
     assert STAGES.keys() == SCRIPTS.keys()
 
 
-@pytest.mark.parametrize("stage", SCRIPTS)
-def test_a_stage_depends_on_exactly_what_its_script_imports(stage: str) -> None:
-    code = [dep for dep in STAGES[stage]["deps"] if not dep.startswith(("artifacts/", "reports/"))]
-    assert modules_of(code) == set(closure(SCRIPTS[stage]))
+@pytest.mark.parametrize("stage", code_digest.STAGES)
+def test_a_stage_depends_on_its_code_digest_and_on_no_source_file(stage: str) -> None:
+    dependencies = STAGES[stage]["deps"]
+    assert f"artifacts/code/{stage}" in dependencies
+    assert all(name.startswith(("artifacts/", "reports/")) for name in dependencies)
+    assert {f"artifacts/code/{stage}": {"persist": True}} in STAGES["source"]["outs"]
 
 
 @pytest.mark.parametrize("stage", SCRIPTS)
@@ -72,7 +57,10 @@ def test_a_stage_uses_exactly_its_own_sections(stage: str) -> None:
     assert sections_used(ROOT / BODIES.get(stage, SCRIPTS[stage])) - free == listed
 
 
-BODIES = {"train": "pipeline/training.py", "evaluate": "pipeline/evaluation.py"}
+BODIES = {
+    "train": "pipeline/stages/train/stage.py",
+    "evaluate": "pipeline/stages/evaluate/stage.py",
+}
 
 
 def sections_used(path: Path) -> set[str]:
@@ -91,38 +79,6 @@ def sections_named(path: Path) -> set[str]:
     trees = [call for call in calls if ast.unparse(call.func) == "to_tree"]
     arguments = [argument for call in trees for argument in call.args]
     return {item.value for item in arguments if isinstance(item, ast.Constant)}
-
-
-def test_packages_hold_docstrings_alone() -> None:
-    """They are left out of the closure, so they must make nothing."""
-    for path in (ROOT / "src").rglob("__init__.py"):
-        body = ast.parse(path.read_text()).body
-        assert len(body) == 1, path
-        assert isinstance(body[0], ast.Expr), path
-
-
-def test_doors_exist() -> None:
-    assert [name for name in DOORS if not (ROOT / name).is_file()] == []
-
-
-@pytest.mark.parametrize(
-    ("path", "changed"),
-    [
-        ("src/vae/evaluation/rules/judgement.py", {VERDICT}),
-        ("src/vae/figures/sheets.py", set()),
-        ("src/vae/evaluation/fidelity.py", {"evaluate.py"}),
-    ],
-)
-def test_a_digest_is_of_what_makes_numbers(path: str, changed: set[str], tmp_path: Path) -> None:
-    for name in ("pipeline", "src"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "evaluate.py", tmp_path)
-    scripts = ("evaluate.py", VERDICT)
-    before = {script: code_digest(script, tmp_path) for script in scripts}
-    with open(tmp_path / path, "a") as file:
-        file.write("# changed\n")
-    after = {script: code_digest(script, tmp_path) for script in scripts}
-    assert {script for script in scripts if before[script] != after[script]} == changed
 
 
 def choices(section: type[schema.Section], field: str) -> set[str]:
@@ -145,7 +101,7 @@ def choices(section: type[schema.Section], field: str) -> set[str]:
         (schema.model.SEBottleneckNetwork, "head", HEADS),
         (schema.Objective, "beta_schedule", BETA_SCHEDULES),
         (schema.Objective, "penalty", PENALTIES),
-        (schema.Objective, "perceptual", {"none", *pretrained.LOSS_NETWORKS}),
+        (schema.Objective, "perceptual", {"none", *imagenet.LOSS_NETWORKS}),
         (schema.Train, "lr_schedule", RATE_SCHEDULES),
         (schema.Train, "optimiser", OPTIMISERS),
     ],
@@ -167,10 +123,10 @@ def test_named_crops_are_those_of_the_preparation() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "import pipeline.params, pipeline.preset",
-        "import pipeline.source",
-        "import pipeline.summary",
-        "import pipeline.diagnose",
+        "import pipeline.config.params, pipeline.config.preset",
+        "import pipeline.stages.source",
+        "import pipeline.commands.summary",
+        "import pipeline.commands.diagnose",
         "import train, evaluate",
     ],
 )
@@ -215,9 +171,9 @@ def random_vgg16(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_preset_is_valid_and_takes_a_real_step(
     name: str, random_vgg16: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    official = pretrained.PRETRAINED["vgg16"]
+    official = imagenet.PRETRAINED["vgg16"]
     local = dataclasses.replace(official, locate=lambda: random_vgg16)
-    monkeypatch.setitem(pretrained.PRETRAINED, "vgg16", local)
+    monkeypatch.setitem(imagenet.PRETRAINED, "vgg16", local)
     chosen = preset.preset(name)
     entry = preset.entries()[name]
     assert entry["claim"]
@@ -226,12 +182,12 @@ def test_every_preset_is_valid_and_takes_a_real_step(
     shape = SHAPES.get(chosen.data.name, (3, size, size))
     pixels = numpy_generator(0, "preset").integers(0, 256, (8, *shape), dtype=np.uint8)
     small = params.parse(params.override(params.to_tree(chosen), ["train.batch_size=8"]))
-    place = machine.resolve("cpu", "auto", 1)
+    place = device.resolve("cpu", "auto", 1)
     levels = 256 if small.data.binarize == "none" else 2
-    state = assembly.build_state(small.model, small.train, shape, levels, place)
+    state = build.build_state(small.model, small.train, shape, levels, place)
     images = Images(pixels, "cpu")
     latent, binarize = state.model.latent, small.data.binarize == "dynamic"
-    plan = assembly.build_plan(small.objective, small.train, latent, place, binarize)
+    plan = build.build_plan(small.objective, small.train, latent, place, binarize)
     report = next(
         item for item in fit(state, plan, images, images, place) if isinstance(item, EpochReport)
     )
@@ -280,4 +236,4 @@ def test_every_module_but_the_door_is_kept_from_mlflow() -> None:
         for path in paths
         if path.suffix == ".py" or (path / "__init__.py").is_file()
     }
-    assert modules - kept_from == {"pipeline.__init__", "pipeline.tracking"}
+    assert modules - kept_from == {"pipeline.__init__", "pipeline.tracking.mlflow_sync"}

@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline import evaluation, files, judging, runlog
-from vae.evaluation.features import Judge
-from vae.machine import Machine
-from vae.storage import write_array, write_json
+from pipeline.runtime import paths, run_log
+from pipeline.scoring import sample_metrics
+from pipeline.stages.evaluate import stage
+from vae.device import Machine
+from vae.evaluation.metrics.feature_extractors import Judge
+from vae.io import write_array, write_json
 
 SHAPE = (1, 6, 6)
 SIZES = {"train": 300, "valid": 80, "test": 120}
@@ -41,15 +43,15 @@ def pictures(count: int, stream: int) -> np.ndarray:
 
 
 @pytest.fixture
-def made(project: Path) -> judging.Made:
+def made(project: Path) -> sample_metrics.Made:
     """Perfect reconstructions, one prior as good as the data and one that is too dark."""
     splits = {name: pictures(size, place) for place, (name, size) in enumerate(SIZES.items())}
     for name, images in splits.items():
-        write_array(files.DATA / f"{name}.npy", images)
-    write_json(files.SPEC, {"digest": "d" * 64})
+        write_array(paths.DATA / f"{name}.npy", images)
+    write_json(paths.SPEC, {"digest": "d" * 64})
     good, dark = pictures(150, 7), pictures(150, 8) // 2
     codes = {"gmm": np.zeros((150, 2)), "standard": np.zeros((150, 2))}
-    return judging.Made(
+    return sample_metrics.Made(
         reconstructions={"valid": splits["valid"], "test": splits["test"]},
         samples={"standard": dark, "gmm": good},
         codes=codes,
@@ -58,12 +60,12 @@ def made(project: Path) -> judging.Made:
     )
 
 
-def court(network: Counting, most: int = 1000, digest: str = "a" * 64) -> judging.Court:
-    return judging.Court(judge(network, digest), batch_size=32, seed=0, most=most)
+def court(network: Counting, most: int = 1000, digest: str = "a" * 64) -> sample_metrics.Court:
+    return sample_metrics.Court(judge(network, digest), batch_size=32, seed=0, most=most)
 
 
-def test_both_splits_are_compared_n_with_n_by_one_protocol(made: judging.Made) -> None:
-    tree = judging.judge(court(Counting()), made)
+def test_both_splits_are_compared_n_with_n_by_one_protocol(made: sample_metrics.Made) -> None:
+    tree = sample_metrics.judge(court(Counting()), made)
     for split in ("valid", "test"):
         found = tree["splits"][split]
         assert found["n"] == SIZES[split]
@@ -76,15 +78,15 @@ def test_both_splits_are_compared_n_with_n_by_one_protocol(made: judging.Made) -
     assert tree["digest"] == "a" * 64
 
 
-def test_a_limit_on_images_holds_for_both_sides(made: judging.Made) -> None:
-    tree = judging.judge(court(Counting(), most=60), made)
+def test_a_limit_on_images_holds_for_both_sides(made: sample_metrics.Made) -> None:
+    tree = sample_metrics.judge(court(Counting(), most=60), made)
     assert [tree["splits"][split]["n"] for split in ("valid", "test")] == [60, 60]
     assert tree["splits"]["test"]["reconstructions"]["distance"] == pytest.approx(0, abs=1e-9)
 
 
-def test_the_headline_is_the_shipped_priors_with_gap_and_spread(made: judging.Made) -> None:
-    tree = judging.judge(court(Counting()), made)
-    found = judging.headline("in_domain", tree, "gmm")
+def test_the_headline_is_the_shipped_priors_with_gap_and_spread(made: sample_metrics.Made) -> None:
+    tree = sample_metrics.judge(court(Counting()), made)
+    found = sample_metrics.headline("in_domain", tree, "gmm")
     samples = tree["splits"]["test"]["samples"]["gmm"]
     assert found["sample_distance"] == samples["distance"]
     assert found["prior_gap"] == samples["distance"] - found["reconstruction_distance"]
@@ -94,18 +96,18 @@ def test_the_headline_is_the_shipped_priors_with_gap_and_spread(made: judging.Ma
     assert (found["judge"], found["prior"], found["judged_images"]) == ("in_domain", "gmm", 120)
 
 
-def test_equal_draws_have_no_spread_and_a_single_one_has_none(made: judging.Made) -> None:
+def test_equal_draws_have_no_spread_and_a_single_one_has_none(made: sample_metrics.Made) -> None:
     same = replace(made, repeats=(made.samples["gmm"],))
-    spread = judging.judge(court(Counting()), same)["splits"]["test"]["spread"]
+    spread = sample_metrics.judge(court(Counting()), same)["splits"]["test"]["spread"]
     assert spread["distance"] == spread["coverage"] == 0
-    alone = judging.judge(court(Counting()), replace(made, repeats=()))
+    alone = sample_metrics.judge(court(Counting()), replace(made, repeats=()))
     assert alone["splits"]["test"]["spread"] == {}
 
 
 def test_seconds_go_to_the_log_and_the_person_and_never_into_the_numbers(
-    made: judging.Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    made: sample_metrics.Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = files.log_of("key")
+    log = paths.log_of("key")
     slow = court(Counting())
     compare = slow.compare
 
@@ -114,9 +116,9 @@ def test_seconds_go_to_the_log_and_the_person_and_never_into_the_numbers(
         return compare(split, fake)
 
     monkeypatch.setattr(slow, "compare", late)
-    tree = evaluation.judge(slow, made, log)
-    assert tree == judging.judge(court(Counting()), made)
-    lines = [line for line in runlog.read(log) if line["event"] == "scored"]
+    tree = stage.judge(slow, made, log)
+    assert tree == sample_metrics.judge(court(Counting()), made)
+    lines = [line for line in run_log.read(log) if line["event"] == "scored"]
     assert [(line["judge"], line["prior"], line["samples"]) for line in lines] == [
         ("in_domain", "standard", 150),
         ("in_domain", "gmm", 150),
@@ -127,7 +129,7 @@ def test_seconds_go_to_the_log_and_the_person_and_never_into_the_numbers(
 
 
 def test_features_of_real_images_are_kept_under_data_and_extractor(
-    made: judging.Made, capsys: pytest.CaptureFixture[str]
+    made: sample_metrics.Made, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network = Counting()
     first = court(network).real("test")
@@ -136,7 +138,7 @@ def test_features_of_real_images_are_kept_under_data_and_extractor(
     assert network.seen == SIZES["test"]
     court(network, digest="b" * 64).real("test")
     assert network.seen == 2 * SIZES["test"]
-    (kept,) = (files.CACHE / "features").glob("in_domain-aaaa*")
+    (kept,) = (paths.CACHE / "features").glob("in_domain-aaaa*")
     kept.write_bytes(kept.read_bytes()[:-7])
     np.testing.assert_array_equal(court(network).real("test"), first)
     assert "is broken; its features are extracted again" in capsys.readouterr().err

@@ -17,7 +17,7 @@ import pytest
 from tests.checkout import Checkout
 from tests.pipeline.sweep.test_sweep import SWEEP
 from tests.servers import MlflowServer, another_database, postgresql
-from vae.storage import read_csv, read_json
+from vae.io import read_csv, read_json
 
 TRIALS = 8
 
@@ -97,7 +97,7 @@ def test_four_workers_one_killed_and_the_tracker_away(
     prepared: Checkout, database: str, tracked: str, server: MlflowServer
 ) -> None:
     """Every trial is accounted for, and the store has each point of each history once."""
-    process = prepared.start("python", "-m", "pipeline.sweep", "run", "--workers", "4")
+    process = prepared.start("python", "-m", "pipeline", "sweep", "run", "--workers", "4")
     running = wait_for(lambda: len(found := processes(database)) >= 3 and found, "three", process)
     server.stop()
     os.kill(running[0], signal.SIGKILL)
@@ -141,17 +141,19 @@ def compare_with_store(database: str, path: Path) -> None:
 
 def test_status_and_a_joining_worker_know_the_database(prepared: Checkout) -> None:
     name = folder(prepared).name
-    output = prepared.run("python", "-m", "pipeline.sweep", "status", name)
+    output = prepared.run("python", "-m", "pipeline", "sweep", "status", name)
     assert f"{TRIALS} complete" in output
     assert "1 repeated" in output
-    prepared.run("python", "-m", "pipeline.sweep", "worker", name)  # finds nothing left to do
-    unknown = prepared.run("python", "-m", "pipeline.sweep", "status", "digits-none", code=2)
+    prepared.run("python", "-m", "pipeline", "sweep", "worker", name)  # finds nothing left to do
+    unknown = prepared.run("python", "-m", "pipeline", "sweep", "status", "digits-none", code=2)
     assert name in unknown
 
 
 def test_a_password_is_never_shown(prepared: Checkout, database: str) -> None:
     secret = re.sub(r"//tester@", "//tester:hush@", database)
-    output = prepared.run("python", "-m", "pipeline.sweep", "run", "-S", f"sweep.storage={secret}")
+    output = prepared.run(
+        "python", "-m", "pipeline", "sweep", "run", "-S", f"sweep.storage={secret}"
+    )
     assert "trials so far" in output
     assert "hush" not in output
 
@@ -167,7 +169,7 @@ def test_a_chain_whose_server_was_away_is_sent_by_the_next_stage(
     count += "AND tags.value = %s"
     assert ask(tracked, count, run["key"]) == [(0,)]
     server.start()
-    prepared.run("python", "-m", "pipeline.prior")
+    prepared.run("python", "-m", "pipeline.stages.prior")
     history = read_csv(prepared.folder / "artifacts" / "model" / "history.csv")
     (number,) = ask(tracked, count, run["key"])[0]
     assert number >= sum(value is not None for row in history for value in row.values()) - len(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkout import Checkout
-from vae.storage import read_csv, read_json
+from vae.io import read_csv, read_json
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from pipeline import params
-from pipeline.params import load, override, parse, render, to_flat, to_tree
-from pipeline.preset import preset
-from pipeline.schema import Params
+from pipeline.config import params
+from pipeline.config.params import load, override, parse, render, to_flat, to_tree
+from pipeline.config.preset import preset
+from pipeline.config.schema import Params
 from vae.errors import UserError
 
 BASE = to_tree(preset("digits"))

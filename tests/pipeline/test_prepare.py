@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import files
-from pipeline.prepare import prepare, summary
-from pipeline.schema import Data
-from pipeline.schema.data import CelebaData, DigitsData, FolderData
-from pipeline.source import source
+from pipeline.config.schema import Data
+from pipeline.config.schema.data import CelebaData, DigitsData, FolderData
+from pipeline.runtime import paths
+from pipeline.stages.prepare import prepare, summary
+from pipeline.stages.source import source
 from tests.pipeline.own_images import folder_data
 from vae.errors import UserError
-from vae.storage import read_json, sha256_of_file
+from vae.io import read_json, sha256_of_file
 
 DIGITS = DigitsData(
     name="digits", root="data/raw", binarize="none", valid_share=0.1, test_share=0.15, seed=0
@@ -24,14 +24,14 @@ DIGITS = DigitsData(
 
 def outputs() -> Mapping[str, str]:
     """SHA-256 of everything that DVC tracks of this stage."""
-    paths = [files.report("data"), *files.DATA.rglob("*"), *(files.FIGURES / "data").rglob("*")]
-    return {path.name: sha256_of_file(path) for path in paths}
+    produced = [paths.report("data"), *paths.DATA.rglob("*"), *(paths.FIGURES / "data").rglob("*")]
+    return {path.name: sha256_of_file(path) for path in produced}
 
 
 def run(data: Data) -> Mapping[str, Any]:
     source(data)
     prepare(data)
-    return read_json(files.SPEC)
+    return read_json(paths.SPEC)
 
 
 def small(root: Path, **changes: object) -> FolderData:
@@ -52,24 +52,24 @@ def make_folder(root: Path) -> None:
 
 
 def test_digits_have_all_files_and_17_levels(project: Path) -> None:
-    spec, report = run(DIGITS), read_json(files.report("data"))
+    spec, report = run(DIGITS), read_json(paths.report("data"))
     assert spec["shape"] == [1, 8, 8]
     assert spec["levels"] == report["levels"] == 17
     assert sum(spec["counts"].values()) == 1797
     assert spec["counts"]["test"] == round(0.15 * 1797)
-    train = np.load(files.DATA / "train.npy")
+    train = np.load(paths.DATA / "train.npy")
     assert train.dtype == np.uint8
     assert train.shape == (spec["counts"]["train"], 1, 8, 8)
-    labels = np.load(files.DATA / "train_labels.npy")
+    labels = np.load(paths.DATA / "train_labels.npy")
     assert labels.dtype == np.int64
     counts = np.bincount(labels, minlength=10).tolist()
     assert list(report["classes"]["train"].values()) == counts
-    values = np.load(files.DATA / "spectrum.npy")
+    values = np.load(paths.DATA / "spectrum.npy")
     assert values.shape == (64,)
     assert values.sum() == pytest.approx((train / 255).var(0).sum())
     assert report["spectrum"]["eigenvalues_above"]["0.1"] == (values > 0.1).sum()
     for name in ("images.png", "spectrum.png"):
-        with Image.open(files.FIGURES / "data" / name) as picture:
+        with Image.open(paths.FIGURES / "data" / name) as picture:
             assert min(picture.size) > 200
 
 
@@ -79,13 +79,13 @@ def test_binarised_pixels_are_drawn_once_but_for_dynamic_training_images(
 ) -> None:
     run(DIGITS)
     splits = ("train", "valid", "test")
-    grey = {split: np.load(files.DATA / f"{split}.npy") for split in splits}
+    grey = {split: np.load(paths.DATA / f"{split}.npy") for split in splits}
     spec = run(DIGITS.model_copy(update={"binarize": kind}))
     assert spec["binarize"] == kind
     assert spec["levels"] == 2
     first = outputs()
     for split in splits:
-        drawn = np.load(files.DATA / f"{split}.npy")
+        drawn = np.load(paths.DATA / f"{split}.npy")
         if kind == "dynamic" and split == "train":
             assert np.array_equal(drawn, grey[split])
         else:
@@ -94,7 +94,7 @@ def test_binarised_pixels_are_drawn_once_but_for_dynamic_training_images(
             assert (drawn[grey[split] == 255] == 255).all()
     # The error of the mean image is that of drawn pixels, in training images that stay grey too.
     mean = grey["train"].mean(0) / 255
-    pixels = read_json(files.report("data"))["pixels"]
+    pixels = read_json(paths.report("data"))["pixels"]
     constant = pixels["train"]["constant_mse"]
     assert constant == pytest.approx((mean * (1 - mean)).mean(), rel=0.02)
     assert constant == pytest.approx(pixels["test"]["constant_mse"], rel=0.1)
@@ -105,7 +105,7 @@ def test_binarised_pixels_are_drawn_once_but_for_dynamic_training_images(
 def test_equal_params_give_equal_bytes_and_no_paths(project: Path) -> None:
     run(DIGITS)
     first = outputs()
-    assert str(project) not in files.SPEC.read_text() + files.report("data").read_text()
+    assert str(project) not in paths.SPEC.read_text() + paths.report("data").read_text()
     prepare(DIGITS)
     assert outputs() == first
     run(DIGITS.model_copy(update={"seed": 1}))
@@ -128,15 +128,15 @@ def test_a_folder_is_cropped_resized_split_and_its_broken_image_named(
 
 def test_what_an_earlier_data_set_left_is_removed(project: Path, tmp_path: Path) -> None:
     run(DIGITS)
-    assert (files.DATA / "train_labels.npy").exists()
+    assert (paths.DATA / "train_labels.npy").exists()
     for number in range(5):
         path = tmp_path / "own" / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (8, 8), (50 * number, 0, 0)).save(path)
     spec = run(small(tmp_path))
-    assert not (files.DATA / "train_labels.npy").exists()
+    assert not (paths.DATA / "train_labels.npy").exists()
     assert spec["classes"] == []
-    assert read_json(files.report("data"))["classes"] == {}
+    assert read_json(paths.report("data"))["classes"] == {}
 
 
 def test_celeba_keeps_the_official_splits(project: Path, tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_celeba_keeps_the_official_splits(project: Path, tmp_path: Path) -> None
     assert "non-commercial" in spec["licence"]
     assert spec["preprocessing"]["crop"] == "offset_128"
     for place, split in enumerate(("train", "valid", "test")):
-        red = np.load(files.DATA / f"{split}.npy")[:, 0].mean((1, 2))
+        red = np.load(paths.DATA / f"{split}.npy")[:, 0].mean((1, 2))
         np.testing.assert_allclose(red, [20 * n for n in range(place, 9, 3)], atol=3)
 
 
@@ -175,7 +175,7 @@ def test_it_wants_the_fingerprint_of_just_these_data(project: Path, tmp_path: Pa
     (tmp_path / "own" / "dogs" / "01.png").unlink()
     with pytest.raises(UserError, match="dvc repro"):
         prepare(data)
-    assert not files.SPEC.exists()
+    assert not paths.SPEC.exists()
 
 
 def test_a_cut_spectrum_counts_only_what_it_can_know() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline import params, preset
-from pipeline.schema import Params
+from pipeline.config import params, preset
+from pipeline.config.schema import Params
 from vae.errors import UserError
 
 ENTRIES = preset.entries()

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import assembly, files, projection, shipped
-from pipeline import params as reader
-from pipeline import prior as stage
-from pipeline.preset import preset
+from pipeline.config import params as reader
+from pipeline.config.preset import preset
+from pipeline.factory import build, load
+from pipeline.runtime import paths
+from pipeline.stages import prior as stage
+from pipeline.tracking import records
 from tests.checkout import TINY
+from vae.device import Machine
 from vae.errors import UserError
-from vae.machine import Machine
-from vae.seeds import numpy_generator
-from vae.storage import (
+from vae.io import (
     read_csv,
     read_json,
     read_tensors,
@@ -25,6 +26,7 @@ from vae.storage import (
     write_bytes,
     write_json,
 )
+from vae.rng import numpy_generator
 
 MACHINE = Machine("cpu", "fp32", 1)
 KEY = "0123456789abcdef"
@@ -46,19 +48,19 @@ def params_of(*changes: str) -> Any:
 @pytest.fixture
 def trained(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Prepared data and a shipped model that nobody trained: the stage cannot tell."""
-    monkeypatch.setattr(stage, "FIGURES", files.FIGURES / "prior")
-    monkeypatch.setattr(projection, "send", lambda *rows: None)  # its training has no row to send
+    monkeypatch.setattr(stage, "FIGURES", paths.FIGURES / "prior")
+    monkeypatch.setattr(records, "send", lambda *rows: None)  # its training has no row to send
     write_model()
     for split, count in (("train", 300), ("valid", 120)):
         images = numpy_generator(0, split).integers(0, 256, (count, 1, 8, 8), dtype=np.uint8)
-        write_array(files.DATA / f"{split}.npy", images)
-    write_json(files.SPEC, {"binarize": "none", "shape": [1, 8, 8], "levels": 256})
+        write_array(paths.DATA / f"{split}.npy", images)
+    write_json(paths.SPEC, {"binarize": "none", "shape": [1, 8, 8], "levels": 256})
     return project
 
 
 def write_model(*changes: str, key: str = KEY) -> None:
     params = params_of(*changes)
-    model = assembly.build_vae(params.model, (1, 8, 8), 256, seed=0)
+    model = build.build_vae(params.model, (1, 8, 8), 256, seed=0)
     about = {
         "key": key,
         "model": reader.to_tree(params, "model")["model"],
@@ -68,13 +70,17 @@ def write_model(*changes: str, key: str = KEY) -> None:
     }
     with torch.no_grad():
         list(model.encoder.head.parameters())[-1].add_(1.0)  # far from N(0, I)
-    write_bytes(files.BEST, tensor_bytes(model.state_dict(), about))
-    write_json(files.RUN, {"key": key, "params": reader.to_tree(params, "train")})
+    write_bytes(paths.BEST, tensor_bytes(model.state_dict(), about))
+    write_json(paths.RUN, {"key": key, "params": reader.to_tree(params, "train")})
 
 
 def outputs() -> dict[str, str]:
-    paths = [*files.PRIOR.iterdir(), *(files.FIGURES / "prior").iterdir(), files.report("prior")]
-    return {path.name: sha256_of_file(path) for path in paths}
+    produced = [
+        *paths.PRIOR.iterdir(),
+        *(paths.FIGURES / "prior").iterdir(),
+        paths.report("prior"),
+    ]
+    return {path.name: sha256_of_file(path) for path in produced}
 
 
 def test_the_stage_fits_chooses_and_draws(
@@ -85,8 +91,8 @@ def test_the_stage_fits_chooses_and_draws(
     expected = {f"{name}.{kind}" for name in names for kind in ("safetensors", "png")}
     expected |= {"prior.json", "curves.csv", "curves.png", "latents.png"}
     assert outputs().keys() == expected
-    report = read_json(files.report("prior"))
-    metrics, index = report["metrics"], read_json(files.PRIORS)
+    report = read_json(paths.report("prior"))
+    metrics, index = report["metrics"], read_json(paths.PRIORS)
     assert index["fitted"] == names
     assert index["shipped"] == metrics["shipped"] in names
     assert report["model"] == index["model"] == KEY
@@ -100,13 +106,13 @@ def test_the_stage_fits_chooses_and_draws(
     assert index["density"] in names[:3]
     assert index["density"] == index["shipped"] or index["shipped"] == "flow"
     assert metrics["gmm"]["left_out"].keys() == {"200"}
-    rows = read_csv(files.PRIOR / "curves.csv")
+    rows = read_csv(paths.PRIOR / "curves.csv")
     assert [row["at"] for row in rows if row["prior"] == "gmm"] == [2, 3]
     assert [row["at"] for row in rows if row["prior"] == "flow"] == [8]
     said = capsys.readouterr().err.splitlines()
     assert sum("two-sample" in line for line in said) == 4
     assert [line for line in said if "k = 200 is left out" in line]
-    row = projection.prior_row("x")
+    row = records.prior_row("x")
     assert row.parent == KEY
     assert row.tags["prior"] == metrics["shipped"]
     assert row.headline["valid_prior_two_sample"] == best["two_sample"]
@@ -124,50 +130,50 @@ def test_small_splits_give_several_codes_an_image_and_mirrored_ones_in_pairs() -
 def test_the_same_params_give_the_same_bytes_and_others_do_not(trained: Path) -> None:
     stage.prior(params_of())
     first = outputs()
-    (files.PRIOR / "left.over").touch()
+    (paths.PRIOR / "left.over").touch()
     stage.prior(params_of())
     assert outputs() == first
-    assert not any(str(trained).encode() in path.read_bytes() for path in files.PRIOR.iterdir())
+    assert not any(str(trained).encode() in path.read_bytes() for path in paths.PRIOR.iterdir())
     stage.prior(params_of("prior.seed=1", "prior.fit=[flow, standard]"))
     second = outputs()
     assert "gmm.safetensors" not in second
     assert second["standard.png"] != first["standard.png"]
     assert second["flow.safetensors"] != first["flow.safetensors"]
-    assert read_json(files.PRIORS)["fitted"] == ["standard", "flow"]
-    assert read_json(files.PRIORS)["density"] == "standard"  # a flow has none
+    assert read_json(paths.PRIORS)["fitted"] == ["standard", "flow"]
+    assert read_json(paths.PRIORS)["density"] == "standard"  # a flow has none
 
 
 def test_a_spatial_latent_has_priors_of_its_shape(trained: Path) -> None:
     write_model("model.latent={kind: spatial, channels: 3, stride: 4}")
     stage.prior(params_of())
-    for name in read_json(files.PRIORS)["fitted"]:
-        draws = shipped.open_prior(name, MACHINE).sample(5, seed=0)
+    for name in read_json(paths.PRIORS)["fitted"]:
+        draws = load.open_prior(name, MACHINE).sample(5, seed=0)
         assert draws.shape == (5, 3, 2, 2)
 
 
 def test_the_test_split_is_not_opened_and_its_change_changes_nothing(trained: Path) -> None:
-    assert not (files.DATA / "test.npy").exists()
+    assert not (paths.DATA / "test.npy").exists()
     stage.prior(params_of("prior.fit=[standard, gaussian]"))
 
 
 def test_a_kept_prior_is_opened_by_name_or_as_the_shipped_one(trained: Path) -> None:
     with pytest.raises(UserError, match="no fitted prior -> run `dvc repro prior`"):
-        shipped.open_prior("shipped", MACHINE)
+        load.open_prior("shipped", MACHINE)
     stage.prior(params_of("prior.fit=[standard, gaussian]", "prior.temperature=0.8"))
-    assert shipped.open_prior("shipped", MACHINE).name == read_json(files.PRIORS)["shipped"]
-    assert shipped.open_prior("gaussian", MACHINE).name == "gaussian"
-    assert files.read_priors()["temperature"] == 0.8
+    assert load.open_prior("shipped", MACHINE).name == read_json(paths.PRIORS)["shipped"]
+    assert load.open_prior("gaussian", MACHINE).name == "gaussian"
+    assert paths.read_priors()["temperature"] == 0.8
     with pytest.raises(UserError, match="no fitted prior `gmm`; there are standard, gaussian"):
-        shipped.open_prior("gmm", MACHINE)
-    tensors, about = read_tensors(files.PRIOR / "gaussian.safetensors")
+        load.open_prior("gmm", MACHINE)
+    tensors, about = read_tensors(paths.PRIOR / "gaussian.safetensors")
     older = {"covariances": torch.eye(4)[None], **tensors}
-    write_bytes(files.PRIOR / "gaussian.safetensors", tensor_bytes(older, about))
+    write_bytes(paths.PRIOR / "gaussian.safetensors", tensor_bytes(older, about))
     place = "artifacts/prior/gaussian.safetensors"
     with pytest.raises(UserError, match=f"{place}: a gaussian of .* -> run `dvc repro prior`$"):
-        shipped.open_prior("gaussian", MACHINE)
-    write_json(files.RUN, {"key": "another"})
+        load.open_prior("gaussian", MACHINE)
+    write_json(paths.RUN, {"key": "another"})
     with pytest.raises(UserError, match=rf"of another model, {KEY} -> run `dvc repro prior`"):
-        shipped.open_prior("shipped", MACHINE)
+        load.open_prior("shipped", MACHINE)
 
 
 @pytest.mark.parametrize(

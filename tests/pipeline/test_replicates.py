@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import replicates
-from pipeline.kept import Kept, read
-from pipeline.report import report, section
+from pipeline.report import replicates
+from pipeline.report.pages import report, section
+from pipeline.report.results import Kept, read
 from tests.pipeline.planted import change, plant, replicate, stamp
 
 DISTANCES = (1.0, 1.2, 1.7)

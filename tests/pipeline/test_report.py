@@ -7,47 +7,49 @@ from typing import Any
 
 import pytest
 
-from pipeline import ROOT, files, keeping, repairs, report, tables
-from pipeline.kept import CURRENT, UNSTAMPED, headlines, read, read_all
+from pipeline import ROOT
+from pipeline.report import archive, pages, repairs, tables
+from pipeline.report.results import CURRENT, UNSTAMPED, headlines, read, read_all
+from pipeline.runtime import paths
 from tests.pipeline import planted
 from vae.errors import UserError
-from vae.storage import read_json, write_csv, write_json
+from vae.io import read_json, write_csv, write_json
 
-AGAIN = "run `python -m pipeline.report` and commit what it writes"
+AGAIN = "run `python -m pipeline report` and commit what it writes"
 
 
 @pytest.fixture
 def results(project: Path) -> Path:
     """An empty folder of results, where the pages look for evidence."""
-    files.RESULTS.mkdir(parents=True)
-    return files.RESULTS
+    paths.RESULTS.mkdir(parents=True)
+    return paths.RESULTS
 
 
 def test_the_readme_is_what_the_evidence_makes() -> None:
-    text = report.README.read_text()
-    assert report.rendered(text, read_all()) == text, AGAIN
+    text = pages.README.read_text()
+    assert pages.rendered(text, read_all()) == text, AGAIN
 
 
 def test_the_report_is_what_the_evidence_makes() -> None:
-    assert report.report(read_all()) == report.REPORT.read_text(), AGAIN
+    assert pages.report(read_all()) == pages.REPORT.read_text(), AGAIN
 
 
 def test_the_model_card_is_what_the_evidence_makes() -> None:
-    assert report.model_card(read_all()) == report.CARD.read_text(), AGAIN
+    assert pages.model_card(read_all()) == pages.CARD.read_text(), AGAIN
 
 
 def test_a_changed_number_is_noticed() -> None:
-    text = report.README.read_text()
-    metrics = read_json(files.RESULTS / report.HEADLINE / "evaluate.json")["metrics"]
+    text = pages.README.read_text()
+    metrics = read_json(paths.RESULTS / pages.HEADLINE / "evaluate.json")["metrics"]
     bits = f"{metrics['bits_per_dim']:.3f}"
     harmed = text.replace(bits, f"{metrics['bits_per_dim'] + 1:.3f}")
     assert harmed != text
-    assert report.rendered(harmed, read_all()) == text
-    assert bits in report.REPORT.read_text()
-    assert bits in report.CARD.read_text()
+    assert pages.rendered(harmed, read_all()) == text
+    assert bits in pages.REPORT.read_text()
+    assert bits in pages.CARD.read_text()
 
 
-@pytest.mark.parametrize("path", [report.README, report.REPORT, report.CARD], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [pages.README, pages.REPORT, pages.CARD], ids=lambda p: p.name)
 def test_every_link_leads_to_a_file_and_every_picture_is_small(path: Path) -> None:
     links = re.findall(r"(!?)\[[^\]]*\]\(([^)#]+)\)", path.read_text())
     assert links
@@ -55,14 +57,14 @@ def test_every_link_leads_to_a_file_and_every_picture_is_small(path: Path) -> No
         if not target.startswith("http"):
             assert (path.parent / target).exists(), target
             if mark:
-                assert (path.parent / target).stat().st_size <= keeping.LARGEST_PICTURE
+                assert (path.parent / target).stat().st_size <= archive.LARGEST_PICTURE
 
 
 def test_missing_markers_are_named() -> None:
     with pytest.raises(UserError, match="markers"):
-        report.rendered("# a README without markers", {})
+        pages.rendered("# a README without markers", {})
     with pytest.raises(UserError, match="markers"):
-        report.rendered(f"{report.END} {report.BEGIN}", {})
+        pages.rendered(f"{pages.END} {pages.BEGIN}", {})
 
 
 # Two pages
@@ -93,24 +95,24 @@ def plant_curve(results: Path, code: str = "old") -> None:
 
 
 def test_the_committed_report_has_two_pages_at_most() -> None:
-    text = report.REPORT.read_text()
-    assert 400 < report.words(text) <= report.LONGEST
-    assert text.count("![") <= report.PICTURES
+    text = pages.REPORT.read_text()
+    assert 400 < pages.words(text) <= pages.LONGEST
+    assert text.count("![") <= pages.PICTURES
 
 
 def test_the_longest_report_has_two_pages_at_most(results: Path) -> None:
     three_judged(results)
-    text = report.report(read_all())
-    assert report.words(text) <= report.LONGEST
-    assert text.count("![") == report.PICTURES
+    text = pages.report(read_all())
+    assert pages.words(text) <= pages.LONGEST
+    assert text.count("![") == pages.PICTURES
 
 
 def test_words_are_what_is_read() -> None:
-    assert report.words("one | two-and-half | --- | **3** ![four](five/six) [seven](eight)") == 4
+    assert pages.words("one | two-and-half | --- | **3** ![four](five/six) [seven](eight)") == 4
 
 
 def test_templates_hold_no_measured_number() -> None:
-    for path in report.TEMPLATES.glob("*.md.j2"):
+    for path in pages.TEMPLATES.glob("*.md.j2"):
         words = re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "", path.read_text())
         assert not re.search(r"(?<!-)\b\d+\.\d|\d%|\d{2,} (nats|dB)", words), path.name
 
@@ -120,7 +122,7 @@ def test_templates_hold_no_measured_number() -> None:
 
 def test_columns_stand_side_by_side_with_their_numbers(results: Path) -> None:
     three_judged(results)
-    text = report.report(read_all())
+    text = pages.report(read_all())
     assert "| | `fashion_mnist` | `cifar10` | `celeba` |" in text
     for number in (
         "33.33 ± 0.44",
@@ -129,7 +131,7 @@ def test_columns_stand_side_by_side_with_their_numbers(results: Path) -> None:
         "classifier, 10,000",
     ):
         assert number in text
-    card = report.model_card(read_all())
+    card = pages.model_card(read_all())
     assert "41.00 (test)" in card  # a prior's samples
     assert "judge's accuracy | 0.912" in card
     assert "judge's accuracy" not in text
@@ -139,7 +141,7 @@ def test_columns_stand_side_by_side_with_their_numbers(results: Path) -> None:
 def test_what_one_column_lacks_is_not_measured_and_what_all_lack_has_no_row(results: Path) -> None:
     planted.plant(results, "fashion_mnist")
     planted.plant(results, "cifar10", sample_distance=33.33)
-    text = report.report(read_all())
+    text = pages.report(read_all())
     assert "| Fréchet distance, samples | not measured | 33.33 |" in text
     assert "| judge, images a side | not measured | not measured |" in text
     assert "precision" not in text
@@ -154,28 +156,28 @@ def test_a_prior_is_named_with_the_temperature_of_its_draws(
 ) -> None:
     folder = planted.plant(results, "fashion_mnist", **planted.JUDGED)
     write_json(folder / "prior.json", {"params": {"prior": {"temperature": temperature}}})
-    assert f"| prior sampled | {cell} |" in report.report(read_all())
+    assert f"| prior sampled | {cell} |" in pages.report(read_all())
 
 
 def test_a_likelihood_without_a_mass_has_none(results: Path) -> None:
     planted.plant(results, "fashion_mnist", bits_per_dim=None, bits_per_dim_se=None)
-    assert "| bits/dim | none |" in report.report(read_all())
+    assert "| bits/dim | none |" in pages.report(read_all())
 
 
 def test_without_any_evidence_the_pages_say_so(results: Path) -> None:
-    text = report.report(read_all())
+    text = pages.report(read_all())
     assert text.count("Not measured.") == 4
     assert "curve over beta: not measured" in text
     assert "No pair of runs is kept." in text
-    assert report.model_card(read_all())
-    assert report.section(read_all())
+    assert pages.model_card(read_all())
+    assert pages.section(read_all())
 
 
 def test_the_faces_bring_their_licence(results: Path) -> None:
     planted.plant(results, "fashion_mnist")
-    assert "Faces" not in report.model_card(read_all())
+    assert "Faces" not in pages.model_card(read_all())
     planted.plant(results, "celeba")
-    text = report.model_card(read_all())
+    text = pages.model_card(read_all())
     assert "non-commercial research only" in text
     assert "saw 54,996 training images" in text.replace("\n", " ")
 
@@ -186,12 +188,12 @@ def test_kept_failures_and_verdicts_stand_among_the_limits(results: Path) -> Non
     write_json(folder / "failures.json", about)
     found = [{"title": "wide sigma", "severity": "warning"}, {"title": "x", "severity": "note"}]
     write_json(folder / "diagnosis.json", {"findings": found})
-    text = report.model_card(read_all())
+    text = pages.model_card(read_all())
     assert "Worst cases of `fashion_mnist`: Sandals come out whole." in text
     assert "Diagnosis of `fashion_mnist`: wide sigma." in text
     assert "worst.png" not in text
     shutil.copy(folder / "samples.png", folder / "worst.png")
-    assert "reports/results/fashion_mnist/worst.png" in report.model_card(read_all())
+    assert "reports/results/fashion_mnist/worst.png" in pages.model_card(read_all())
 
 
 # Before and after
@@ -233,8 +235,8 @@ def test_evidence_of_this_code_is_current(results: Path) -> None:
     folder = planted.plant(results, "fashion_mnist")
     planted.stamp(folder)
     assert read(folder).age() == CURRENT
-    assert "All runs are of the code and presets beside them." in report.report(read_all())
-    assert report.section(read_all()).count(f"| {CURRENT} |") == 1
+    assert "All runs are of the code and presets beside them." in pages.report(read_all())
+    assert pages.section(read_all()).count(f"| {CURRENT} |") == 1
 
 
 @pytest.mark.parametrize(
@@ -250,14 +252,14 @@ def test_evidence_of_other_code_is_marked_by_what_changed(
 ) -> None:
     folder = planted.plant(results, "fashion_mnist")
     planted.stamp(folder, **changed)
-    assert f"`fashion_mnist` ({mark})" in report.report(read_all())
-    assert f"`fashion_mnist` ({mark})" in report.model_card(read_all())
-    assert f"| {mark} |" in report.section(read_all())
+    assert f"`fashion_mnist` ({mark})" in pages.report(read_all())
+    assert f"`fashion_mnist` ({mark})" in pages.model_card(read_all())
+    assert f"| {mark} |" in pages.section(read_all())
 
 
 def test_evidence_without_a_stamp_is_said_to_be(results: Path) -> None:
     assert read(planted.plant(results, "fashion_mnist")).age() == UNSTAMPED
-    assert "`fashion_mnist` (unstamped)" in report.report(read_all())
+    assert "`fashion_mnist` (unstamped)" in pages.report(read_all())
 
 
 def test_evidence_of_other_params_than_its_preset_is_marked(results: Path) -> None:
@@ -272,8 +274,8 @@ def test_evidence_of_other_params_than_its_preset_is_marked(results: Path) -> No
     planted.change(folder / "run.json", cut_short)
     mark = "current; own `model.network`, `train.epochs`"
     assert read(folder).age() == mark
-    assert f"`fashion_mnist` ({mark})" in report.report(read_all())
-    assert f"| {mark} |" in report.section(read_all())
+    assert f"`fashion_mnist` ({mark})" in pages.report(read_all())
+    assert f"| {mark} |" in pages.section(read_all())
 
 
 @pytest.mark.parametrize(
@@ -305,7 +307,7 @@ def test_the_curve_shows_its_ends_and_its_age(results: Path) -> None:
     assert "from beta 0.5 to 8 the rate goes from 45.5 to 12.5 nats" in text
     assert "MSE from 0.0075 to 0.0175" in text
     assert text.endswith("Older than the code.")
-    plant_curve(results, tables.code_as_it_stands("pipeline/rate_distortion.py"))
+    plant_curve(results, tables.code_as_it_stands("studies/rate_distortion.py"))
     assert "Older" not in tables.rate_distortion(up="")
 
 

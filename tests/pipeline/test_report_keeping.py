@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import assembly, files, identity, keeping, params, runlog
-from pipeline import kept as kept_runs
-from pipeline.closure import code_digest
-from pipeline.kept import CURRENT, TIMED, read
-from pipeline.preset import preset
-from pipeline.replicates import counted, trainings
+from pipeline.config import params
+from pipeline.config.preset import preset
+from pipeline.factory import build, run_key
+from pipeline.report import archive
+from pipeline.report import results as kept_runs
+from pipeline.report.replicates import counted, trainings
+from pipeline.report.results import CURRENT, TIMED, read
+from pipeline.runtime import paths, run_log
+from pipeline.runtime.code_digest import code_digest
 from vae.errors import UserError
-from vae.figures.gallery import Picture, Tab, write_page
-from vae.storage import read_json, tensor_bytes, write_bytes, write_csv, write_json, write_text
+from vae.figures.page import Picture, Tab, write_page
+from vae.io import read_json, tensor_bytes, write_bytes, write_csv, write_json, write_text
 
 SMALL = ("model.network.widths=[4, 4]", "model.latent.dim=3")
 PICTURES = ("reconstructions", "samples-gmm", "samples-standard", "failures", "rates")
@@ -26,40 +29,43 @@ def finished(project: Path) -> str:
     """The files of a finished chain on digits, written by hand around a real model; its key."""
     chosen = params.parse(params.override(params.to_tree(preset("digits")), SMALL))
     spec = {"name": "digits", "shape": [1, 8, 8], "levels": 17, "digest": "d" * 64}
-    write_json(files.SPEC, spec | {"binarize": "none", "licence": "CC BY", "title": "Digits"})
-    run = identity.describe(chosen)
-    model = assembly.build_vae(chosen.model, (1, 8, 8), 17, seed=0)
+    write_json(paths.SPEC, spec | {"binarize": "none", "licence": "CC BY", "title": "Digits"})
+    run = run_key.describe(chosen)
+    model = build.build_vae(chosen.model, (1, 8, 8), 17, seed=0)
     about = {"model": run["params"]["model"], "image": [1, 8, 8], "levels": 17}
-    write_bytes(files.BEST, tensor_bytes(model.state_dict(), about))
-    write_json(files.RUN, run)
-    write_csv(files.HISTORY, [{"epoch": 1, "valid_rate": 2.5}])
-    write_text(files.MODEL / "params.yaml", params.render(chosen, *identity.SECTIONS))
-    log = files.log_of(run["key"])
-    runlog.start(log, "train", {"device": "cpu", "precision": "fp32", "threads": 1})
-    runlog.append(log, "epoch", epoch=1, images_per_second=100.0)
-    write_json(files.report("data"), {"counts": {"train": 1374}})
+    write_bytes(paths.BEST, tensor_bytes(model.state_dict(), about))
+    write_json(paths.RUN, run)
+    write_csv(paths.HISTORY, [{"epoch": 1, "valid_rate": 2.5}])
+    write_text(paths.MODEL / "params.yaml", params.render(chosen, *run_key.SECTIONS))
+    log = paths.log_of(run["key"])
+    run_log.start(log, "train", {"device": "cpu", "precision": "fp32", "threads": 1})
+    run_log.append(log, "epoch", epoch=1, images_per_second=100.0)
+    write_json(paths.report("data"), {"counts": {"train": 1374}})
     count = sum(weights.numel() for weights in model.parameters())
-    write_json(files.report("train"), {"key": run["key"], "parameters": count})
+    write_json(paths.report("train"), {"key": run["key"], "parameters": count})
     report = {"model": run["key"], "code": code_digest("evaluate.py"), "metrics": {"rate": 2.5}}
-    write_json(files.report("evaluate"), report)
-    write_json(files.PRIORS, {"model": run["key"], "fitted": ["gmm"], "shipped": "gmm"})
-    for part, script in (("prior", "pipeline/prior.py"), ("diagnosis", "pipeline/verdict.py")):
-        write_json(files.report(part), {"model": run["key"], "code": code_digest(script)})
+    write_json(paths.report("evaluate"), report)
+    write_json(paths.PRIORS, {"model": run["key"], "fitted": ["gmm"], "shipped": "gmm"})
+    for part, script in (
+        ("prior", "pipeline/stages/prior.py"),
+        ("diagnosis", "pipeline/scoring/diagnosis.py"),
+    ):
+        write_json(paths.report(part), {"model": run["key"], "code": code_digest(script)})
     draw_gallery()
     return str(run["key"])
 
 
 def draw_gallery() -> None:
-    files.GALLERY.mkdir(parents=True)
+    paths.GALLERY.mkdir(parents=True)
     for name in PICTURES:
-        Image.new("RGB", (20, 10), "white").save(files.GALLERY / f"{name}.png")
+        Image.new("RGB", (20, 10), "white").save(paths.GALLERY / f"{name}.png")
     shown = [Picture(name, "", f"{name}.png") for name in PICTURES]
-    write_page(files.GALLERY, title="tiny", facts=[], tabs=[Tab("All", shown)])
+    write_page(paths.GALLERY, title="tiny", facts=[], tabs=[Tab("All", shown)])
 
 
 def test_the_evidence_is_read_back_whole_and_current(finished: str) -> None:
-    folder = keeping.keep("digits/tiny")
-    assert folder == files.RESULTS / "digits.tiny"
+    folder = archive.keep("digits/tiny")
+    assert folder == paths.RESULTS / "digits.tiny"
     kept = read(folder)
     assert kept.preset == "digits/tiny"
     assert kept.run["key"] == finished
@@ -74,8 +80,8 @@ def test_the_evidence_is_read_back_whole_and_current(finished: str) -> None:
 def test_stages_whose_log_has_both_ends_are_timed(
     finished: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_json(files.report("prior"), read_json(files.report("prior")) | {"key": "p" * 16})
-    log = files.log_of("p" * 16)
+    write_json(paths.report("prior"), read_json(paths.report("prior")) | {"key": "p" * 16})
+    log = paths.log_of("p" * 16)
     for now, event, more in (
         (1.0, "start", {}),
         (9.0, "end", {"status": "FINISHED"}),
@@ -84,30 +90,30 @@ def test_stages_whose_log_has_both_ends_are_timed(
         (14.2, "end", {"status": "FINISHED"}),
         (20.0, "start", {}),
     ):
-        monkeypatch.setattr(runlog.time, "time", lambda now=now: now)
-        runlog.append(log, event, **more)
-    assert read(keeping.keep("tiny")).machine["seconds"] == {"prior": 4}
+        monkeypatch.setattr(run_log.time, "time", lambda now=now: now)
+        run_log.append(log, event, **more)
+    assert read(archive.keep("tiny")).machine["seconds"] == {"prior": 4}
 
 
 def test_a_training_that_found_itself_finished_took_no_time(
     finished: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = files.log_of(finished)
-    begun = next(line["time"] for line in runlog.read(log) if line["event"] == "start")
+    log = paths.log_of(finished)
+    begun = next(line["time"] for line in run_log.read(log) if line["event"] == "start")
     for after, event, more in (
         (50.0, "end", {"status": "FINISHED"}),
         (60.0, "start", {}),
         (63.0, "end", {"status": "FINISHED"}),
     ):
-        monkeypatch.setattr(runlog.time, "time", lambda now=begun + after: now)
-        runlog.append(log, event, **more)
-    assert read(keeping.keep("tiny")).machine["seconds"]["train"] == 50
+        monkeypatch.setattr(run_log.time, "time", lambda now=begun + after: now)
+        run_log.append(log, event, **more)
+    assert read(archive.keep("tiny")).machine["seconds"]["train"] == 50
 
 
 def kept_in(monkeypatch: pytest.MonkeyPatch, seconds: int) -> Path:
     """The finished chain, kept as if each stage had taken so long."""
-    monkeypatch.setattr(keeping, "seconds", lambda key: dict.fromkeys(TIMED, seconds))
-    return keeping.keep("tiny")
+    monkeypatch.setattr(archive, "seconds", lambda key: dict.fromkeys(TIMED, seconds))
+    return archive.keep("tiny")
 
 
 def told(folder: Path, components: list[int]) -> None:
@@ -130,7 +136,7 @@ def test_times_of_the_same_training_on_a_faster_machine_stay_known(
 def test_times_of_other_priors_are_not_kept(
     finished: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told(files.REPORTS, [5, 9])
+    told(paths.REPORTS, [5, 9])
     told(kept_in(monkeypatch, 10), [9])
     assert "faster" not in read(kept_in(monkeypatch, 30)).machine
 
@@ -139,15 +145,15 @@ def test_times_of_another_training_are_not_kept(
     finished: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept_in(monkeypatch, 10)
-    write_csv(files.HISTORY, [{"epoch": 1, "valid_rate": 2.6}])
+    write_csv(paths.HISTORY, [{"epoch": 1, "valid_rate": 2.6}])
     assert "faster" not in read(kept_in(monkeypatch, 30)).machine
 
 
 def with_seed(seed: int) -> None:
     """The finished chain as if it were of another seed."""
-    run = read_json(files.RUN)
+    run = read_json(paths.RUN)
     run["params"]["train"]["seed"] = seed
-    write_json(files.RUN, run)
+    write_json(paths.RUN, run)
 
 
 def as_its_preset(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,17 +166,17 @@ def test_another_seed_is_kept_below_the_preset_and_outlives_it(
     finished: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_its_preset(monkeypatch)
-    write_json(files.report("failures"), {"part": "failures"})
-    home = keeping.keep("digits")
+    write_json(paths.report("failures"), {"part": "failures"})
+    home = archive.keep("digits")
     with_seed(5)
-    folder = keeping.keep("digits")
+    folder = archive.keep("digits")
     assert folder == home / "seeds" / "5"
     assert not list(folder.glob("*.png"))
     assert (home / "failures.json").is_file()
     assert not (folder / "failures.json").exists()
     assert [run.run["params"]["train"]["seed"] for run in trainings(read(home))] == [0, 5]
     with_seed(0)
-    assert keeping.keep("digits") == home
+    assert archive.keep("digits") == home
     assert len(counted(read(home))) == 2
 
 
@@ -180,63 +186,63 @@ def test_another_seed_of_nothing_kept_is_refused(
     as_its_preset(monkeypatch)
     with_seed(5)
     with pytest.raises(UserError, match="a replicate of `digits`, of which nothing is kept"):
-        keeping.keep("digits")
-    assert not files.RESULTS.exists()
+        archive.keep("digits")
+    assert not paths.RESULTS.exists()
 
 
 def test_parts_of_evidence_are_replaced(finished: str) -> None:
-    folder = keeping.keep("tiny")
+    folder = archive.keep("tiny")
     (folder / "evaluate.json").unlink()
-    assert read(keeping.keep("tiny")).metrics["rate"] == 2.5
+    assert read(archive.keep("tiny")).metrics["rate"] == 2.5
 
 
 def test_parameters_are_counted_by_part(finished: str) -> None:
-    parts = read(keeping.keep("tiny")).more["architecture"]
-    assert sum(parts.values()) == read_json(files.report("train"))["parameters"]
+    parts = read(archive.keep("tiny")).more["architecture"]
+    assert sum(parts.values()) == read_json(paths.report("train"))["parameters"]
     assert parts["encoder"] > 0 < parts["decoder"]
     assert parts["likelihood"] == 0  # an optimal sigma is found, not trained
 
 
 def test_the_stamp_names_commit_and_code(finished: str) -> None:
-    stamp = read_json(keeping.keep("tiny") / "stamp.json")
-    assert stamp["commit"] == runlog.surroundings()["commit"]
+    stamp = read_json(archive.keep("tiny") / "stamp.json")
+    assert stamp["commit"] == run_log.surroundings()["commit"]
     assert stamp["code"] == {
         "train": code_digest("train.py"),
-        "prior": code_digest("pipeline/prior.py"),
+        "prior": code_digest("pipeline/stages/prior.py"),
         "evaluate": code_digest("evaluate.py"),
-        "diagnosis": code_digest("pipeline/verdict.py"),
+        "diagnosis": code_digest("pipeline/scoring/diagnosis.py"),
     }
 
 
 def test_an_evaluation_by_other_code_is_older(finished: str) -> None:
-    path = files.report("evaluate")
+    path = paths.report("evaluate")
     write_json(path, read_json(path) | {"code": "of other code"})
-    kept = read(keeping.keep("tiny"))
+    kept = read(archive.keep("tiny"))
     assert kept.age() == "older: scored"
 
 
 def test_priors_and_a_verdict_of_other_code_are_older(finished: str) -> None:
     for part in ("prior", "diagnosis"):
-        path = files.report(part)
+        path = paths.report(part)
         write_json(path, read_json(path) | {"code": "of other code"})
-    assert read(keeping.keep("tiny")).age() == "older: fitted, diagnosed"
+    assert read(archive.keep("tiny")).age() == "older: fitted, diagnosed"
 
 
 def test_the_files_of_later_stages_are_kept_where_there_are_any(finished: str) -> None:
-    assert not (keeping.keep("tiny") / "judges.json").exists()
-    files.report("prior").unlink()
-    files.report("diagnosis").unlink()
+    assert not (archive.keep("tiny") / "judges.json").exists()
+    paths.report("prior").unlink()
+    paths.report("diagnosis").unlink()
     later = ("judges", "prior", "extractor", "failures", "diagnosis")
     for part in later:
-        write_json(files.report(part), {"part": part})
-    write_text(files.DIAGNOSIS, "# Diagnosis\n")
-    folder = keeping.keep("tiny")
+        write_json(paths.report(part), {"part": part})
+    write_text(paths.DIAGNOSIS, "# Diagnosis\n")
+    folder = archive.keep("tiny")
     assert all(read(folder).more[part] == {"part": part} for part in later)
     assert (folder / "diagnosis.md").read_text() == "# Diagnosis\n"
 
 
 def test_a_plain_run_keeps_the_pictures_that_pages_show(finished: str) -> None:
-    folder = keeping.keep("tiny")
+    folder = archive.keep("tiny")
     found = {path.stem for path in folder.glob("*.png")}
     assert found == {"reconstructions", "samples", "samples-standard"}
     assert not list(folder.glob("*.safetensors"))
@@ -244,8 +250,8 @@ def test_a_plain_run_keeps_the_pictures_that_pages_show(finished: str) -> None:
 
 
 def test_the_headline_keeps_its_whole_gallery_and_its_weights(finished: str) -> None:
-    write_bytes(files.PRIOR / "gmm.safetensors", b"a prior")
-    folder = keeping.keep("fashion_mnist")
+    write_bytes(paths.PRIOR / "gmm.safetensors", b"a prior")
+    folder = archive.keep("fashion_mnist")
     assert {path.name for path in folder.glob("*.safetensors")} == {
         "best.safetensors",
         "gmm.safetensors",
@@ -254,21 +260,21 @@ def test_the_headline_keeps_its_whole_gallery_and_its_weights(finished: str) -> 
     assert {name for name in named if name.endswith(".png")} == {f"{n}.png" for n in PICTURES}
     missing = [name for name in named if not (folder / name).is_file()]
     assert missing == ["plotly.min.js"]
-    assert keeping.pages_without_script() == [folder]
-    keeping.add_script(folder)
-    assert keeping.pages_without_script() == []
+    assert archive.pages_without_script() == [folder]
+    archive.add_script(folder)
+    assert archive.pages_without_script() == []
 
 
 def test_large_weights_are_left_out(finished: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "LARGEST_WEIGHTS", files.BEST.stat().st_size - 1)
-    assert not list(keeping.keep("fashion_mnist").glob("*.safetensors"))
+    monkeypatch.setattr(archive, "LARGEST_WEIGHTS", paths.BEST.stat().st_size - 1)
+    assert not list(archive.keep("fashion_mnist").glob("*.safetensors"))
 
 
 def test_keeping_again_leaves_nothing_of_the_run_before(finished: str) -> None:
-    folder = keeping.keep("tiny")
+    folder = archive.keep("tiny")
     write_text(folder / "left over", "")
     before = {path.name: path.read_bytes() for path in folder.iterdir()} | {}
-    keeping.keep("tiny")
+    archive.keep("tiny")
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
     del before["left over"]
     assert after == before
@@ -276,17 +282,17 @@ def test_keeping_again_leaves_nothing_of_the_run_before(finished: str) -> None:
 
 @pytest.mark.parametrize(("stage", "field"), [("train", "key"), ("evaluate", "model")])
 def test_files_of_two_runs_are_refused(finished: str, stage: str, field: str) -> None:
-    path = files.report(stage)
+    path = paths.report(stage)
     write_json(path, read_json(path) | {field: "another"})
     with pytest.raises(UserError, match=f"no evidence of run {finished}"):
-        keeping.keep("tiny")
-    assert not files.RESULTS.exists()
+        archive.keep("tiny")
+    assert not paths.RESULTS.exists()
 
 
 def test_without_the_log_of_the_training_nothing_is_kept(finished: str) -> None:
-    files.log_of(finished).unlink()
+    paths.log_of(finished).unlink()
     with pytest.raises(UserError, match="no log of the training"):
-        keeping.keep("tiny")
+        archive.keep("tiny")
 
 
 # Pictures
@@ -301,7 +307,7 @@ def noise(path: Path, size: int) -> Path:
 
 def test_a_small_picture_is_copied_as_it_is(tmp_path: Path) -> None:
     source = noise(tmp_path / "a.png", 50)
-    keeping.copy_picture(source, tmp_path / "b.png")
+    archive.copy_picture(source, tmp_path / "b.png")
     assert (tmp_path / "b.png").read_bytes() == source.read_bytes()
 
 
@@ -309,12 +315,12 @@ def test_a_small_picture_is_copied_as_it_is(tmp_path: Path) -> None:
 def test_a_large_picture_is_made_small_and_always_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(keeping, "LARGEST_PICTURE", 20_000)
+    monkeypatch.setattr(archive, "LARGEST_PICTURE", 20_000)
     source = noise(tmp_path / "a.png", size)
-    assert source.stat().st_size > keeping.LARGEST_PICTURE
+    assert source.stat().st_size > archive.LARGEST_PICTURE
     for name in ("b.png", "c.png"):
-        keeping.copy_picture(source, tmp_path / name)
-    assert (tmp_path / "b.png").stat().st_size <= keeping.LARGEST_PICTURE
+        archive.copy_picture(source, tmp_path / name)
+    assert (tmp_path / "b.png").stat().st_size <= archive.LARGEST_PICTURE
     assert (tmp_path / "b.png").read_bytes() == (tmp_path / "c.png").read_bytes()
     with Image.open(tmp_path / "b.png") as small:
         assert (small.width == size) == (size == 120)  # colours go first, then size

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import files, params, rate_distortion
-from pipeline.preset import preset
+from pipeline.config import params
+from pipeline.config.preset import preset
+from pipeline.runtime import paths
+from studies import rate_distortion
 from vae.data import sources
 from vae.data.spectrum import pixel_statistics, principal_spectrum
 from vae.errors import UserError
-from vae.storage import read_array, read_csv, write_array, write_csv, write_json
+from vae.io import read_array, read_csv, write_array, write_csv, write_json
 
 TINY = ("model.network.widths=[8, 8]", "train.threads=1", "train.precision=fp32")
 BETAS = (0.25, 16.0)
@@ -27,18 +29,18 @@ def digits(project: Path) -> None:
     pixels = np.asarray(part.images)
     parts = {"train": pixels[:640], "valid": pixels[640:840]}
     for split, images in parts.items():
-        write_array(files.DATA / f"{split}.npy", images)
-    write_array(files.DATA / "spectrum.npy", principal_spectrum(parts["train"], 64))
+        write_array(paths.DATA / f"{split}.npy", images)
+    write_array(paths.DATA / "spectrum.npy", principal_spectrum(parts["train"], 64))
     pixel = {"train": pixel_statistics(parts["train"])}
-    write_json(files.report("data"), {"pixels": pixel})
+    write_json(paths.report("data"), {"pixels": pixel})
     about = {"name": "digits", "binarize": "none", "shape": [1, 8, 8], "levels": 17}
-    write_json(files.SPEC, about | {"digest": "d" * 64})
+    write_json(paths.SPEC, about | {"digest": "d" * 64})
 
 
 @pytest.fixture
 def folder(digits: None) -> Path:
     rate_distortion.measure("digits", BETAS, [0], EPOCHS, TINY)
-    return files.RESULTS / "rate_distortion"
+    return paths.RESULTS / "rate_distortion"
 
 
 def forbidden(*_: Any) -> None:
@@ -71,7 +73,7 @@ def test_points_that_are_there_are_kept_and_others_join_in_order(
 
 
 def test_points_of_other_settings_code_or_data_are_not_mixed(digits: None) -> None:
-    folder, made = files.RESULTS / "rate_distortion", rate_distortion.stamp("digits", 3, TINY)
+    folder, made = paths.RESULTS / "rate_distortion", rate_distortion.stamp("digits", 3, TINY)
     write_json(folder / "stamp.json", made)
     write_csv(folder / "points.csv", [{"beta": 1.0, "seed": 0}])
     assert rate_distortion.known(made) == [{"beta": 1.0, "seed": 0}]
@@ -88,7 +90,7 @@ def killed(*_: Any) -> None:
 def test_a_kill_before_the_first_point_lends_the_stamp_to_no_older_one(
     digits: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = files.RESULTS / "rate_distortion"
+    folder = paths.RESULTS / "rate_distortion"
     write_json(folder / "stamp.json", rate_distortion.stamp("digits", 3, TINY) | {"code": "older"})
     write_csv(folder / "points.csv", [{"beta": 1.0, "seed": 0}])
     with monkeypatch.context() as patch:
@@ -99,7 +101,7 @@ def test_a_kill_before_the_first_point_lends_the_stamp_to_no_older_one(
 
 
 def test_other_data_than_the_preset_s_are_refused(project: Path) -> None:
-    write_json(files.SPEC, {"name": "digits", "binarize": "none"})
+    write_json(paths.SPEC, {"name": "digits", "binarize": "none"})
     with pytest.raises(UserError, match=r"prepared are digits .* for fashion_mnist"):
         rate_distortion.measure("fashion_mnist", [1.0], [0], 1)
 
@@ -114,7 +116,7 @@ def test_the_linear_curve_has_the_slope_of_its_beta(digits: None) -> None:
     """Where D + beta R is least, dD / dR = -beta, with beta = s / sigma^2 and sigma^2 = S / d."""
     base = preset("digits")
     (line,) = rate_distortion.linear_curve([{"rate": 20.0}], base)
-    values, d = read_array(files.DATA / "spectrum.npy"), 64
+    values, d = read_array(paths.DATA / "spectrum.npy"), 64
     rates, distortions = np.array(line.x), np.array(line.y, dtype=float)
     sigma2 = np.exp(2 * distortions / d) / (2 * math.pi * math.e)
     s = np.geomspace(values[0], values[0] * 1e-4, rate_distortion.LINEAR_POINTS)[: len(rates)]

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.params import load
+from pipeline.config.params import load
 from tests.checkout import Checkout
 from tests.pipeline.deadly import POINTS
-from vae.storage import read_csv
+from vae.io import read_csv
 
 pytestmark = pytest.mark.timeout(900)
 

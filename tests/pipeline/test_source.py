@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import files, raw
-from pipeline.schema import Data
-from pipeline.schema.data import DigitsData, FashionMnistData
-from pipeline.source import source
+from pipeline.config.schema import Data
+from pipeline.config.schema.data import DigitsData, FashionMnistData
+from pipeline.factory import raw_data
+from pipeline.runtime import paths
+from pipeline.stages.source import source
 from tests.pipeline.own_images import folder_data
-from vae.data import fingerprints, sources
+from vae.data import fingerprint, sources
 from vae.errors import UserError
-from vae.storage import read_json
+from vae.io import read_json
 
 
 def make_images(root: Path, count: int) -> None:
@@ -29,17 +30,17 @@ def make_images(root: Path, count: int) -> None:
 
 def written(data: Data) -> bytes:
     source(data)
-    return files.SOURCE.read_bytes()
+    return paths.SOURCE.read_bytes()
 
 
 def test_one_image_more_changes_the_digest_and_counts(project: Path, tmp_path: Path) -> None:
     make_images(tmp_path, 4)
     data = folder_data(tmp_path)
     source(data)
-    before = read_json(files.SOURCE)
+    before = read_json(paths.SOURCE)
     make_images(tmp_path, 5)
     source(data)
-    after = read_json(files.SOURCE)
+    after = read_json(paths.SOURCE)
     assert (before["files"], after["files"]) == (4, 5)
     assert before["digest"] != after["digest"]
     assert before["request"] == after["request"]
@@ -56,24 +57,24 @@ def test_the_output_is_the_same_for_the_same_data_elsewhere(project: Path, tmp_p
 def test_an_unchanged_output_is_not_written_again(project: Path, tmp_path: Path) -> None:
     make_images(tmp_path, 3)
     source(folder_data(tmp_path))
-    os.utime(files.SOURCE, ns=(1, 1))
+    os.utime(paths.SOURCE, ns=(1, 1))
     source(folder_data(tmp_path))
-    assert files.SOURCE.stat().st_mtime_ns == 1
+    assert paths.SOURCE.stat().st_mtime_ns == 1
     source(folder_data(tmp_path, seed=1))
-    assert files.SOURCE.stat().st_mtime_ns != 1
+    assert paths.SOURCE.stat().st_mtime_ns != 1
 
 
 def test_only_changed_files_are_hashed_again(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[str] = []
-    content = fingerprints._content
+    content = fingerprint._content
 
     def counted(path: Path) -> tuple[int, str]:
         hashed.append(path.name)
         return content(path)
 
-    monkeypatch.setattr(fingerprints, "_content", counted)
+    monkeypatch.setattr(fingerprint, "_content", counted)
     make_images(tmp_path, 3)
     first = written(folder_data(tmp_path))
     assert sorted(hashed) == ["0.png", "1.png", "2.png"]
@@ -109,14 +110,14 @@ def test_without_raw_data_the_fingerprint_of_the_same_request_is_kept(
     assert lines[0].startswith("warning: ")
     with pytest.raises(UserError, match="no such folder"):
         source(folder_data(tmp_path / "gone", seed=1))
-    assert files.SOURCE.read_bytes() == first
+    assert paths.SOURCE.read_bytes() == first
 
 
 def test_without_raw_data_and_fingerprint_it_is_an_error(project: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no PNG, JPEG or WebP image") as caught:
         source(folder_data(tmp_path))
     assert str(tmp_path / "own") in str(caught.value)
-    assert not files.SOURCE.exists()
+    assert not paths.SOURCE.exists()
 
 
 def test_a_kept_fingerprint_starts_no_download(
@@ -131,8 +132,8 @@ def test_a_kept_fingerprint_starts_no_download(
     )
     with pytest.raises(UserError, match="download tried"):
         source(data)
-    files.SOURCE.parent.mkdir(parents=True)
-    files.SOURCE.write_text(f'{{"request": "{raw.request_of(data)}"}}')
+    paths.SOURCE.parent.mkdir(parents=True)
+    paths.SOURCE.write_text(f'{{"request": "{raw_data.request_of(data)}"}}')
     source(data)
 
 
@@ -142,11 +143,11 @@ def test_the_environment_overrides_the_root(
     data = DigitsData(
         name="digits", root="data/raw", binarize="none", valid_share=0.1, test_share=0.1, seed=0
     )
-    assert raw.root_of(data) == files.ROOT / "data" / "raw"
+    assert raw_data.root_of(data) == paths.ROOT / "data" / "raw"
     monkeypatch.setenv("VAE_DATA_ROOT", "elsewhere")
-    assert raw.root_of(data) == files.ROOT / "elsewhere"
+    assert raw_data.root_of(data) == paths.ROOT / "elsewhere"
     monkeypatch.setenv("VAE_DATA_ROOT", str(tmp_path))
-    assert raw.root_of(data) == tmp_path
+    assert raw_data.root_of(data) == tmp_path
 
 
 def test_a_file_that_is_not_the_official_one_is_refused(project: Path, tmp_path: Path) -> None:
@@ -159,4 +160,4 @@ def test_a_file_that_is_not_the_official_one_is_refused(project: Path, tmp_path:
     )
     with pytest.raises(UserError, match="not the official file"):
         source(data)
-    assert not files.SOURCE.exists()
+    assert not paths.SOURCE.exists()

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline import ROOT, store, tracking
-from pipeline.tracking import Row, Tracker, connect, in_sync
+from pipeline import ROOT
+from pipeline.tracking import backend, mlflow_sync
+from pipeline.tracking.mlflow_sync import Row, Tracker, connect, in_sync
 from vae.errors import UserError
 
 # MLflow's models of its tables use an option that SQLAlchemy is about to remove
@@ -36,7 +37,7 @@ def _no_other_store(monkeypatch: pytest.MonkeyPatch) -> None:
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store without rows: making one takes seconds, copying it none."""
     home = tmp_path_factory.mktemp("empty")
-    tracking.Link(store.resolve(None, home))
+    mlflow_sync.Link(backend.resolve(None, home))
     return home / "mlflow.db"
 
 
@@ -269,7 +270,7 @@ def test_pictures_stand_once_under_the_names_of_log_image(root: Path) -> None:
     for _ in range(2):
         assert connect(None, True, root=root).sync(row)
     ours = [path.name for path in files_of(root)]
-    client = MlflowClient(store.resolve(None, root).uri)
+    client = MlflowClient(backend.resolve(None, root).uri)
     run = ask(root, "SELECT run_uuid FROM runs")[0][0]
     with Image.open(root / "a.png") as image:
         client.log_image(run, image, key="sheets/samples", step=1)
@@ -343,7 +344,7 @@ connect(None, True, root=Path(sys.argv[2])).sync(trained(120))
 def test_rows_of_the_living_are_left_alone(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tracker = connect(None, True, root=root)
     tracker.sync(replace(trained(1), key="a", name="mine"))
-    host, number, birth = store.process_tag().split(" ")
+    host, number, birth = backend.process_tag().split(" ")
     gone = subprocess.Popen(["true"])
     gone.wait()
     tags = {
@@ -416,7 +417,7 @@ def test_artifacts_that_are_kept_elsewhere_are_not_moved(root: Path) -> None:
         rows.execute("UPDATE experiments SET artifact_location = 's3://b/mlruns/x'")
         rows.execute("UPDATE experiment_tags SET value = '/before/mlruns'")
         rows.execute("UPDATE runs SET artifact_uri = '/before/mlruns/vae/1/artifacts'")
-    store.mend(store.resolve(None, root))
+    backend.mend(backend.resolve(None, root))
     assert set(ask(root, "SELECT artifact_location FROM experiments")) == {("s3://b/mlruns/x",)}
     moved = [(f"{root}/mlruns/vae/1/artifacts",)]
     assert ask(root, "SELECT artifact_uri FROM runs") == moved
@@ -425,11 +426,11 @@ def test_artifacts_that_are_kept_elsewhere_are_not_moved(root: Path) -> None:
 def test_the_environment_names_the_store_before_params(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert store.resolve(None, tmp_path).uri == f"sqlite:///{tmp_path}/mlflow.db"
-    assert store.resolve("http://there", tmp_path).uri == "http://there"
+    assert backend.resolve(None, tmp_path).uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert backend.resolve("http://there", tmp_path).uri == "http://there"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@here:5000")
-    assert store.resolve("http://there", tmp_path).uri == "http://user:secret@here:5000"
-    assert store.resolve("http://there", tmp_path).shown == "http://here:5000"
+    assert backend.resolve("http://there", tmp_path).uri == "http://user:secret@here:5000"
+    assert backend.resolve("http://there", tmp_path).shown == "http://here:5000"
 
 
 def test_a_file_that_is_no_database_is_a_users_error(tmp_path: Path) -> None:
@@ -440,7 +441,7 @@ def test_a_file_that_is_no_database_is_a_users_error(tmp_path: Path) -> None:
 
 def test_experiments_of_any_name_have_a_folder_of_their_own() -> None:
     names = ["vae", "a/b", "a_b", "..", "a b", "ä"]
-    folders = [store.folder_of(name) for name in names]
+    folders = [backend.folder_of(name) for name in names]
     assert folders[0] == "vae"
     assert len(set(folders)) == len(names)
     assert all(re.fullmatch(r"[\w-]+", folder, re.ASCII) for folder in folders)
@@ -458,7 +459,7 @@ def test_a_bare_mlflow_ui_in_the_folder_opens_the_store(
     connect(None, True, root=root).sync(row)
     monkeypatch.chdir(root)
     assert not utils._has_existing_mlruns_data()
-    assert utils.get_tracking_uri() == store.resolve(None, root).uri
+    assert utils.get_tracking_uri() == backend.resolve(None, root).uri
 
 
 # Servers
@@ -488,19 +489,19 @@ def test_after_a_failure_a_minute_passes_before_the_next_try(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracker, tries = connect(None, True, root=root), []
-    whole, clock = tracking.Link.project, [1000.0]
+    whole, clock = mlflow_sync.Link.project, [1000.0]
 
-    def away(self: tracking.Link, row: Row) -> bool:
+    def away(self: mlflow_sync.Link, row: Row) -> bool:
         tries.append(row)
         raise ConnectionError
 
-    monkeypatch.setattr(tracking.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(tracking.Link, "project", away)
+    monkeypatch.setattr(mlflow_sync.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(mlflow_sync.Link, "project", away)
     for moment in (1000.0, 1001.0, 1059.0, 1060.0, 1061.0):
         clock[0] = moment
         assert not tracker.sync(trained(1))
     assert len(tries) == 2
-    monkeypatch.setattr(tracking.Link, "project", whole)
+    monkeypatch.setattr(mlflow_sync.Link, "project", whole)
     tracker.close()
     assert points(root, "model") == expected(trained(1))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkout import Checkout
-from vae.storage import read_json
+from vae.io import read_json
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from vae.machine import Machine, has_bf16, out_of_memory, resolve
+from vae.device import Machine, has_bf16, out_of_memory, resolve
 
 
 def test_auto_is_resolved_to_what_the_machine_has() -> None:

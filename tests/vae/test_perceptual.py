@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vae.imagenet import features
 from vae.perceptual import Perceptual, unit_length
-from vae.pretrained import features
-from vae.seeds import torch_generator
+from vae.rng import torch_generator
 
 
 @pytest.fixture(scope="module", params=["efficientnet_lite0", "vgg16"])
@@ -226,7 +226,7 @@ def test_every_operation_of_a_step_is_deterministic(perceptual: Perceptual) -> N
 
 
 def test_its_file_decides(tmp_path: Path) -> None:
-    from vae.pretrained import weights_file
+    from vae.imagenet import weights_file
 
     weights = torch.load(weights_file("efficientnet_lite0"), weights_only=True)
     torch.save(weights | {"_conv_stem.weight": -weights["_conv_stem.weight"]}, tmp_path / "w")

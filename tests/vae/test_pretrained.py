@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vae import pretrained
+from vae import imagenet
 from vae.data import sources
 from vae.errors import UserError
-from vae.pretrained import JUDGES, LOSS_NETWORKS, PRETRAINED, features, load, pooled
-from vae.seeds import torch_generator
+from vae.imagenet import JUDGES, LOSS_NETWORKS, PRETRAINED, features, load, pooled
+from vae.rng import torch_generator
 
 PACKAGED = ("efficientnet_lite0", "efficientnet_lite2")
 # ImageNet's numbers: fire engine, garbage truck, moving van, pickup, police van, tow and trailer
@@ -81,7 +81,7 @@ def test_folded_weights_by_position_are_the_network_of_timm(name: str) -> None:
 
     with torch.random.fork_rng(devices=[]):
         oracle = timm.create_model(f"tf_{name}").eval()
-    content = torch.load(pretrained.weights_file(name), weights_only=True)
+    content = torch.load(imagenet.weights_file(name), weights_only=True)
     ends = [sum(map(len, oracle.blocks[:stage])) for stage in range(8)]
     wanted = {_theirs(key, ends): key for key in oracle.state_dict()}
     oracle.load_state_dict({wanted[key]: tensor for key, tensor in content.items()})
@@ -133,7 +133,7 @@ def test_the_stages_of_lite0_are_blocks_0_2_4_of_strides_2_4_8() -> None:
     x = images(2, 3, 64, 32)
     maps = features("efficientnet_lite0")(x)
     assert [tuple(f.shape) for f in maps] == [(2, 16, 32, 16), (2, 24, 16, 8), (2, 40, 8, 4)]
-    weights = torch.load(pretrained.weights_file("efficientnet_lite0"), weights_only=True)
+    weights = torch.load(imagenet.weights_file("efficientnet_lite0"), weights_only=True)
     for f, block in zip(maps, (0, 2, 4), strict=True):
         assert f.shape[1] == len(weights[f"_blocks.{block}._project_conv.weight"])
     steps = [weights[f"_blocks.{block}._project_conv.weight"].shape[0] for block in range(6)]
@@ -264,40 +264,40 @@ def test_what_is_no_image_is_refused(channels: int) -> None:
 
 @pytest.mark.parametrize("name", PACKAGED)
 def test_the_digest_is_that_of_the_file_and_stays(name: str) -> None:
-    file = pretrained.weights_file(name)
-    digest = pretrained.weights_digest(name)
+    file = imagenet.weights_file(name)
+    digest = imagenet.weights_digest(name)
     assert digest == hashlib.sha256(file.read_bytes()).hexdigest()
     load(name)
-    assert pretrained.weights_digest(name) == digest
+    assert imagenet.weights_digest(name) == digest
     assert file.stem.rpartition("-")[2] in digest  # the name has the digest's beginning
 
 
 def test_a_file_by_path_takes_the_place_of_the_package(tmp_path: Path) -> None:
     """Moved, renamed or changed: what counts is the content."""
     name = "efficientnet_lite0"
-    copy = shutil.copy(pretrained.weights_file(name), tmp_path / "mine.pth")
-    assert pretrained.weights_digest(name, copy) == pretrained.weights_digest(name)
+    copy = shutil.copy(imagenet.weights_file(name), tmp_path / "mine.pth")
+    assert imagenet.weights_digest(name, copy) == imagenet.weights_digest(name)
     weights = torch.load(copy, weights_only=True)
     torch.save(weights | {"_conv_stem.weight": -weights["_conv_stem.weight"]}, copy)
-    assert pretrained.weights_digest(name, copy) != pretrained.weights_digest(name)
+    assert imagenet.weights_digest(name, copy) != imagenet.weights_digest(name)
     x = images(1, 3, 16, 16)
     assert not torch.equal(features(name, copy)(x)[0], features(name)(x)[0])
 
 
 def test_a_missing_file_is_named_with_the_remedy(tmp_path: Path) -> None:
-    for call in (load, pretrained.weights_digest):
+    for call in (load, imagenet.weights_digest):
         with pytest.raises(UserError, match=r"weights of vgg16 -> set the weights path to ") as e:
             call("vgg16", tmp_path / "absent.pth")
         assert e.value.where == str(tmp_path / "absent.pth")
 
 
 def test_without_file_and_network_one_error_says_what_was_tried(no_network: Path) -> None:
-    for call in (load, pretrained.weights_digest):
+    for call in (load, imagenet.weights_digest):
         with pytest.raises(UserError) as caught:
             call("vgg16")
         said = str(caught.value)
         assert said.startswith(f"{no_network}: no weights of vgg16")
-        assert pretrained.VGG16.address in said
+        assert imagenet.VGG16.address in said
         assert "Name or service not known" in said
         assert "set the weights path" in said
         assert "\n" not in said
@@ -308,10 +308,10 @@ def test_the_address_is_that_of_torchvision_and_its_place_too(
 ) -> None:
     from torchvision.models import VGG16_Weights
 
-    assert VGG16_Weights.IMAGENET1K_V1.url == pretrained.VGG16.address
+    assert VGG16_Weights.IMAGENET1K_V1.url == imagenet.VGG16.address
     no_network.parent.mkdir(parents=True)
     shutil.copy(vgg16_file, no_network)
-    assert pretrained.weights_file("vgg16") == no_network
+    assert imagenet.weights_file("vgg16") == no_network
 
 
 def test_a_broken_download_is_refused(no_network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,8 +329,8 @@ def test_a_broken_download_is_refused(no_network: Path, monkeypatch: pytest.Monk
 def test_other_files_are_refused(tmp_path: Path, vgg16_file: Path) -> None:
     """No file, half a file, another network's, another width, and kinds out of order."""
     file = tmp_path / "weights.pth"
-    whole = pretrained.weights_file("efficientnet_lite0").read_bytes()
-    weights = torch.load(pretrained.weights_file("efficientnet_lite0"), weights_only=True)
+    whole = imagenet.weights_file("efficientnet_lite0").read_bytes()
+    weights = torch.load(imagenet.weights_file("efficientnet_lite0"), weights_only=True)
     keys = list(weights)
     keys[1], keys[2] = keys[2], keys[1]  # a scale and a shift of equal shape
     wide = weights | {"_conv_stem.weight": torch.zeros(40, 3, 3, 3)}

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from vae.seeds import initialisation, normal, numpy_generator, seed_of
+from vae.rng import initialisation, normal, numpy_generator, seed_of
 
 
 def test_seeds_are_those_of_every_machine() -> None:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vae import storage
+from vae import io
 from vae.errors import UserError
 
 NUMBERS = st.one_of(st.none(), st.integers(-(10**9), 10**9), st.floats(allow_nan=False))
@@ -18,10 +18,10 @@ NUMBERS = st.one_of(st.none(), st.integers(-(10**9), 10**9), st.floats(allow_nan
 
 def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    storage.write_text(path, "old")
+    io.write_text(path, "old")
 
     def interrupted() -> None:
-        with storage.atomic(path) as temporary:
+        with io.atomic(path) as temporary:
             temporary.write_text("half")
             raise RuntimeError("interrupted")
 
@@ -33,49 +33,49 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Pat
 
 def test_a_reader_never_sees_half_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    storage.write_text(path, "old")
-    with storage.atomic(path) as temporary:
+    io.write_text(path, "old")
+    with io.atomic(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
 
 
 def test_json_is_sorted_and_refuses_what_is_no_number(tmp_path: Path) -> None:
-    storage.write_json(tmp_path / "a", {"b": 1, "a": [1.5, None]})
-    storage.write_json(tmp_path / "b", {"a": [1.5, None], "b": 1})
+    io.write_json(tmp_path / "a", {"b": 1, "a": [1.5, None]})
+    io.write_json(tmp_path / "b", {"a": [1.5, None], "b": 1})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     for bad in (math.nan, math.inf):
         with pytest.raises(ValueError, match="JSON compliant"):
-            storage.write_json(tmp_path / "c", {"loss": bad})
+            io.write_json(tmp_path / "c", {"loss": bad})
     assert not (tmp_path / "c").exists()
 
 
 def test_digests_ignore_key_order_and_see_every_value() -> None:
-    assert storage.digest_of({"a": 1, "b": 2}) == storage.digest_of({"b": 2, "a": 1})
-    assert storage.digest_of({"a": 1}) != storage.digest_of({"a": 1.5})
+    assert io.digest_of({"a": 1, "b": 2}) == io.digest_of({"b": 2, "a": 1})
+    assert io.digest_of({"a": 1}) != io.digest_of({"a": 1.5})
 
 
 @given(rows=st.lists(st.fixed_dictionaries({"epoch": NUMBERS, "loss": NUMBERS}), min_size=1))
 def test_tables_survive_a_trip(tmp_path_factory: pytest.TempPathFactory, rows: list) -> None:
     path = tmp_path_factory.mktemp("table") / "rows.csv"
-    storage.write_csv(path, rows)
-    assert storage.read_csv(path) == rows
+    io.write_csv(path, rows)
+    assert io.read_csv(path) == rows
 
 
 def test_tensors_survive_a_trip_with_equal_bytes_and_ordered_description(tmp_path: Path) -> None:
     tensors = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor(3)}
     about = {"z": 1, "a": {"k": [1, 2]}}
-    content = storage.tensor_bytes(tensors, about)
-    assert content == storage.tensor_bytes(dict(reversed(tensors.items())), about)
-    storage.write_bytes(tmp_path / "t", content)
-    read, description = storage.read_tensors(tmp_path / "t")
+    content = io.tensor_bytes(tensors, about)
+    assert content == io.tensor_bytes(dict(reversed(tensors.items())), about)
+    io.write_bytes(tmp_path / "t", content)
+    read, description = io.read_tensors(tmp_path / "t")
     assert list(description) == ["z", "a"]
     assert all(torch.equal(read[name], tensors[name]) for name in tensors)
 
 
 @pytest.mark.parametrize(
     "read",
-    [storage.read_json, storage.read_array, storage.read_tensors],
+    [io.read_json, io.read_array, io.read_tensors],
     ids=["json", "array", "tensors"],
 )
 def test_broken_files_are_named(tmp_path: Path, read: object) -> None:
@@ -87,11 +87,11 @@ def test_broken_files_are_named(tmp_path: Path, read: object) -> None:
 
 def test_a_mapped_array_is_read_from_the_disk(tmp_path: Path) -> None:
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 2, 2)
-    storage.write_array(tmp_path / "a.npy", array)
-    mapped = storage.read_array(tmp_path / "a.npy", mapped=True)
+    io.write_array(tmp_path / "a.npy", array)
+    mapped = io.read_array(tmp_path / "a.npy", mapped=True)
     assert isinstance(mapped, np.memmap)
     assert np.array_equal(mapped, array)
-    assert np.array_equal(storage.read_array(tmp_path / "a.npy"), array)
+    assert np.array_equal(io.read_array(tmp_path / "a.npy"), array)
 
 
 def test_an_error_is_one_line() -> None:

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from vae.data.binarisation import binarised
-from vae.seeds import numpy_generator, torch_generator
-from vae.storage import read_array
+from vae.io import read_array
+from vae.rng import numpy_generator, torch_generator
 
 Place = Literal["auto", "device", "disk"]
 RESIDENT_SHARE = 0.5

@@ -30,10 +30,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from vae.data.layouts import Collection, Part
+from vae.data.readers import Collection, Part
 from vae.errors import UserError
-from vae.seeds import numpy_generator
-from vae.storage import atomic, digest_of, sha256_of_file, write_array
+from vae.io import atomic, digest_of, sha256_of_file, write_array
+from vae.rng import numpy_generator
 
 Decoded = tuple[str, np.ndarray | str]  # name, and the image or what is wrong with it
 Box = Callable[[int, int], tuple[int, int, int, int]]

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vae.data import layouts
-from vae.data.layouts import Collection, Files, MissingData
+from vae.data import readers
+from vae.data.readers import Collection, Files, MissingData
 from vae.downloads import impatient
 from vae.errors import UserError
 
@@ -143,8 +143,8 @@ SOURCES = {
         licence="CC BY 4.0 (UCI machine learning repository)",
         citation="Alpaydin and Kaynak 1998, Optical recognition of handwritten digits",
         layout="scikit-learn",
-        find=layouts.find_digits,
-        decode=layouts.decode_digits,
+        find=readers.find_digits,
+        decode=readers.decode_digits,
         channels=1,
         pixels="levels k of 0..16 as round(k 255 / 16)",
     ),
@@ -153,8 +153,8 @@ SOURCES = {
         licence="MIT",
         citation="Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747",
         layout="the four official files, as .gz or extracted, into FashionMNIST/raw/",
-        find=layouts.find_fashion,
-        decode=layouts.decode_fashion,
+        find=readers.find_fashion,
+        decode=readers.decode_fashion,
         channels=1,
         checksums=FASHION_SUMS,
         download=_download_fashion,
@@ -164,8 +164,8 @@ SOURCES = {
         licence="none stated; to be cited",
         citation="Krizhevsky 2009, Learning multiple layers of features from tiny images",
         layout="the extracted cifar-10-python.tar.gz as cifar-10-batches-py/",
-        find=layouts.find_cifar,
-        decode=layouts.decode_cifar,
+        find=readers.find_cifar,
+        decode=readers.decode_cifar,
         channels=3,
         checksums=CIFAR_SUMS,
         download=_download_cifar,
@@ -178,8 +178,8 @@ SOURCES = {
             "img_align_celeba/NNNNNN.jpg and list_eval_partition.txt (by hand, in a browser, from "
             "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html)"
         ),
-        find=layouts.find_celeba,
-        decode=layouts.decode_celeba,
+        find=readers.find_celeba,
+        decode=readers.decode_celeba,
         channels=3,
     ),
     "folder": Source(
@@ -187,7 +187,7 @@ SOURCES = {
         licence="the owner's",
         citation="",
         layout="PNG, JPEG or WebP images (in a sub-folder a class, if there are classes)",
-        find=layouts.find_folder,
-        decode=layouts.decode_folder,
+        find=readers.find_folder,
+        decode=readers.decode_folder,
     ),
 }

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from vae.seeds import numpy_generator
+from vae.rng import numpy_generator
 
 DIRECT = 3072  # largest matrix whose eigenvalues are computed as a whole, in some seconds
 PIECE = 1 << 27  # bytes of images in float64 at a time: large pieces make fast products

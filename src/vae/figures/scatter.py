@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vae.figures.chart_png import STYLE
 from vae.figures.charts import GREY, PALETTE
-from vae.storage import atomic
+from vae.figures.png import STYLE
+from vae.io import atomic
 
 SHOWN = 99.8  # percent of the points that must lie within the axes
 SIDE = 3.4  # inches of a panel

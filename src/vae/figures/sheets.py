@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vae.storage import atomic
+from vae.io import atomic
 
 GAP = 2  # pixels between tiles
 GROUP_GAP = 10  # pixels between an original's reconstruction and the next original

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from vae.models.likelihoods import Likelihood
-from vae.models.networks import Decoder, Encoder
+from vae.models.encoder_decoder import Decoder, Encoder
+from vae.models.likelihoods.registry import Likelihood
 from vae.models.posterior import Posterior
 
 

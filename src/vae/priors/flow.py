@@ -30,9 +30,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vae.device import Machine
 from vae.errors import UserError
-from vae.machine import Machine
-from vae.seeds import initialisation, normal, torch_generator
+from vae.rng import initialisation, normal, torch_generator
 from vae.training.optimiser import OPTIMISERS, Average
 from vae.training.schedules import Progress, cosine, warmed
 

@@ -31,11 +31,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vae.device import Machine
 from vae.errors import UserError
-from vae.machine import Machine
 from vae.priors import flow
-from vae.priors.mixture import Mixture
-from vae.seeds import numpy_generator
+from vae.priors.gaussian_mixture import Mixture
+from vae.rng import numpy_generator
 
 Shape = tuple[int, ...]
 WEIGHTS = "velocity."

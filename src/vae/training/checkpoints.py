@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from vae.errors import UserError
-from vae.storage import read_tensors, tensor_bytes, write_bytes
+from vae.io import read_tensors, tensor_bytes, write_bytes
 from vae.training.loop import State, best_epoch
 
 VERSION = 1

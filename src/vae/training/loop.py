@@ -26,14 +26,14 @@ import torch
 from torch import Tensor
 
 from vae.data.batches import Augmentation, Images, as_real
+from vae.device import Machine
 from vae.errors import UserError
-from vae.machine import Machine
-from vae.models.bins import bits_per_dim
+from vae.models.likelihoods.bins import bits_per_dim
 from vae.models.vae import VAE, Terms
 from vae.objectives import Means, Objective, batch_means
-from vae.seeds import normal
+from vae.rng import normal
+from vae.training.distributed import ALONE, World, check_sizes
 from vae.training.optimiser import Average, clip, update
-from vae.training.parallel import ALONE, World, check_sizes
 from vae.training.schedules import Progress, Schedule
 from vae.training.validation import ACTIVE, calibrate, validate
 

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from vae.data.batches import Images, as_real
-from vae.machine import Machine
-from vae.models.bins import bits_per_dim
+from vae.device import Machine
+from vae.models.likelihoods.bins import bits_per_dim
 from vae.models.vae import VAE, Terms
 from vae.objectives import Means, Objective
-from vae.seeds import normal
-from vae.training.parallel import ALONE, World
+from vae.rng import normal
+from vae.training.distributed import ALONE, World
 
 ACTIVE = 0.01
 

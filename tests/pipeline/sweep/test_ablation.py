@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.preset import entries, preset
+from pipeline.config.preset import entries, preset
 from pipeline.sweep import ablation
 from pipeline.sweep.ablation import Interval, interval, ruling, verdict, verdicts
 from pipeline.sweep.families import data_of, members
@@ -84,7 +84,7 @@ def test_only_common_seeds_are_paired_and_missing_numbers_are_named() -> None:
 def test_claims_name_presets_metrics_and_a_margin_where_they_say_equal() -> None:
     from typing import get_args
 
-    from pipeline.schema.sweep import Metric
+    from pipeline.config.schema.sweep import Metric
 
     known = entries()
     listed = ablation.claims()

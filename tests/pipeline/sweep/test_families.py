@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.preset import preset
+from pipeline.config.preset import preset
 from pipeline.sweep import families, trial
 
 SERIES = "fashion_mnist/second"

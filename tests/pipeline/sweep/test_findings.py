@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import files
-from pipeline.report import words
+from pipeline.report.pages import words
+from pipeline.runtime import paths
 from pipeline.sweep import findings
-from vae.storage import write_csv, write_json
+from vae.io import write_csv, write_json
 
 SPACE = {"objective.beta": {}, "model.latent.dim": {}}
 
@@ -27,7 +27,7 @@ def stamp(kind: str, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def kept(project: Path) -> Path:
-    folder = files.RESULTS / "sweep.x.y"
+    folder = paths.RESULTS / "sweep.x.y"
     rows = [trial(i, 0.1 * (i + 1), (4, 8)[i % 2], 9.0 - i) for i in range(9)]
     rows.append(trial(9, 5.0, None, 50.0, state="pruned"))
     write_csv(folder / "trials.csv", rows)
@@ -71,7 +71,7 @@ def test_levels_are_values_or_thirds_with_their_medians(kept: Path) -> None:
 def test_claims_of_all_families_stand_in_one_chapter(project: Path) -> None:
     known = findings.listed()[0]
     for name, said in (("a", known["claim"]), ("b", "claim b")):
-        folder = files.RESULTS / f"sweep.{name}"
+        folder = paths.RESULTS / f"sweep.{name}"
         shared = {"seeds": 3, "epochs": 2, "seconds": 70}
         table = [{"preset": "p", **shared, "diagnosis": "clipping saturated"}]
         table.append({"preset": "q", **shared, "diagnosis": "clipping saturated (1/3)"})

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from pipeline import params
-from pipeline.preset import preset
-from pipeline.schema import Params
+from pipeline.config import params
+from pipeline.config.preset import preset
+from pipeline.config.schema import Params
 from pipeline.sweep import space
 from vae.errors import UserError
 
@@ -129,7 +129,7 @@ def test_our_presets_bring_a_space_that_holds_them(name: str) -> None:
 
 
 def test_every_preset_can_be_shortened() -> None:
-    from pipeline.preset import entries
+    from pipeline.config.preset import entries
 
     for name in entries():
         chosen = preset(name)

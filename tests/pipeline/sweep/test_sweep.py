@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import params
+from pipeline.config import params
 from tests.checkout import Checkout
 from tests.servers import free_port
-from vae.storage import read_csv, read_json
+from vae.io import read_csv, read_json
 
 SWEEP = (
     "sweep.epochs=2",
@@ -29,7 +29,7 @@ SWEEP = (
     "sweep.least_rate=0.0",
     "sweep.least_active_units=0",
 )
-RUN = ("python", "-m", "pipeline.sweep", "run")
+RUN = ("python", "-m", "pipeline", "sweep", "run")
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +99,11 @@ def test_a_study_leaves_a_table_files_pages_and_rows(searched: Checkout) -> None
 
 
 def test_status_needs_no_torch(searched: Checkout) -> None:
-    output = searched.run("python", "-m", "pipeline.sweep", "status")
+    output = searched.run("python", "-m", "pipeline", "sweep", "status")
     assert "4 complete" in output
     best = min(trials(searched), key=lambda row: float(row["sample_distance"]))
     assert f"best: {best['trial']}" in output
-    code = "import sys, optuna, pipeline.sweep.__main__; from pipeline.sweep.status import watch; "
+    code = "import sys, optuna, pipeline.sweep.command; from pipeline.sweep.status import watch; "
     code += "print('torch' in sys.modules, 'mlflow' in sys.modules)"
     process = searched.start("python", "-c", code)
     assert process.communicate(timeout=60)[0].strip() == "False False"
@@ -113,7 +113,7 @@ def test_a_promoted_trial_is_what_the_chain_makes(searched: Checkout) -> None:
     best = min(trials(searched), key=lambda row: float(row["sample_distance"]))
     path = searched.folder / "params.yaml"
     before = path.read_text()
-    output = searched.run("python", "-m", "pipeline.sweep", "promote")
+    output = searched.run("python", "-m", "pipeline", "sweep", "promote")
     assert f"trial {best['trial']} of" in output
     assert "train.epochs: 3 -> 2" in output
     after = path.read_text()
@@ -145,7 +145,7 @@ def test_a_persons_comments_survive_a_promotion(searched: Checkout) -> None:
         "  beta: 1.0  #", "  beta: 1.0  # mine;", 1
     )
     path.write_text(own)
-    searched.run("python", "-m", "pipeline.sweep", "promote", "--trial", "1", "--full")
+    searched.run("python", "-m", "pipeline", "sweep", "promote", "--trial", "1", "--full")
     after = path.read_text()
     assert "# my data" in after
     assert "# mine;" in after
@@ -156,14 +156,14 @@ def test_a_persons_comments_survive_a_promotion(searched: Checkout) -> None:
 def test_promote_full_changes_the_swept_params_alone(searched: Checkout) -> None:
     path = searched.folder / "params.yaml"
     before = path.read_text()
-    output = searched.run("python", "-m", "pipeline.sweep", "promote", "--trial", "1", "--full")
+    output = searched.run("python", "-m", "pipeline", "sweep", "promote", "--trial", "1", "--full")
     assert "metrics will differ" in output
     tree = params.read(path)
     assert tree["train"]["epochs"] == 3
     row = trials(searched)[1]
     assert tree["objective"]["beta"] == row["objective.beta"]
     path.write_text(before)
-    refused = searched.run("python", "-m", "pipeline.sweep", "promote", "--trial", "9", code=2)
+    refused = searched.run("python", "-m", "pipeline", "sweep", "promote", "--trial", "9", code=2)
     assert "no finished trial 9" in refused
 
 
@@ -197,7 +197,7 @@ def test_a_killed_worker_loses_no_trial(fresh: Checkout) -> None:
     rows = trials(fresh)
     assert len(rows) == 6, rows
     assert {row["state"] for row in rows} == {"complete"}
-    table = fresh.run("python", "-m", "pipeline.sweep", "status")
+    table = fresh.run("python", "-m", "pipeline", "sweep", "status")
     assert "1 repeated" in table
     assert len(set(points(fresh))) == 6
 
@@ -212,7 +212,7 @@ def test_an_interrupted_trial_is_begun_again(fresh: Checkout) -> None:
     output = fresh.run(*RUN, "-S", "sweep.trials=3", "-S", "sweep.epochs=60")
     rows = trials(fresh)
     assert [row["state"] for row in rows] == ["complete"] * 3
-    assert "1 repeated" in fresh.run("python", "-m", "pipeline.sweep", "status")
+    assert "1 repeated" in fresh.run("python", "-m", "pipeline", "sweep", "status")
 
 
 def test_two_goals_make_a_front(fresh: Checkout) -> None:
@@ -230,7 +230,7 @@ def test_two_goals_make_a_front(fresh: Checkout) -> None:
         if other["rate"] < row["rate"] and other["distortion"] < row["distortion"]
     }
     assert set(front) == {row["trial"] for row in rows} - beaten
-    refused = fresh.run("python", "-m", "pipeline.sweep", "promote", code=2)
+    refused = fresh.run("python", "-m", "pipeline", "sweep", "promote", code=2)
     assert all(str(number) in refused for number in front)
 
 
@@ -305,7 +305,7 @@ def wait_for(condition: Any, process: Any, seconds: float = 120) -> Any:
 
 def test_what_is_missing_is_one_line(fresh: Checkout) -> None:
     def refused(*command: str) -> str:
-        output = fresh.run("python", "-m", "pipeline.sweep", *command, code=2)
+        output = fresh.run("python", "-m", "pipeline", "sweep", *command, code=2)
         (line,) = [line for line in output.splitlines() if line.startswith("error")]
         return line
 
@@ -329,7 +329,7 @@ def test_a_family_of_presets_gives_a_table_with_intervals(fresh: Checkout) -> No
         for name, line in (("one", "objective.beta: 1.0"), ("four", "objective.beta: 4.0"))
     )
     presets.write_text(text + more)
-    command = ("python", "-m", "pipeline.sweep", "presets", "digits/one,digits/four")
+    command = ("python", "-m", "pipeline", "sweep", "presets", "digits/one,digits/four")
     fresh.run(*command, "--budget", "1s", "--seeds", "2")
     folder = study(fresh) / "report"
     rows = read_csv(folder / "ablation.csv")

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from vae.data.batches import Augmentation, Images, as_real
-from vae.seeds import numpy_generator
-from vae.storage import write_array
+from vae.io import write_array
+from vae.rng import numpy_generator
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 
 from vae.data.batches import Augmentation, as_real
 from vae.data.binarisation import binarised
-from vae.seeds import numpy_generator
+from vae.rng import numpy_generator
 
 
 def test_pixels_are_one_with_their_own_probability() -> None:

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from vae.data import sources, spectrum
-from vae.data.layouts import Collection, Part
 from vae.data.preparation import (
     CROPS,
     Recipe,
@@ -21,6 +20,7 @@ from vae.data.preparation import (
     write_images,
     write_split,
 )
+from vae.data.readers import Collection, Part
 from vae.errors import UserError
 
 RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)

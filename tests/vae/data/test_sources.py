@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from vae.data import sources
-from vae.data.fingerprints import Memory, fingerprints, set_digest
+from vae.data.fingerprint import Memory, fingerprints, set_digest
 from vae.data.formats import read_idx, read_pickle
-from vae.data.layouts import CIFAR_BATCHES, FASHION_FILES, MissingData
+from vae.data.readers import CIFAR_BATCHES, FASHION_FILES, MissingData
 from vae.errors import UserError
 
 
@@ -90,7 +90,7 @@ def complaint(action: Callable[[], object]) -> str:
 
 def test_it_imports_nothing_heavy() -> None:
     heavy = "{'torch', 'torchvision', 'sklearn', 'PIL', 'pandas', 'mlflow'}"
-    code = f"import sys, pipeline.source; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, pipeline.stages.source; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

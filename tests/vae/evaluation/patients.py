@@ -19,7 +19,7 @@ from tests.vae.evaluation.runs import (
     spectrum,
     without_judgement,
 )
-from vae.evaluation.evidence import Evidence
+from vae.evaluation.diagnosis.inputs import Evidence
 
 Change = Callable[[Evidence], Evidence]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from vae.evaluation.evidence import Evidence
-from vae.evaluation.linear import linear_vae
+from vae.evaluation.diagnosis.inputs import Evidence
+from vae.evaluation.metrics.linear_vae import linear_vae
 
 D = 784
 SPREAD = 0.28  # nats a sub-pixel between images

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vae.evaluation import attributes
-from vae.evaluation.attributes import (
+from vae.evaluation.failures import attributes
+from vae.evaluation.failures.attributes import (
     IMAGE_ATTRIBUTES,
     balanced,
     class_rarity,
@@ -16,7 +16,7 @@ from vae.evaluation.attributes import (
     neighbour_distance,
     rate_outlier,
 )
-from vae.seeds import numpy_generator
+from vae.rng import numpy_generator
 
 SIDE = 28
 

@@ -6,13 +6,13 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from vae.data.batches import Images, as_real
-from vae.evaluation.bounds import gather, score, ssim, standard_error, summarise
-from vae.machine import Machine
-from vae.models.densities import Gaussian
-from vae.models.masses import Bernoulli
-from vae.models.networks import build
+from vae.device import Machine
+from vae.evaluation.metrics.elbo import gather, score, ssim, standard_error, summarise
+from vae.models.encoder_decoder import build
+from vae.models.likelihoods.continuous import Gaussian
+from vae.models.likelihoods.discrete import Bernoulli
 from vae.models.vae import VAE
-from vae.seeds import initialisation, numpy_generator, torch_generator
+from vae.rng import initialisation, numpy_generator, torch_generator
 
 CPU = Machine("cpu", "fp32", 1)
 

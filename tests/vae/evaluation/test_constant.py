@@ -8,10 +8,10 @@ import torch
 from torch.nn import functional
 
 from vae.data.batches import Augmentation, as_real
-from vae.data.layouts import Part
+from vae.data.readers import Part
 from vae.data.sources import decode, find
-from vae.evaluation.constant import best_constant, constant_distortion
-from vae.seeds import numpy_generator
+from vae.evaluation.metrics.constant_image import best_constant, constant_distortion
+from vae.rng import numpy_generator
 
 
 def images(count: int = 40) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.vae.evaluation.patients import PATIENTS
 from tests.vae.evaluation.runs import Row, Shape, both, edited, healthy, random_shape
-from vae.evaluation.diagnosis import (
+from vae.evaluation.diagnosis.engine import (
     ENTRIES,
     SEVERITIES,
     Finding,
@@ -18,7 +18,7 @@ from vae.evaluation.diagnosis import (
     explain,
     judge,
 )
-from vae.evaluation.evidence import Evidence
+from vae.evaluation.diagnosis.inputs import Evidence
 
 NAMES = {entry.name for entry in ENTRIES}
 

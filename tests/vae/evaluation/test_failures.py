@@ -5,8 +5,9 @@ import pytest
 from scipy.special import softmax as scipys_softmax
 from scipy.stats import rankdata
 
-from vae.evaluation import failures
-from vae.evaluation.failures import (
+from vae.evaluation.failures import ranking
+from vae.evaluation.failures.correlations import Relation
+from vae.evaluation.failures.ranking import (
     NOTHING,
     badness,
     directions,
@@ -16,9 +17,8 @@ from vae.evaluation.failures import (
     softmax,
     suspected,
 )
-from vae.evaluation.hypotheses import Relation
-from vae.evaluation.neighbours import density_coverage, local_density
-from vae.seeds import numpy_generator
+from vae.evaluation.metrics.neighbours import density_coverage, local_density
+from vae.rng import numpy_generator
 
 
 def test_percentiles_are_mean_ranks_and_hold_against_others() -> None:
@@ -34,17 +34,17 @@ def test_percentiles_are_mean_ranks_and_hold_against_others() -> None:
 def test_worst_best_and_median_are_what_they_say() -> None:
     error = numpy_generator(0, "error").permutation(101).astype(float)
     bad = badness({"error": error})
-    assert error[failures.worst(bad, 3)].tolist() == [100, 99, 98]
-    assert error[failures.best(bad, 3)].tolist() == [0, 1, 2]
-    assert error[failures.median(bad, 3)].tolist() == [51, 50, 49]
-    assert len(failures.median(bad, 1000)) == 101
+    assert error[ranking.worst(bad, 3)].tolist() == [100, 99, 98]
+    assert error[ranking.best(bad, 3)].tolist() == [0, 1, 2]
+    assert error[ranking.median(bad, 3)].tolist() == [51, 50, 49]
+    assert len(ranking.median(bad, 1000)) == 101
 
 
 def test_no_criterion_outweighs_another_by_its_scale() -> None:
     first, second = np.array([0.0, 1, 2, 3]), np.array([0.0, 3, 2, 1])
     plain = badness({"a": first, "b": second})
     np.testing.assert_allclose(badness({"a": 1e6 * first, "b": np.exp(second)}), plain)
-    assert failures.best(plain, 1) == 0
+    assert ranking.best(plain, 1) == 0
     with pytest.raises(ValueError, match="criterion"):
         badness({})
 
@@ -117,7 +117,7 @@ def test_a_stray_undecided_sample_is_the_worst() -> None:
     odds = softmax(np.repeat([[9.0, 0.0]], 50, axis=0))
     odds[7] = 0.5
     criteria, nearest = sample_criteria(features, training, odds)
-    assert failures.worst(badness(criteria), 1) == 7
+    assert ranking.worst(badness(criteria), 1) == 7
     direct = np.linalg.norm(features[:, None] - training, axis=2)
     np.testing.assert_array_equal(nearest, direct.argmin(1))
     assert set(criteria) == {"neighbour_distance", "doubt", "sparsity"}
@@ -133,4 +133,4 @@ def test_softmax_is_scipys_also_for_large_logits() -> None:
 
 def test_feature_distance_is_the_norm_of_the_difference() -> None:
     a, b = np.array([[3.0, 0], [1, 1]]), np.array([[0.0, 4], [1, 1]])
-    assert failures.feature_distance(a, b).tolist() == [5, 0]
+    assert ranking.feature_distance(a, b).tolist() == [5, 0]

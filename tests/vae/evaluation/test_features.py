@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from vae.data.batches import Augmentation, Images
+from vae.device import Machine
 from vae.errors import UserError
-from vae.evaluation import features
-from vae.evaluation.classifier import (
+from vae.evaluation.metrics import feature_extractors
+from vae.evaluation.metrics.classifier import (
     Classifier,
     Labelled,
     Lesson,
@@ -21,19 +22,18 @@ from vae.evaluation.classifier import (
     save,
     train_classifier,
 )
-from vae.evaluation.features import (
+from vae.evaluation.metrics.feature_extractors import (
     Bending,
     bends,
     class_logits,
     extract,
-    imagenet,
+    imagenet_extractor,
     in_domain,
     reference,
 )
-from vae.evaluation.fidelity import compare
-from vae.machine import Machine
-from vae.seeds import initialisation, numpy_generator
-from vae.storage import read_tensors, sha256_of_file, tensor_bytes, write_bytes
+from vae.evaluation.metrics.fidelity import compare
+from vae.io import read_tensors, sha256_of_file, tensor_bytes, write_bytes
+from vae.rng import initialisation, numpy_generator
 from vae.training.loop import Diverged, EpochReport, StepReport
 
 CPU = Machine("cpu", "fp32", 1)
@@ -179,7 +179,7 @@ def test_the_in_domain_judge_is_the_classifier(
 
 
 def test_the_imagenet_judge_takes_grey_and_coloured_images_and_has_no_classes() -> None:
-    judge = imagenet("efficientnet_lite2", CPU)
+    judge = imagenet_extractor("efficientnet_lite2", CPU)
     grey = noise(2, 1, 28, 28)
     found = extract(judge, grey)
     assert (found.shape, judge.size, len(judge.digest)) == ((2, 1280), 1280, 64)
@@ -244,7 +244,7 @@ def test_a_judge_that_does_not_see_faults_fails() -> None:
 
 def test_without_labels_the_brightest_images_are_dropped() -> None:
     pixels = np.arange(100, dtype=np.uint8)[:, None, None, None].repeat(8, 2).repeat(8, 3)
-    kept = features._kept(pixels, None, seed=0)
+    kept = feature_extractors._kept(pixels, None, seed=0)
     assert {share: (len(index), index.max()) for share, index in kept.items()} == {
         0.1: (90, 89),
         0.3: (70, 69),
@@ -254,12 +254,14 @@ def test_without_labels_the_brightest_images_are_dropped() -> None:
 
 def test_classes_are_dropped_one_after_the_other() -> None:
     labels = np.arange(100) % 10
-    kept = features._kept(noise(100, 1, 8, 8), labels, seed=0)
+    kept = feature_extractors._kept(noise(100, 1, 8, 8), labels, seed=0)
     left = [set(labels[index]) for index in kept.values()]
     assert list(kept) == [0.1, 0.3, 0.5]
     assert [len(classes) for classes in left] == [9, 7, 5]
     assert left[0] > left[1] > left[2]
-    assert list(features._kept(noise(4, 1, 8, 8), np.array([0, 1, 0, 1]), seed=0)) == [0.5]
+    assert list(feature_extractors._kept(noise(4, 1, 8, 8), np.array([0, 1, 0, 1]), seed=0)) == [
+        0.5
+    ]
 
 
 def test_a_judge_and_the_distances_work_together(
@@ -269,7 +271,7 @@ def test_a_judge_and_the_distances_work_together(
     real = reference(judge, extract(judge, valid.images.mapped[:500]))
     fake = extract(judge, train.images.mapped[:500])
     healthy = compare(real, fake, seed=0, logits=class_logits(judge, fake))
-    blurred = extract(judge, features._blurred(train.images.mapped[:500], 1.0))
+    blurred = extract(judge, feature_extractors._blurred(train.images.mapped[:500], 1.0))
     ill = compare(real, blurred, seed=0)
     assert healthy.digest == trained[1].digest()
     assert ill.frechet > 3 * healthy.frechet
@@ -302,7 +304,7 @@ def test_any_registered_extractor_judges_by_its_name(monkeypatch: pytest.MonkeyP
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
     monkeypatch.setitem(FEATURE_EXTRACTORS_REGISTRY, "clip-vit-b-32", Tiny)
-    judge = features.registered("clip-vit-b-32", Machine("cpu", "fp32", 1))
+    judge = feature_extractors.registered("clip-vit-b-32", Machine("cpu", "fp32", 1))
     grey = torch.randint(0, 256, (5, 1, 9, 9), dtype=torch.uint8)
     assert (judge.name, judge.size, len(judge.digest)) == ("clip-vit-b-32", 7, 64)
     torch.testing.assert_close(judge(grey), judge(grey.expand(-1, 3, -1, -1)))
@@ -314,7 +316,7 @@ def test_an_unknown_extractor_and_one_without_weights_are_one_line(
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
     with pytest.raises(UserError, match="no extractor 'clop'"):
-        features.registered("clop", Machine("cpu", "fp32", 1))
+        feature_extractors.registered("clop", Machine("cpu", "fp32", 1))
 
     class Absent(Tiny):
         def __init__(self, *arguments: object, **options: object) -> None:
@@ -322,4 +324,4 @@ def test_an_unknown_extractor_and_one_without_weights_are_one_line(
 
     monkeypatch.setitem(FEATURE_EXTRACTORS_REGISTRY, "clip-rn50", Absent)
     with pytest.raises(UserError, match="clip-rn50 cannot be had"):
-        features.registered("clip-rn50", Machine("cpu", "fp32", 1))
+        feature_extractors.registered("clip-rn50", Machine("cpu", "fp32", 1))

@@ -10,8 +10,8 @@ import torch
 from scipy.linalg import sqrtm
 
 from vae.errors import UserError
-from vae.evaluation import fidelity
-from vae.evaluation.fidelity import (
+from vae.evaluation.metrics import fidelity
+from vae.evaluation.metrics.fidelity import (
     Reference,
     Statistics,
     class_balance,
@@ -22,15 +22,15 @@ from vae.evaluation.fidelity import (
     precision_recall,
     statistics,
 )
-from vae.evaluation.neighbours import (
+from vae.evaluation.metrics.neighbours import (
     density_coverage,
     diversity,
     memorisation_ratio,
     nearest,
     squared_radii,
 )
-from vae.seeds import numpy_generator
-from vae.storage import sha256_of_file
+from vae.io import sha256_of_file
+from vae.rng import numpy_generator
 
 
 def cloud(count: int, size: int = 6, shift: float = 0.0, stream: str = "real") -> np.ndarray:
@@ -107,7 +107,7 @@ def test_kernel_distance_is_unbiased_has_a_spread_and_repeats() -> None:
 
 @pytest.mark.parametrize("k", [1, 5])
 def test_balls_agree_with_brute_force(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vae.evaluation import neighbours
+    from vae.evaluation.metrics import neighbours
 
     monkeypatch.setattr(neighbours, "CHUNK", 32)  # not a divisor of 70
     monkeypatch.setattr(fidelity, "CHUNK", 32)
@@ -295,8 +295,8 @@ def test_inception_without_file_and_network_is_one_line_that_says_what_was_tried
 def test_inception_sees_grey_images_as_three_equal_channels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vae.evaluation.features import inception
-    from vae.machine import Machine
+    from vae.device import Machine
+    from vae.evaluation.metrics.feature_extractors import inception
 
     network = fidelity._fidelity("feature_extractor_inceptionv3").FeatureExtractorInceptionV3
     with monkeypatch.context() as patched:  # random weights; no test downloads

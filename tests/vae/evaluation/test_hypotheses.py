@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vae.evaluation.claims import CLAIMS, Claim, judge_claims, paragraph
-from vae.evaluation.hypotheses import (
+from vae.evaluation.failures.claims import CLAIMS, Claim, judge_claims, paragraph
+from vae.evaluation.failures.correlations import (
     ERRORS,
     Measured,
     Relation,
@@ -20,7 +20,7 @@ from vae.evaluation.hypotheses import (
     spearman,
     tail,
 )
-from vae.seeds import numpy_generator
+from vae.rng import numpy_generator
 
 NAMES = ("contrast", "edge_density", "high_frequency", "periodicity", "ink", "latent_norm")
 

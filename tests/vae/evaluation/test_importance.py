@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 from vae.data.batches import Images, as_real
-from vae.evaluation.importance import gather, importance, summarise
-from vae.machine import Machine
-from vae.models.densities import Gaussian
-from vae.models.masses import Bernoulli
+from vae.device import Machine
+from vae.evaluation.metrics.iwae import gather, importance, summarise
+from vae.models.likelihoods.continuous import Gaussian
+from vae.models.likelihoods.discrete import Bernoulli
 from vae.models.vae import VAE
-from vae.seeds import normal, numpy_generator
+from vae.rng import normal, numpy_generator
 
 CPU = Machine("cpu", "fp32", 1)
 SHAPE, LATENT, SIGMA = (1, 2, 3), 2, 0.4

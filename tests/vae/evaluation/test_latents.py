@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 
-from vae.evaluation import latents
-from vae.evaluation.latents import directions, index_information, leading, rate_per_dimension
-from vae.seeds import numpy_generator
+from vae.evaluation.metrics import latents
+from vae.evaluation.metrics.latents import (
+    directions,
+    index_information,
+    leading,
+    rate_per_dimension,
+)
+from vae.rng import numpy_generator
 
 
 def encodings(count: int, *latent: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
-from vae.evaluation.linear import linear_vae, ppca_bits_per_dim
+from vae.evaluation.metrics.linear_vae import linear_vae, ppca_bits_per_dim
 
 EIGENVALUES = [2.0, 0.9, 0.3, 0.05, 0.01]
 

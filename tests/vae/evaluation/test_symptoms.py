@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tests.vae.evaluation.runs import healthy, nats
-from vae.evaluation import symptoms
-from vae.evaluation.evidence import Evidence, Missing
-from vae.evaluation.symptoms import Curve
+from vae.evaluation.diagnosis import quantities
+from vae.evaluation.diagnosis.inputs import Evidence, Missing
+from vae.evaluation.diagnosis.quantities import Curve
 
 
 def rows(**columns: list[Any]) -> list[dict[str, Any]]:
@@ -60,17 +60,17 @@ def test_noise_needs_consecutive_epochs() -> None:
 )
 def test_settled_epochs(betas: list[float] | None, facts: dict[str, Any], first: float) -> None:
     history = rows(train_rate=[1.0] * 4) if betas is None else rows(beta=betas)
-    assert symptoms.settled_from(Evidence(history=history, **facts)) == first
+    assert quantities.settled_from(Evidence(history=history, **facts)) == first
 
 
 def test_the_final_objective_is_rebuilt_from_what_a_log_has() -> None:
     e = healthy()
-    own = symptoms.objective(e, "valid")
+    own = quantities.objective(e, "valid")
     without = [{k: v for k, v in row.items() if k != "valid_final_objective"} for row in e.history]
     parts = [{k: v for k, v in row.items() if not k.endswith("objective")} for row in e.history]
     assert own is not None
     for history in (without, parts):
-        rebuilt = symptoms.objective(Evidence(history=history, beta=e.beta), "valid")
+        rebuilt = quantities.objective(Evidence(history=history, beta=e.beta), "valid")
         assert rebuilt is not None
         np.testing.assert_allclose(rebuilt.values, own.values, rtol=1e-12)
 
@@ -79,21 +79,21 @@ def test_the_error_comes_back_from_the_distortion() -> None:
     for sigma in (0.1, 1.0):
         history = rows(valid_distortion=[float(nats(0.02, 784, sigma**2))], sigma=[sigma])
         e = Evidence(history=history, likelihood="gaussian", dimensions=784)
-        assert symptoms.mean_square(e) == pytest.approx(0.02)
+        assert quantities.mean_square(e) == pytest.approx(0.02)
 
 
 def test_numbers_that_are_none_are_left_out() -> None:
     e = Evidence(history=rows(train_rate=[1.0, None, math.nan, 4.0]))
-    found = symptoms.curve(e, "train_rate")
+    found = quantities.curve(e, "train_rate")
     assert found is not None
     assert found.epochs.tolist() == [1, 4]
-    assert symptoms.curve(e, "valid_rate") is None
+    assert quantities.curve(e, "valid_rate") is None
 
 
 def test_what_is_missing_has_words() -> None:
     with pytest.raises(Missing, match="the latent size"):
-        symptoms.latent_size(Evidence())
+        quantities.latent_size(Evidence())
     with pytest.raises(Missing, match="a Gaussian likelihood"):
-        symptoms.sigma(Evidence(likelihood="bernoulli"))
+        quantities.sigma(Evidence(likelihood="bernoulli"))
     with pytest.raises(Missing, match="a sum"):
-        symptoms.rate(Evidence(nats=False))
+        quantities.rate(Evidence(nats=False))

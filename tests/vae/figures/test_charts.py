@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vae.figures import chart_html, chart_png, charts
+from vae.figures import charts, html, png
 from vae.figures.charts import Chart, Panel, Series
 
 HISTORY: list[dict[str, float | None]] = [
@@ -43,7 +43,7 @@ def one(*y: float | None, **settings: Any) -> Chart:
 
 def traces(chart: Chart) -> list[dict[str, Any]]:
     """What the page hands to plotly: the first JSON array after the element's id."""
-    text = chart_html.div(chart, "chart")
+    text = html.div(chart, "chart")
     start = text.index("[", text.index("Plotly.newPlot("))
     found: list[dict[str, Any]] = json.JSONDecoder().raw_decode(text[start:])[0]
     return found
@@ -110,7 +110,7 @@ def test_the_spectrum_falls_and_keeps_the_whole_rate() -> None:
 
 
 def test_a_collapsed_spectrum_is_drawn(tmp_path: Path) -> None:
-    chart_png.write_png(charts.rate_spectrum([0.0, 0.0]), tmp_path / "zero.png")
+    png.write_png(charts.rate_spectrum([0.0, 0.0]), tmp_path / "zero.png")
     assert (tmp_path / "zero.png").stat().st_size > 0
 
 
@@ -124,8 +124,8 @@ def test_a_spectrum_without_finite_rates_raises(rates: list[float]) -> None:
 @pytest.mark.parametrize("kind", ["line", "bar"])
 def test_a_missing_value_leaves_a_gap(tmp_path: Path, hole: float | None, kind: str) -> None:
     whole, holed = one(1, 1, 1, 1, 1, kind=kind), one(1, 1, hole, 1, 1, kind=kind)
-    chart_png.write_png(whole, tmp_path / "whole.png")
-    chart_png.write_png(holed, tmp_path / "holed.png")
+    png.write_png(whole, tmp_path / "whole.png")
+    png.write_png(holed, tmp_path / "holed.png")
     assert 0 < ink(tmp_path / "holed.png") < 0.9 * ink(tmp_path / "whole.png")
     (trace,) = traces(holed)
     assert trace["y"] == [1, 1, None, 1, 1]
@@ -135,14 +135,14 @@ def test_a_missing_value_leaves_a_gap(tmp_path: Path, hole: float | None, kind: 
 @pytest.mark.parametrize("kind", ["line", "bar"])
 def test_what_is_not_positive_is_a_gap_on_a_log_axis(tmp_path: Path, axis: str, kind: str) -> None:
     chart = one(-1, 0.02, 300, kind=kind, **{axis: True})
-    chart_png.write_png(chart, tmp_path / "log.png")
+    png.write_png(chart, tmp_path / "log.png")
     assert ink(tmp_path / "log.png") > 0
     assert traces(chart)[0]["y"] == [None, 0.02, 300]
 
 
 def test_a_point_between_two_gaps_is_seen(tmp_path: Path) -> None:
     y = [None, 1.0] * charts.FEW
-    chart_png.write_png(one(*y), tmp_path / "points.png")
+    png.write_png(one(*y), tmp_path / "points.png")
     assert ink(tmp_path / "points.png") > 0
     assert traces(one(*y))[0]["mode"] == "lines+markers"
     assert traces(one(*[1.0] * 2 * charts.FEW))[0]["mode"] == "lines"
@@ -150,14 +150,14 @@ def test_a_point_between_two_gaps_is_seen(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("chart", [one(), one(None), one(-1, 0, log_y=True)])
 def test_a_panel_without_values_says_so(tmp_path: Path, chart: Chart) -> None:
-    chart_png.write_png(chart, tmp_path / "empty.png")
-    assert "no values" in chart_html.div(chart, "chart")
+    png.write_png(chart, tmp_path / "empty.png")
+    assert "no values" in html.div(chart, "chart")
 
 
 def test_a_panel_without_series_says_so(tmp_path: Path) -> None:
     chart = Chart("chart", [Panel("panel", "x", "y", [])])
-    chart_png.write_png(chart, tmp_path / "empty.png")
-    assert "no values" in chart_html.div(chart, "chart")
+    png.write_png(chart, tmp_path / "empty.png")
+    assert "no values" in html.div(chart, "chart")
 
 
 @pytest.mark.parametrize(
@@ -176,27 +176,25 @@ def test_log_ticks_are_few_round_and_inside(values: list[float], ticks: list[flo
 def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         chart = charts.training_curves(HISTORY)
-        chart_png.write_png(chart, tmp_path / f"{name}.png")
-        chart_html.write_html(chart, tmp_path / f"{name}.html", "plotly.min.js")
+        png.write_png(chart, tmp_path / f"{name}.png")
+        html.write_html(chart, tmp_path / f"{name}.html", "plotly.min.js")
     for kind in ("png", "html"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
 
 
 def test_the_page_loads_one_local_script_and_nothing_else(tmp_path: Path) -> None:
-    chart_html.write_html(
-        charts.training_curves(HISTORY), tmp_path / "curves.html", "../plotly.min.js"
-    )
+    html.write_html(charts.training_curves(HISTORY), tmp_path / "curves.html", "../plotly.min.js")
     page = (tmp_path / "curves.html").read_text()
     assert re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]*)""", page) == ["../plotly.min.js"]
     assert "://" not in page
-    assert "Plotly" in chart_html.plotly_script()
+    assert "Plotly" in html.plotly_script()
 
 
 def test_words_are_text_and_never_markup(tmp_path: Path) -> None:
     evil = "</script><b>$x$ $"
     chart = Chart(evil, [Panel(evil, evil, evil, [Series(evil, [1], [1])] * 2)])
-    chart_png.write_png(chart, tmp_path / "evil.png")
-    chart_html.write_html(chart, tmp_path / "evil.html", "plotly.min.js")
+    png.write_png(chart, tmp_path / "evil.png")
+    html.write_html(chart, tmp_path / "evil.html", "plotly.min.js")
     page = (tmp_path / "evil.html").read_text()
     assert page.count("</script>") == page.count("<script") == 2
     assert "<b>$" not in page
@@ -206,7 +204,7 @@ def test_drawing_leaves_matplotlib_as_it_was(tmp_path: Path) -> None:
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
-    chart_png.write_png(one(1, 2), tmp_path / "chart.png")
+    png.write_png(one(1, 2), tmp_path / "chart.png")
     assert dict(mpl.rcParams) == before
 
 
@@ -219,7 +217,7 @@ def test_wrong_series_and_charts_raise() -> None:
 
 def test_importing_the_figures_is_light() -> None:
     code = (
-        "import sys; import vae.figures.charts, vae.figures.sheets, vae.figures.gallery;"
+        "import sys; import vae.figures.charts, vae.figures.sheets, vae.figures.page;"
         "print(sorted({'torch', 'matplotlib', 'plotly', 'jinja2', 'pandas'} & set(sys.modules)))"
     )
     answer = subprocess.run(
@@ -252,8 +250,8 @@ def test_what_hardly_moves_is_drawn_on_an_axis_from_zero(tmp_path: Path) -> None
     for title in ("Beta", "Clipped steps"):
         assert panel_of(chart, title).y_range == pytest.approx((-0.03, 1.03)), title
     assert panel_of(chart, "Distortion").y_range is None
-    assert chart_html.div(chart, "run").count('"range":[-0.03,1.03]') == 2
-    chart_png.write_png(chart, tmp_path / "run.png")
+    assert html.div(chart, "run").count('"range":[-0.03,1.03]') == 2
+    png.write_png(chart, tmp_path / "run.png")
     assert ink(tmp_path / "run.png") > 20
 
 
@@ -262,7 +260,7 @@ def test_a_legend_inside_a_page_stands_where_no_points_are() -> None:
     distortion = panel_of(chart, "Distortion")
     assert not distortion.legend_above
     assert distortion.quiet_third == "middle"  # the constant image is above, the curves are below
-    assert '"yanchor":"middle"' in chart_html.div(Chart("alone", [distortion]), "alone")
+    assert '"yanchor":"middle"' in html.div(Chart("alone", [distortion]), "alone")
     rising = charts.Series("a name that is too long for above", [1, 2, 3], [1, 10, 100])
     both = charts.Panel("rising", "x", "y", [rising, rising])
     assert both.quiet_third == "middle"
@@ -288,12 +286,12 @@ def test_a_forest_has_each_interval_apart_at_its_name(tmp_path: Path) -> None:
     assert set(zero.x) == {0}
     assert not panel.has_legend
     assert (len(other.shown()), empty.shown()) == (5, [])
-    chart_png.write_png(a_forest(), tmp_path / "forest.png")
+    png.write_png(a_forest(), tmp_path / "forest.png")
     assert ink(tmp_path / "forest.png") > 20
 
 
 def test_a_forests_names_stand_on_the_axis_of_its_page_from_the_top_down() -> None:
-    text = chart_html.div(a_forest(), "forest")
+    text = html.div(a_forest(), "forest")
     assert '"ticktext":["rising","falling","neither"]' in text
     assert '"range":[2.5,-0.5]' in text
     assert '"ticktext":["rising"]' in text

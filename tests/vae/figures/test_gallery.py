@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vae.figures import gallery, sheets
+from vae.figures import page, sheets
 from vae.figures.charts import SCRIPT, Chart, Panel, Series
-from vae.figures.gallery import Item, Tab, number, write_page
+from vae.figures.page import Item, Tab, number, write_page
 from vae.figures.widgets import (
     Case,
     Cases,
@@ -51,7 +51,7 @@ class Reader(HTMLParser):
 @pytest.fixture(autouse=True)
 def short_script(monkeypatch: pytest.MonkeyPatch) -> None:
     """plotly's script has megabytes, and no test here reads it."""
-    monkeypatch.setattr(gallery, "plotly_script", lambda: "// plotly")
+    monkeypatch.setattr(page, "plotly_script", lambda: "// plotly")
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from PIL import Image
 from tests import browser
 from tests.browser import Browser
 from vae.figures import sheets
-from vae.figures.chart_png import write_png
 from vae.figures.charts import SCRIPT, Chart, Panel, Series
-from vae.figures.gallery import Tab, write_page
+from vae.figures.page import Tab, write_page
+from vae.figures.png import write_png
 from vae.figures.widgets import (
     Case,
     Cases,

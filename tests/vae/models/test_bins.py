@@ -10,7 +10,7 @@ from scipy import stats
 from scipy.special import log_ndtr, logsumexp
 from torch import Tensor
 
-from vae.models.bins import (
+from vae.models.likelihoods.bins import (
     bits_per_dim,
     clipped_logistic_mean,
     clipped_normal_mean,

@@ -6,7 +6,7 @@ from torch import nn
 
 from vae.models import blocks
 from vae.models.blocks import LayerScale, ResidualBlock, SEBottleneck, SqueezeExcitation
-from vae.seeds import initialisation
+from vae.rng import initialisation
 
 
 def bottleneck(layer_scale: float) -> SEBottleneck:

@@ -9,7 +9,7 @@ from torch.distributions import ContinuousBernoulli as TorchContinuousBernoulli
 from torch.distributions import Laplace as TorchLaplace
 from torch.distributions import Normal
 
-from vae.models.densities import (
+from vae.models.likelihoods.continuous import (
     LEAST_B,
     LEAST_SIGMA,
     ContinuousBernoulli,
@@ -18,7 +18,7 @@ from vae.models.densities import (
     PixelGaussian,
     SharedScale,
 )
-from vae.seeds import torch_generator
+from vae.rng import torch_generator
 
 GREYS = (torch.arange(256, dtype=torch.float64) / 255)[:, None, None, None]
 OPTIMAL = [(Gaussian, 2, LEAST_SIGMA), (Laplace, 1, LEAST_B)]

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from vae.models.densities import Gaussian, PixelGaussian
-from vae.models.likelihoods import LIKELIHOODS, Likelihood, gaussian
-from vae.seeds import torch_generator
+from vae.models.likelihoods.continuous import Gaussian, PixelGaussian
+from vae.models.likelihoods.registry import LIKELIHOODS, Likelihood, gaussian
+from vae.rng import torch_generator
 
 GREYS = (torch.arange(256, dtype=torch.float64) / 255)[:, None, None, None]
 EVERY: list[tuple[str, dict[str, Any]]] = [

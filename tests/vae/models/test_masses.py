@@ -10,15 +10,15 @@ from scipy.special import expit, softmax
 from torch import Tensor
 from torch.distributions import Bernoulli as TorchBernoulli
 
-from vae.models.bins import log_logistic_mass, log_normal_mass
-from vae.models.masses import (
+from vae.models.likelihoods.bins import log_logistic_mass, log_normal_mass
+from vae.models.likelihoods.discrete import (
     Bernoulli,
     Discretized,
     DiscretizedGaussian,
     DiscretizedLogistic,
     LogisticMixture,
 )
-from vae.seeds import torch_generator
+from vae.rng import torch_generator
 
 GREYS = (torch.arange(256, dtype=torch.float64) / 255)[:, None, None, None]
 KINDS: list[type[Discretized]] = [DiscretizedGaussian, DiscretizedLogistic]

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from vae.models.densities import Gaussian
-from vae.models.networks import HEADS, NETWORKS, build, spatial_shape
+from vae.models.encoder_decoder import HEADS, NETWORKS, build, spatial_shape
+from vae.models.likelihoods.continuous import Gaussian
 from vae.models.vae import VAE
-from vae.seeds import initialisation, normal
+from vae.rng import initialisation, normal
 
 OPTIONS: dict[str, dict[str, object]] = {
     "conv": {"activation": "leaky_relu", "normalisation": "group"},

@@ -4,7 +4,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from vae.models.posterior import Posterior
-from vae.seeds import normal, torch_generator
+from vae.rng import normal, torch_generator
 
 
 def posterior(*shape: int) -> Posterior:

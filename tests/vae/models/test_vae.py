@@ -11,10 +11,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from vae.models.densities import Gaussian
+from vae.models.likelihoods.continuous import Gaussian
 from vae.models.vae import VAE, Terms
 from vae.objectives import Objective, batch_means, rate
-from vae.seeds import initialisation, normal
+from vae.rng import initialisation, normal
 
 SHAPE, LATENT, COUNT = (1, 2, 4), 3, 1000
 D = math.prod(SHAPE)

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from vae.machine import Machine
-from vae.priors.fits import Fitted, fit
+from vae.device import Machine
+from vae.priors.fit import Fitted, fit
 from vae.priors.prior import Prior
-from vae.seeds import numpy_generator
+from vae.rng import numpy_generator
 
 MACHINE = Machine("cpu", "fp32", 1)
 FLOW = {

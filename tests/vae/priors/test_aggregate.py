@@ -8,11 +8,11 @@ from torch import Tensor
 from tests.vae.priors.planted import MACHINE, clusters, gaussian_codes
 from vae.data.batches import Images
 from vae.models.posterior import Posterior
-from vae.priors import mixture
-from vae.priors.aggregate import encode, marginal_kl_bound
+from vae.priors import gaussian_mixture
+from vae.priors.encodings import encode, marginal_kl_bound
 from vae.priors.flow import Velocity
 from vae.priors.prior import Flow, Mixed, Standard
-from vae.seeds import normal, numpy_generator
+from vae.rng import normal, numpy_generator
 
 
 class Encoder:
@@ -67,7 +67,7 @@ def kl_to_standard(mean: np.ndarray, covariance: np.ndarray) -> float:
 
 def test_the_bound_of_a_gaussian_aggregate_is_its_closed_form() -> None:
     codes, mean, covariance = gaussian_codes(20_000, 1)
-    fit = mixture.gaussian(codes.reshape(len(codes), -1))
+    fit = gaussian_mixture.gaussian(codes.reshape(len(codes), -1))
     bound = marginal_kl_bound(Mixed("gaussian", (2, 2, 2), fit, {}), gaussian_codes(20_000, 2)[0])
     assert bound is not None
     value, error = bound
@@ -78,7 +78,7 @@ def test_the_bound_of_a_gaussian_aggregate_is_its_closed_form() -> None:
 @pytest.mark.parametrize("count", [30, 100, 1000])
 def test_a_poor_fit_lowers_the_bound_and_never_lifts_it(count: int) -> None:
     _, mean, covariance = gaussian_codes(1, 0)
-    fit = mixture.gaussian(gaussian_codes(count, 1)[0].reshape(count, -1))
+    fit = gaussian_mixture.gaussian(gaussian_codes(count, 1)[0].reshape(count, -1))
     bound = marginal_kl_bound(Mixed("gaussian", (2, 2, 2), fit, {}), gaussian_codes(20_000, 2)[0])
     assert bound is not None
     value, error = bound

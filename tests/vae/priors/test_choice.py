@@ -6,10 +6,10 @@ import torch
 
 from tests.vae.priors.planted import clusters, gaussian_codes
 from vae.errors import UserError
-from vae.priors import mixture
-from vae.priors.choice import Ruler, choose, choose_density
-from vae.priors.mixture import Mixture
+from vae.priors import gaussian_mixture
+from vae.priors.gaussian_mixture import Mixture
 from vae.priors.prior import Mixed, Prior, Standard
+from vae.priors.selection import Ruler, choose, choose_density
 
 
 def mixed(name: str, codes: Mixture, latent: tuple[int, ...]) -> Prior:
@@ -63,7 +63,9 @@ def test_it_sees_a_lost_mode_a_wrong_scale_and_a_gaussian_in_a_mixtures_place(si
         "lost mode": clusters(2000, 3, size, modes=3),
         "too wide": centre + 1.1 * (clusters(2000, 3, size) - centre),
         "too narrow": centre + 0.9 * (clusters(2000, 3, size) - centre),
-        "gaussian": mixture.gaussian(training).sample(2000, 0, "draws", 1.0).astype(np.float32),
+        "gaussian": gaussian_mixture.gaussian(training)
+        .sample(2000, 0, "draws", 1.0)
+        .astype(np.float32),
     }
     for name, draws in diseases.items():
         assert ruler.compare(draws).two_sample > limit, name
@@ -73,8 +75,8 @@ def test_the_right_prior_is_chosen() -> None:
     codes, held_out = clusters(3000, 1), clusters(800, 2)
     priors = {
         "standard": Standard((6,)),
-        "gaussian": mixed("gaussian", mixture.gaussian(codes), (6,)),
-        "gmm": mixed("gmm", mixture.components(codes, 4, 0), (6,)),
+        "gaussian": mixed("gaussian", gaussian_mixture.gaussian(codes), (6,)),
+        "gmm": mixed("gmm", gaussian_mixture.components(codes, 4, 0), (6,)),
     }
     best, table = choose(priors, held_out, seed=0)
     assert best == "gmm"
@@ -87,8 +89,8 @@ def test_the_right_prior_is_chosen() -> None:
 def test_the_lowest_is_chosen_also_within_the_noise_and_of_equals_the_first() -> None:
     codes, held_out = gaussian_codes(2000, 1)[0], gaussian_codes(400, 2)[0]
     flat, latent = codes.reshape(len(codes), -1), codes.shape[1:]
-    simple = mixed("gaussian", mixture.gaussian(flat), latent)
-    rich = mixed("gmm", mixture.components(flat, 3, 0), latent)
+    simple = mixed("gaussian", gaussian_mixture.gaussian(flat), latent)
+    rich = mixed("gmm", gaussian_mixture.components(flat, 3, 0), latent)
     within = set()
     for seed in range(6):
         best, table = choose({"gaussian": simple, "gmm": rich}, held_out, seed)
@@ -119,8 +121,8 @@ def test_a_shipped_prior_without_density_is_stood_for_by_the_best_that_has_one()
     train, held_out = clusters(2000, 1), clusters(500, 2)
     fits = {
         "standard": Standard((6,)),
-        "gaussian": mixed("gaussian", mixture.gaussian(train), (6,)),
-        "gmm": mixed("gmm", mixture.components(train, 4, 0), (6,)),
+        "gaussian": mixed("gaussian", gaussian_mixture.gaussian(train), (6,)),
+        "gmm": mixed("gmm", gaussian_mixture.components(train, 4, 0), (6,)),
         "flow": Shapeless((6,)),
     }
     assert choose_density(fits, held_out, 0, "flow") == "gmm"

@@ -10,12 +10,12 @@ from torch import distributions
 
 from tests.vae.priors.planted import FLOW, MACHINE, SETTINGS, fitted, gaussian_codes
 from vae.errors import UserError
+from vae.io import read_tensors, tensor_bytes
 from vae.priors import flow
-from vae.priors.fits import Step, fit
-from vae.priors.mixture import Mixture
+from vae.priors.fit import Step, fit
+from vae.priors.gaussian_mixture import Mixture
 from vae.priors.prior import Flow, Mixed, Prior, Standard, from_tensors
-from vae.seeds import numpy_generator
-from vae.storage import read_tensors, tensor_bytes
+from vae.rng import numpy_generator
 
 LATENT = (2, 2, 2)
 

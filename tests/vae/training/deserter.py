@@ -11,9 +11,9 @@ import time
 
 import torch
 
-from pipeline.console import command
+from pipeline.runtime.console import command
 from vae.errors import UserError
-from vae.training.parallel import World, joined
+from vae.training.distributed import World, joined
 
 PATIENCE = 5.0
 

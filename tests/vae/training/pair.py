@@ -13,14 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.ranks import place
+from pipeline.runtime.distributed import place
 from tests.vae.training import small
 from vae.models.blocks import group_norm
-from vae.models.densities import Gaussian, Laplace
+from vae.models.likelihoods.continuous import Gaussian, Laplace
 from vae.objectives import PENALTIES, Objective
+from vae.training.distributed import World, joined, share_statistics
 from vae.training.loop import Plan, State, fit
 from vae.training.optimiser import OPTIMISERS, Average
-from vae.training.parallel import World, joined, share_statistics
 from vae.training.schedules import plateau
 
 TRAIN = 103

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from vae.data.batches import Augmentation, Images, Place
-from vae.machine import Machine
-from vae.models.densities import Gaussian
-from vae.models.networks import build
+from vae.device import Machine
+from vae.models.encoder_decoder import build
+from vae.models.likelihoods.continuous import Gaussian
 from vae.models.vae import VAE
 from vae.objectives import PENALTIES, Objective
-from vae.seeds import initialisation, numpy_generator
+from vae.rng import initialisation, numpy_generator
 from vae.training.loop import EpochReport, Plan, State, fit
 from vae.training.optimiser import OPTIMISERS, Average
 from vae.training.schedules import cosine, linear_beta

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.vae.training import small
-from vae.machine import has_compiler
+from vae.device import has_compiler
 from vae.models.vae import Terms
 from vae.objectives import PENALTIES, Objective
 from vae.training.loop import Diverged, State, StepReport, best_epoch, fit
@@ -171,7 +171,7 @@ def test_the_validation_objective_has_the_penalty_that_is_trained() -> None:
 
 def test_calibration_is_the_root_mean_square_error_of_the_split() -> None:
     from vae.data.batches import as_real
-    from vae.seeds import normal
+    from vae.rng import normal
 
     model, split = small.run(small.state(), small.plan()).average.model, small.images(40, "other")
     calibrate(model, split, small.CPU, seed=3, batch_size=40)

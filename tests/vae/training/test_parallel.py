@@ -13,8 +13,8 @@ import torch
 from pipeline import ROOT
 from tests.vae.training import pair, small
 from vae.errors import UserError
+from vae.training.distributed import ALONE, World, share_statistics
 from vae.training.loop import fit
-from vae.training.parallel import ALONE, World, share_statistics
 
 # float32 has 6e-8; an optimiser lets it grow over the 42 steps, and two ranks add otherwise.
 GRADIENT = 2e-6  # relative, of the first step

@@ -1,0 +1,127 @@
+"""What judging costs: `python -m benchmarks.sample_metrics`.
+
+The in-domain judge of the data set in artifacts/ scores n samples as evaluate does (features, then
+the comparison with as many real images, here of the training split, which has so many) for n of
+10,000 to 50,000: seconds of each n, and the memory that the process holds afterwards. Cost is
+linear where seconds rise with n at most, and memory flat where the features, F floats an image,
+are all that rises.
+
+IWAE-5000 of 1,000 images with a preset's network: operations are counted, a part is timed, and the
+whole follows from it. Writes `judging.json`.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import windows
+from benchmarks.throughput import product_rate
+from pipeline.config import params
+from pipeline.config.preset import preset
+from pipeline.factory.build import build_vae
+from pipeline.factory.load import resolve
+from pipeline.runtime import paths
+from pipeline.runtime.console import command, say
+from pipeline.scoring import extractors, sample_metrics
+from vae import device as machines
+from vae.data.batches import Images
+from vae.errors import UserError
+from vae.evaluation.metrics import iwae
+from vae.io import read_array, write_json
+from vae.models.vae import VAE
+from vae.rng import numpy_generator
+
+COUNTS = (10_000, 20_000, 50_000)
+PRESET, SHAPE, LEVELS = "fashion_mnist/binarised", (1, 28, 28), 2
+DRAWS, IMAGES = 5000, 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--images", type=int, default=10, help="of which IWAE-5000 is timed")
+    parser.add_argument("--out", type=Path, default=windows.place("judging"))
+    arguments = parser.parse_args()
+    about = windows.machine()
+    rows = [scored(count) for count in COUNTS]
+    weighed = importance_of(arguments.images)
+    write_json(arguments.out, {"machine": about, "scored": rows, "iwae": weighed})
+    say(f"written: {arguments.out}")
+
+
+def scored(count: int) -> dict[str, Any]:
+    """Seconds of scoring `count` images, drawn from the test split, against training images."""
+    settings = params.load()
+    if paths.read_spec()["counts"]["train"] < count:
+        raise UserError(
+            f"fewer than {count:,} training images",
+            where="artifacts/data",
+            remedy="`python -m pipeline preset fashion_mnist && dvc repro extractor`",
+        )
+    judge = extractors.open_judge("in_domain", settings, resolve(settings.evaluate.device))
+    court = sample_metrics.Court(judge, settings.evaluate.batch_size, 0, count)
+    court.reference("train")  # of the data set, once for all samples
+    real = read_array(paths.DATA / "test.npy", mapped=True)
+    chosen = numpy_generator(0, "benchmark").integers(0, len(real), count)
+    images = np.asarray(real)[chosen]
+    begun = time.perf_counter()
+    seen = court.features(images, f"{count} samples")
+    court.compare("train", seen)
+    took = time.perf_counter() - begun
+    row = {"samples": count, "seconds": round(took, 2), "resident_mib": round(resident(), 1)}
+    say(f"{count:,} samples in {took:.1f} s, {row['resident_mib']:.0f} MiB")
+    return row
+
+
+def resident() -> float:
+    """MiB that this process holds now."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def importance_of(images: int) -> dict[str, Any]:
+    """IWAE of a part in fp32, what the whole takes, and what it asks for."""
+    chosen = preset(PRESET)
+    machine = machines.resolve("cpu", "fp32", None)
+    model = build_vae(chosen.model, SHAPE, LEVELS, seed=0).eval()
+    pixels = numpy_generator(0, "benchmark").integers(0, 2, (images, *SHAPE), dtype=np.uint8)
+    begun = time.perf_counter()
+    batches = iwae.importance(
+        model,
+        Images(255 * pixels, "cpu"),
+        machine,
+        seed=0,
+        draws=DRAWS,
+        count=images,
+        at_once=chosen.evaluate.batch_size,
+    )
+    iwae.gather(batches)
+    took = time.perf_counter() - begun
+    operations = decoding_operations(model) * DRAWS * IMAGES
+    whole = took / images * IMAGES
+    say(f"IWAE-{DRAWS} of {images} images in {took:.1f} s: {whole / 60:.1f} min of {IMAGES:,}")
+    return {
+        "preset": PRESET,
+        "draws": DRAWS,
+        "images_timed": images,
+        "seconds_timed": round(took, 2),
+        "minutes_of_1000": round(whole / 60, 2),
+        "operations_of_1000": operations,
+        "operations_per_second": operations / whole,
+        "product_operations_per_second": product_rate(machine, 2.0),
+    }
+
+
+def decoding_operations(model: VAE) -> float:
+    """Floating-point operations of decoding one z."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.decode(torch.zeros(1, *model.latent))
+    return float(counter.get_total_flops())
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,1 @@
+"""Small commands: summary, clean, diagnose."""

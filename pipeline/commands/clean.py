@@ -1,0 +1,37 @@
+"""Delete what can be made again without training: `make clean`. It says what each part frees.
+
+Resume states go too, but for the one of the shipped model; DVC's cache, the tracker's store and
+the outputs of the stages stay.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline import ROOT
+from pipeline.runtime import paths
+from vae.io import read_json
+
+CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".import_linter_cache")
+
+
+def disposable() -> Iterator[Path]:
+    """Folders that can go."""
+    yield from (ROOT / name for name in CACHES)
+    for folder in (ROOT / "pipeline", ROOT / "src", ROOT / "tests"):
+        yield from folder.rglob("__pycache__")
+    yield paths.CACHE
+    shipped = read_json(paths.RUN)["key"] if paths.RUN.exists() else None
+    if paths.RESUME.exists():
+        yield from (state for state in paths.RESUME.iterdir() if state.name != shipped)
+
+
+def main() -> None:
+    total = 0
+    for folder in [folder for folder in disposable() if folder.exists()]:
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        shutil.rmtree(folder)
+        total += size
+        if size > 1_000_000:
+            print(f"  {size / 1e6:8.1f} MB  {folder.relative_to(ROOT)}")
+    print(f"  {total / 1e6:8.1f} MB  freed")

@@ -1,0 +1,152 @@
+"""The section `sweep`: a search over params (Optuna), its trials, and what they are judged by."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.config.schema.types import (
+    Count,
+    Index,
+    NotNegative,
+    Number,
+    Positive,
+    Section,
+    as_tuple,
+)
+
+Metric = Literal[
+    "sample_distance",
+    "sample_kernel",
+    "coverage",
+    "standard_distance",
+    "standard_kernel",
+    "reconstruction_distance",
+    "reconstruction_kernel",
+    "prior_gap",
+    "bits_per_dim",
+    "rate",
+    "distortion",
+    "mse",
+]
+Scalar = float | int | bool | str | None
+
+
+class _Interval(Section):
+    @model_validator(mode="after")
+    def _rises(self) -> "_Interval":
+        if not self.low < self.high:  # type: ignore[attr-defined]
+            low, high = self.low, self.high  # type: ignore[attr-defined]
+            raise ValueError(f"`sweep.space`: low must be below high, not {low} and {high}")
+        return self
+
+
+class Uniform(_Interval):
+    name: Literal["uniform"] = Field(description="any number between")
+    low: Number
+    """the lowest"""
+    high: Number
+    """the highest"""
+
+
+class LogUniform(_Interval):
+    name: Literal["log_uniform"] = Field(description="any number between, evenly in its logarithm")
+    low: Positive
+    """the lowest"""
+    high: Positive
+    """the highest"""
+
+
+class Integers(_Interval):
+    name: Literal["integers"] = Field(description="any whole number between, both ends included")
+    low: int
+    """the lowest"""
+    high: int
+    """the highest"""
+
+
+class Choice(Section):
+    name: Literal["choice"] = Field(description="one of these; a text is read as YAML")
+    values: Annotated[tuple[Scalar, ...], as_tuple, Field(min_length=1)]
+    """what can be chosen"""
+
+
+Distribution = Annotated[
+    Uniform | LogUniform | Integers | Choice,
+    Field(discriminator="name"),
+]
+
+
+class Goal(Section):
+    metric: Metric
+    """a number of a trial (pipeline/sweep/trial.py)"""
+    direction: Literal["minimize", "maximize"]
+    """which way is better"""
+
+
+class NoPruner(Section):
+    name: Literal["none"] = Field(description="none | median of the trials so far | hyperband")
+
+
+class MedianPruner(Section):
+    name: Literal["median"] = Field(description="none | median of the trials so far | hyperband")
+    startup_trials: Index
+    """trials that are never cut short"""
+    every: Count
+    """epochs between two looks at the metric"""
+
+
+class HyperbandPruner(Section):
+    name: Literal["hyperband"] = Field(
+        description="none | median of the trials so far | hyperband"
+    )
+    every: Count
+    """epochs between two looks at the metric"""
+    reduction: Annotated[int, Field(ge=2)]
+    """one of so many trials goes on to the next rung"""
+
+
+class Sweep(Section):
+    seed: Index
+    """of the sampler"""
+    space: Annotated[dict[str, Distribution], Field(min_length=1)]
+    """dotted params, and what each may be: uniform | log_uniform | integers | choice"""
+    goals: Annotated[tuple[Goal, ...], as_tuple, Field(min_length=1)]
+    """what is judged, on the validation split; several make a front, and nothing is pruned"""
+    trials: Count
+    """trials in all; the first is this file"""
+    minutes: Positive | None
+    """no trial begins after so many; null = no limit"""
+    epochs: Count | None
+    """of a trial, schedules shortened alike; null = train.epochs"""
+    seconds: Positive | None
+    """of a trial's training, made into epochs before it starts; null = `epochs` says it"""
+    sampler: Literal["tpe", "random"]
+    """tpe = tree-structured Parzen estimator | random"""
+    pruner: Annotated[NoPruner | MedianPruner | HyperbandPruner, Field(discriminator="name")]
+    """which trials are cut short; by the metric alone"""
+    components: Count
+    """of the Gaussian mixture that draws a trial's samples"""
+    samples: Annotated[int, Field(ge=20)]
+    """images drawn of a trial, and validation images that they are compared with at most"""
+    least_active_units: Index
+    """latent dimensions in use; a trial with fewer is no solution"""
+    least_rate: NotNegative
+    """nats an image; a trial with less is no solution"""
+    storage: str | None
+    """database (postgresql+psycopg://...); null = a journal file; VAE_SWEEP_STORAGE overrides"""
+    heartbeat: Count
+    """seconds between a worker's signs of life in a database; silent five times, it is dead"""
+
+    @field_validator("goals")
+    @classmethod
+    def _named_once(cls, goals: tuple[Goal, ...]) -> tuple[Goal, ...]:
+        names = [goal.metric for goal in goals]
+        if len(set(names)) < len(names):
+            raise ValueError(f"`sweep.goals` names one twice: {', '.join(names)}")
+        return goals
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Sweep":
+        if self.epochs is not None and self.seconds is not None:
+            raise ValueError("`sweep.epochs` and `sweep.seconds` both say how long a trial is")
+        return self

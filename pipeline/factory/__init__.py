@@ -1,0 +1,1 @@
+"""From params to library objects, and from artifacts to loaded models."""

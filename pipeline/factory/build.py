@@ -1,0 +1,191 @@
+"""From params to objects of `src/vae`: the only place where the two meet."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline import ROOT
+from pipeline.config.schema import Model, Objective, Train
+from pipeline.runtime.console import warn
+from pipeline.runtime.distributed import ALONE, Place
+from vae import device as machines
+from vae.data.batches import Augmentation
+from vae.device import Machine
+from vae.errors import UserError
+from vae.io import read_tensors
+from vae.models.encoder_decoder import build, spatial_shape
+from vae.models.likelihoods.registry import LIKELIHOODS
+from vae.models.vae import VAE
+from vae.objectives import PENALTIES
+from vae.objectives import Objective as Minimised
+from vae.rng import initialisation
+from vae.training.checkpoints import load_weights
+from vae.training.loop import Plan, State
+from vae.training.optimiser import OPTIMISERS, Average
+from vae.training.schedules import BETA_SCHEDULES, RATE_SCHEDULES, warmed
+
+
+def options(section: Any) -> dict[str, Any]:
+    """A named section's own settings, without the name."""
+    return section.model_dump(exclude={"name", "kind"})
+
+
+def build_machine(
+    train: Train, place: Place = ALONE, threads: int | None = None
+) -> machines.Machine:
+    """What a training runs on, as its process of `place`; `threads` unless params say."""
+    try:
+        machine = machines.resolve(
+            train.device,
+            train.precision,
+            train.threads or threads,
+            number=place.local_rank,
+            of=place.local_size,
+            compiled=train.compile and place.size == 1,
+        )
+    except ValueError as error:
+        raise UserError(str(error), where="train.device") from None
+    return replace(machine, processes=place.size)
+
+
+def warn_if_slow(train: Train, machine: machines.Machine) -> None:
+    """One warning if the compiler was asked for and cannot be had."""
+    if train.compile and not machine.compiled:
+        why = "no C++ compiler" if machine.processes == 1 else "several processes share the work"
+        warn(f"train.compile: {why}; going on without, which is slower and rounds otherwise")
+
+
+def build_vae(model: Model, image: tuple[int, int, int], levels: int, seed: int) -> VAE:
+    """A new model for images (C, H, W) of `levels` grey values, weights of (seed, "weights")."""
+    with initialisation(seed):
+        likelihood = build_likelihood(model, levels)
+        try:
+            latent = latent_shape(model, image)
+            encoder, decoder = build(
+                model.network.name,
+                image=image,
+                latent=latent,
+                decoded_channels=likelihood.decoded_channels(image[0]),
+                **options(model.network),
+            )
+        except ValueError as error:
+            raise UserError(str(error), where="model") from None
+    return VAE(
+        encoder,
+        decoder,
+        likelihood,
+        image=image,
+        latent=latent,
+        log_var_range=model.log_var_range,
+    )
+
+
+def build_likelihood(model: Model, levels: int) -> Any:
+    """p(x | z); a Bernoulli is told whether the pixels are binary."""
+    chosen = options(model.likelihood)
+    if model.likelihood.name == "bernoulli":
+        chosen["binary"] = levels == 2
+    return LIKELIHOODS[model.likelihood.name](**chosen)
+
+
+def latent_shape(model: Model, image: tuple[int, int, int]) -> tuple[int, ...]:
+    """Shape of z for images (C, H, W)."""
+    latent, depth = model.latent, len(model.network.widths)
+    if latent.kind == "vector":
+        return (latent.dim,)
+    return spatial_shape(image, depth, latent.channels, latent.stride)
+
+
+def build_objective(objective: Objective, latent: tuple[int, ...], machine: Machine) -> Minimised:
+    """The penalty of the rate and the feature difference, its network on the machine."""
+    penalty = partial(PENALTIES[objective.penalty.name], **options(objective.penalty))
+    try:
+        penalty(torch.zeros(latent), 0.0)
+    except ValueError as error:
+        raise UserError(str(error), where="objective.penalty") from None
+    chosen = objective.perceptual
+    if chosen.name == "none":
+        return Minimised(penalty)
+    from vae.perceptual import Perceptual
+
+    difference = Perceptual(chosen.name, weights_of(objective)).to(machine.device)
+    return Minimised(penalty, difference, chosen.weight)
+
+
+def weights_of(objective: Objective) -> Path | None:
+    """The file that params name for the perceptual network's weights; None is the usual place."""
+    named = getattr(objective.perceptual, "weights", None)
+    return None if named is None else ROOT / named
+
+
+def build_plan(
+    objective: Objective,
+    train: Train,
+    latent: tuple[int, ...],
+    machine: Machine,
+    binarize: bool = False,
+) -> Plan:
+    """What the training does; `binarize` draws the pixels of training images at each step."""
+    rate = RATE_SCHEDULES[train.lr_schedule.name]
+    beta = BETA_SCHEDULES[objective.beta_schedule.name]
+    return Plan(
+        seed=train.seed,
+        epochs=train.epochs,
+        batch_size=train.batch_size,
+        lr=train.optimiser.lr,
+        rate_schedule=partial(
+            warmed,
+            schedule=partial(rate, **options(train.lr_schedule)),
+            epochs=train.lr_warmup,
+        ),
+        objective=build_objective(objective, latent, machine),
+        beta=objective.beta,
+        beta_schedule=partial(beta, beta=objective.beta, **options(objective.beta_schedule)),
+        clip_norm=train.clip_norm,
+        skip_norm=train.skip_norm,
+        augmentation=Augmentation(**options(train.augment), binarize=binarize),
+    )
+
+
+def build_state(
+    model: Model, train: Train, image: tuple[int, int, int], levels: int, machine: Machine
+) -> State:
+    """Everything that training changes, before the first step."""
+    vae = _placed(build_vae(model, image, levels, train.seed), machine)
+    if train.init_from is not None:
+        tensors, _ = read_tensors(ROOT / train.init_from)
+        load_weights(vae, tensors, where=train.init_from)
+    average = _placed(build_vae(model, image, levels, train.seed), machine)
+    if machine.compiled:
+        # Its line about a CUDA_HOME without a GPU is no news to who trains on a CPU.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+        vae.compile(dynamic=False)
+    optimiser = OPTIMISERS[train.optimiser.name](vae.parameters(), **options(train.optimiser))
+    return State(vae, Average(vae, average, train.ema_decay), optimiser)
+
+
+def _placed(vae: VAE, machine: Machine) -> VAE:
+    return vae.to(machine.device).to(memory_format=torch.channels_last)
+
+
+def from_weights(path: Path, machine: Machine) -> tuple[VAE, dict[str, Any]]:
+    """A trained model from a weights file, which describes itself; and that description."""
+    tensors, about = read_tensors(path)
+    return from_tensors(tensors, about, machine, str(path)), about
+
+
+def from_tensors(
+    tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any], machine: Machine, where: str
+) -> VAE:
+    """A trained model from weights and the description stored with them."""
+    if "model" not in about:
+        raise UserError("not a weights file of this project: it names no model", where=where)
+    model = Model.model_validate(about["model"])
+    vae = build_vae(model, tuple(about["image"]), about["levels"], seed=0)
+    load_weights(vae, tensors, where)
+    return _placed(vae, machine).eval()

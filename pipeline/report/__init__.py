@@ -1,0 +1,1 @@
+"""Kept results, and the pages made from them."""

@@ -1,0 +1,1 @@
+"""What every command uses: paths, terminal, process ranks, run log, code digest."""

@@ -1,0 +1,87 @@
+"""Where everything lies, from the project's folder on, and the two files that describe it."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline import ROOT
+from vae.errors import UserError
+from vae.io import read_json
+
+ARTIFACTS = ROOT / "artifacts"
+REPORTS = ROOT / "reports"
+
+SOURCE = ARTIFACTS / "source.json"
+CODE = ARTIFACTS / "code"
+CACHE = ARTIFACTS / "cache"
+LOGS = ARTIFACTS / "logs"
+RESUME = ARTIFACTS / "resume"
+SWEEPS = ARTIFACTS / "sweeps"
+
+DATA = ARTIFACTS / "data"
+SPEC = DATA / "spec.json"
+
+MODEL = ARTIFACTS / "model"
+RUN = MODEL / "run.json"
+HISTORY = MODEL / "history.csv"
+BEST = MODEL / "best.safetensors"
+LAST = MODEL / "last.safetensors"
+
+EXTRACTOR = ARTIFACTS / "extractor"
+CLASSIFIER = EXTRACTOR / "classifier.safetensors"
+SAMPLES = ARTIFACTS / "samples"
+RECONSTRUCTIONS = ARTIFACTS / "reconstructions"
+PRIOR = ARTIFACTS / "prior"
+PRIORS = PRIOR / "prior.json"
+
+FIGURES = REPORTS / "figures"
+GALLERY = REPORTS / "gallery"
+DIAGNOSIS = REPORTS / "diagnosis.md"
+RESULTS = REPORTS / "results"
+COMPARISON = REPORTS / "comparison"
+
+
+def report(stage: str) -> Path:
+    """The metrics file of a stage, in Git."""
+    return REPORTS / f"{stage}.json"
+
+
+def log_of(key: str) -> Path:
+    """Times, speed and machine of a row; no stage tracks it."""
+    return LOGS / f"{key}.jsonl"
+
+
+def read_spec() -> dict[str, Any]:
+    """What the prepared data are; UserError if there are none."""
+    return _described(SPEC, "the data are not prepared", "run `dvc repro prepare`")
+
+
+def read_run() -> dict[str, Any]:
+    """What the shipped model is; UserError if there is none."""
+    return _described(RUN, "no trained model", "run `dvc repro train`")
+
+
+def read_priors() -> dict[str, Any]:
+    """What the fitted priors are (model, fitted, shipped, density, temperature).
+
+    UserError if there are none, or if they belong to another model than the shipped one.
+    """
+    about = _described(PRIORS, "no fitted prior", "run `dvc repro prior`")
+    if about["model"] != read_run()["key"]:
+        raise UserError(
+            f"the priors are of another model, {about['model']}",
+            where="artifacts/prior",
+            remedy="run `dvc repro prior`",
+        )
+    return about
+
+
+def _described(path: Path, what: str, remedy: str) -> dict[str, Any]:
+    if not path.exists():
+        raise UserError(what, where=f"{path.parent.relative_to(ARTIFACTS.parent)}", remedy=remedy)
+    description: dict[str, Any] = read_json(path)
+    return description
+
+
+def sheet_epochs(folder: Path, suffix: str = ".png") -> list[int]:
+    """Epochs with a reconstruction sheet (or its arrays) in a folder, ascending."""
+    return sorted(int(path.stem[-5:]) for path in folder.glob(f"reconstructions-*{suffix}"))

@@ -1,0 +1,1 @@
+"""Evaluation steps that stages and sweeps share."""

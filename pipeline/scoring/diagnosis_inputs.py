@@ -1,0 +1,102 @@
+"""What the project's own files say of a run, as evidence for its diagnosis.
+
+`evidence_of` takes a training at work: its run.json and its history so far. `evidence_of_run`
+takes the shipped one and whatever later stages have written about it. Such a stage needs no line
+here: a metric of reports/evaluate.json whose name is a field of `Evidence` is that field.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.runtime import paths
+from vae.evaluation.diagnosis.inputs import Evidence
+from vae.io import read_array, read_csv, read_json
+
+FIELDS = {field.name for field in dataclasses.fields(Evidence)}
+
+
+def evidence_of_run() -> Evidence:
+    """Of the shipped model; UserError if there is none."""
+    run = paths.read_run()
+    known = evidence_of(run, read_csv(paths.HISTORY))
+    return dataclasses.replace(known, **_shipped(run), **_judged(run))
+
+
+def evidence_of(run: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> Evidence:
+    """Of a training at any moment: what was asked for, the data, the epochs so far."""
+    return Evidence(history=history, **_asked(run), **_data())
+
+
+def _asked(run: Mapping[str, Any]) -> dict[str, Any]:
+    model, objective, train = (run["params"][name] for name in ("model", "objective", "train"))
+    return {
+        "beta": objective["beta"],
+        "beta_end_epoch": _beta_end(objective["beta_schedule"], train["epochs"]),
+        "penalty": objective["penalty"]["name"],
+        "perceptual": objective["perceptual"]["name"] != "none",
+        "likelihood": model["likelihood"]["name"],
+        "latent_shape": _latent_shape(model["latent"], run["image"]),
+        "log_var_range": tuple(model["log_var_range"]),
+        "dimensions": math.prod(run["image"]),
+        "batch_size": train["batch_size"],
+        "lr": train["optimiser"]["lr"],
+        "clip_norm": train["clip_norm"],
+    }
+
+
+def _latent_shape(latent: Mapping[str, Any], image: Sequence[int]) -> tuple[int, ...]:
+    if latent["kind"] == "vector":
+        return (latent["dim"],)
+    return (latent["channels"], *(-(-side // latent["stride"]) for side in image[1:]))
+
+
+def _beta_end(schedule: Mapping[str, Any], epochs: int) -> float:
+    """Epochs until beta has its final value for good."""
+    name = schedule["name"]
+    if name == "constant":
+        return 0.0
+    if name == "cyclical":
+        return float(epochs * (schedule["cycles"] - 1 + schedule["ramp"]) / schedule["cycles"])
+    if name == "hold_then_ramp":
+        return float(schedule["hold"] + schedule["ramp"])
+    return float(schedule["epochs"])
+
+
+def _data() -> dict[str, Any]:
+    """Nothing, where the data are not prepared. Classes are in the order of their labels."""
+    path = paths.report("data")
+    if not (path.is_file() and paths.SPEC.is_file()):
+        return {}
+    report, names = read_json(path), read_json(paths.SPEC)["classes"]
+    spectrum = paths.DATA / "spectrum.npy"
+    return {
+        "train_count": report["counts"]["train"],
+        "constant_mse": report["pixels"]["train"]["constant_mse"],
+        "class_counts": tuple(report["classes"]["train"][name] for name in names) or None,
+        "eigenvalues": tuple(read_array(spectrum).tolist()) if spectrum.is_file() else None,
+    }
+
+
+def _shipped(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The training's own report, if it is of this model."""
+    path = paths.report("train")
+    report = read_json(path) if path.is_file() else {}
+    if report.get("key") != run["key"]:
+        return {}
+    return {name: report.get(name) for name in ("best_epoch", "constant_distortion")}
+
+
+def _judged(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The evaluation, if it is of this model."""
+    path = paths.report("evaluate")
+    report = read_json(path) if path.is_file() else {}
+    if report.get("model") != run["key"]:
+        return {}
+    metrics = report["metrics"]
+    facts = {name: value for name, value in metrics.items() if name in FIELDS}
+    rates = paths.FIGURES / "evaluate" / "rates.csv"
+    if rates.is_file():
+        facts["rates"] = tuple(float(row["rate"] or 0) for row in read_csv(rates))
+    return facts | {"test_count": metrics["images"]}

@@ -1,0 +1,1 @@
+"""The stage `gallery`: what the model reconstructs, samples and fails at, as one offline page."""

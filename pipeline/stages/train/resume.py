@@ -1,0 +1,94 @@
+"""The folders of trainings that can go on: who holds one, where it stands, which are kept.
+
+One process at a time, of a shared training the first, holds a folder's lock (`flock`, which the
+kernel drops when the process dies).
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.runtime import paths
+from pipeline.runtime.console import warn
+from vae.device import Machine
+from vae.errors import UserError
+from vae.training import checkpoints
+from vae.training.distributed import World
+from vae.training.loop import State
+
+
+@contextmanager
+def only_one(folder: Path, world: World) -> Iterator[None]:
+    """Hold the folder's lock; wait while another process trains this very model.
+
+    With other ranks, which would wait blindly for this one, UserError instead.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            _busy(lock.read().strip() or "unknown", world)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _busy(owner: str, world: World) -> None:
+    if world.size > 1:
+        raise UserError(
+            f"process {owner} trains this model already (left over from a killed run?)",
+            where="train",
+            remedy=f"wait for it, or `kill {owner}`, and run again",
+        )
+    warn(
+        f"process {owner} trains this model already (left over from a killed run?); "
+        f"waiting for it; `kill {owner}` lets this one go on from its last epoch"
+    )
+
+
+def restore_newest(folder: Path, state: State, machine: Machine, world: World) -> bool:
+    """Restore the newest whole checkpoint that rank 0 finds, on the machine it was made for.
+
+    Whether there is one. UserError on another machine.
+    """
+    file = None
+    if world.rank == 0:
+        checkpoints.sweep(folder)
+        file = checkpoints.newest(folder, warn)
+    file = world.tell(file)
+    if file is None:
+        return False
+    about = checkpoints.restore(file, state)
+    check_machine(about["machine"], machine.as_dict(), folder)
+    return True
+
+
+def check_machine(began: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    if began == now:
+        return
+    changed = ", ".join(
+        f"{name} {began.get(name)}, now {value}"
+        for name, value in now.items()
+        if began.get(name) != value
+    )
+    raise UserError(
+        f"this training began with {changed}; it would not end with the same weights",
+        where="train",
+        remedy="set train.device, .precision, .threads and .compile as they were and start as "
+        f"many processes, or delete artifacts/resume/{folder.name} to start again",
+    )
+
+
+def prune_runs(count: int, keep: str) -> None:
+    """Delete the resume states of all but the `count` latest trainings."""
+    runs = sorted(paths.RESUME.iterdir(), key=lambda folder: folder.stat().st_mtime)
+    for folder in [run for run in runs if run.name != keep][: max(0, len(runs) - count)]:
+        shutil.rmtree(folder)

@@ -1,0 +1,1 @@
+"""MLflow: run records made from files and synchronised."""

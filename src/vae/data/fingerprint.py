@@ -1,0 +1,67 @@
+"""Fingerprints: whether raw data are still what they were, in a fraction of a second.
+
+A file's fingerprint is its canonical name, size and SHA-256 of its content (decompressed, if it is
+a .gz: compressed or extracted, it is the same file). A set's digest is that of all its files'
+fingerprints, so one file more, less, changed or renamed changes it. No path, no time enters.
+
+Hashing is remembered by (size, modification time in ns) of the file on the disk. What is not
+noticed: a file changed in place with both kept, which takes intent. A file changed within the
+last seconds is not remembered, because a second change may fall into the same tick of the clock.
+"""
+
+import gzip
+import hashlib
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vae.errors import UserError
+from vae.io import digest_of
+
+Memory = dict[str, list[int | str]]  # path -> size, mtime_ns on the disk, bytes, sha256 of content
+FRESH = 2_000_000_000  # ns; some file systems keep times in steps of two seconds
+PIECE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """One raw file: canonical name, bytes of content, hex SHA-256 of content."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+def fingerprints(files: Mapping[str, Path], memory: Memory) -> Iterator[Fingerprint]:
+    """Each file's fingerprint, from `memory` if it stands there; `memory` learns the others."""
+    for name, path in files.items():
+        status = path.stat()
+        key = [status.st_size, status.st_mtime_ns]
+        known = memory.get(str(path))
+        if known is None or known[:2] != key:
+            known = [*key, *_content(path)]
+            if time.time_ns() - status.st_mtime_ns > FRESH:
+                memory[str(path)] = known
+        yield Fingerprint(name, int(known[2]), str(known[3]))
+
+
+def set_digest(prints: Sequence[Fingerprint]) -> str:
+    """Hex SHA-256 of a set of files; their order does not matter."""
+    return digest_of(sorted(map(asdict, prints), key=lambda entry: entry["name"]))
+
+
+def _content(path: Path) -> tuple[int, str]:
+    """Bytes and SHA-256 of the content; a broken .gz or an unreadable file raises UserError."""
+    digest, count = hashlib.sha256(), 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            while piece := file.read(PIECE):
+                digest.update(piece)
+                count += len(piece)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(
+            f"not readable: {error}", where=str(path), remedy="delete it and get it again"
+        ) from error
+    return count, digest.hexdigest()

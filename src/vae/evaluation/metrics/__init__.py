@@ -1,0 +1,1 @@
+"""Numbers on held-out images: likelihood bounds, latents, features and sample quality."""

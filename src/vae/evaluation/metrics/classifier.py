@@ -1,0 +1,264 @@
+"""The in-domain feature network: a small classifier, trained once per data set.
+
+An ImageNet network has never seen a digit or a drawing of a shirt; a network that can tell the
+data's own classes apart looks at what matters there. For images of shorter side s, with
+p = max(2, round(log2(s / 8))) halvings and F features:
+
+    p times:   3x3 convolution, batch normalisation, ReLU, maximum over 2x2 places
+    twice:     3x3 convolution to F channels, batch normalisation, ReLU
+    features   mean over the places that are left (B, F); logits = W features + b
+
+The i-th of the p layers has F / 2^(p-i) channels, 8 at least. Cross-entropy, AdamW, the rate
+warmed over half an epoch and then falling along half a cosine. Afterwards every normalisation is
+folded into the convolution before it (an exact rewriting, up to rounding), so that an image's
+features depend on no other image; the folded weights are what is saved, and their digest, with
+the shape, is the network's name among judges.
+
+Everything follows from the seed: weights (seed, "weights"), order (seed, "order", epoch), changes
+of images (seed, "augment", step); bit for bit on a CPU with the same threads and precision.
+
+What is *not* guaranteed: that the features see what the classes do not need. The mean over places
+forgets where a feature stood, and two networks of other seeds give other numbers: distances are
+comparable under one digest only. It has seen the training split, so real training images look
+better to it than real held-out ones.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Generator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from vae.data.batches import Augmentation, Images, as_real
+from vae.device import Machine
+from vae.errors import UserError
+from vae.io import read_tensors, tensor_bytes, write_bytes
+from vae.models.blocks import ConvNormAct, Pool
+from vae.rng import initialisation, numpy_generator
+from vae.training.loop import Diverged, EpochReport, Row, StepReport
+from vae.training.schedules import Progress, cosine, warmed
+
+WARMUP = 0.5  # epochs
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a classifier: its images, the features it makes of them, the classes it knows."""
+
+    channels: int
+    height: int
+    width: int
+    features: int
+    classes: int
+
+
+def _layer(channels: int, to: int, folded: bool) -> ConvNormAct:
+    convolution = nn.Conv2d(channels, to, 3, padding=1, bias=folded)
+    return ConvNormAct(convolution, to, "none" if folded else "batch", "relu")
+
+
+def _trunk(shape: Shape, folded: bool) -> nn.Sequential:
+    halvings = max(2, round(math.log2(min(shape.height, shape.width) / 8)))
+    layers: list[nn.Module] = []
+    channels = shape.channels
+    for left in range(halvings, 0, -1):
+        to = max(8, shape.features >> left)
+        layers += [_layer(channels, to, folded), nn.MaxPool2d(2)]
+        channels = to
+    last = [_layer(n, shape.features, folded) for n in (channels, shape.features)]
+    return nn.Sequential(*layers, *last, Pool())
+
+
+class Classifier(nn.Module):
+    """uint8 images (B, C, H, W) -> features (B, F); `head` makes logits (B, classes) of them.
+
+    ValueError for images of another shape: of another size, it would be another ruler.
+    """
+
+    def __init__(self, shape: Shape, folded: bool) -> None:
+        super().__init__()
+        self.shape = shape
+        self.trunk = _trunk(shape, folded)
+        self.head = nn.Linear(shape.features, shape.classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        wanted = (self.shape.channels, self.shape.height, self.shape.width)
+        if images.dtype != torch.uint8 or images.shape[1:] != wanted:
+            raise ValueError(
+                f"images are uint8 (B, {', '.join(map(str, wanted))}), not {images.dtype}"
+                f" {tuple(images.shape)}"
+            )
+        return self.trunk(as_real(images))
+
+    def content(self) -> bytes:
+        """What `save` writes: weights and shape."""
+        return tensor_bytes(self.state_dict(), asdict(self.shape))
+
+    def digest(self) -> str:
+        """Hex SHA-256 of the saved file."""
+        return hashlib.sha256(self.content()).hexdigest()
+
+
+def save(path: Path, classifier: Classifier) -> None:
+    """Write a trained classifier as one safetensors file, whole or not at all."""
+    write_bytes(path, classifier.content())
+
+
+def load(path: Path) -> Classifier:
+    """The classifier of a file, bit for bit; UserError unless `save` wrote it."""
+    tensors, about = read_tensors(path)
+    try:
+        with torch.device("meta"):
+            classifier = Classifier(Shape(**about), folded=True)
+        classifier.load_state_dict(tensors, assign=True)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"no classifier of this program ({error})",
+            where=str(path),
+            remedy="delete it and run again",
+        ) from error
+    return _frozen(classifier)
+
+
+def _frozen(classifier: Classifier) -> Classifier:
+    # The file keeps no memory layout, and sums round otherwise in another one.
+    classifier.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return classifier
+
+
+def _fold(classifier: Classifier) -> Classifier:
+    """Normalisations folded into their convolutions, frozen."""
+    classifier.eval()
+    for layer in classifier.trunk:
+        if isinstance(layer, ConvNormAct):
+            convolution, norm, _ = layer
+            assert isinstance(convolution, nn.Conv2d)
+            assert isinstance(norm, nn.BatchNorm2d)
+            layer[0], layer[1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
+    return _frozen(classifier)
+
+
+# Training
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images of one split and their labels (N,), 0 ... classes - 1."""
+
+    images: Images
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        if len(self.labels) != len(self.images):
+            raise ValueError(f"{len(self.labels)} labels for {len(self.images)} images")
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a training of a classifier does; `lr` is the highest rate."""
+
+    seed: int
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    augmentation: Augmentation
+
+
+def train_classifier(
+    train: Labelled, valid: Labelled, lesson: Lesson, machine: Machine, *, features: int
+) -> Generator[StepReport | EpochReport, None, Classifier]:
+    """Reports of a training; the generator's value is the classifier, folded and frozen.
+
+    A row has epoch, step, train_loss (nats an image) and train_accuracy, both while the weights
+    change, and valid_accuracy after the epoch. Raises Diverged when the loss is no number.
+    """
+    channels, height, width = train.images.shape
+    shape = Shape(channels, height, width, features, classes=int(train.labels.max()) + 1)
+    with initialisation(lesson.seed):
+        classifier = Classifier(shape, folded=False)
+    classifier.to(machine.device).to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(
+        classifier.parameters(), lr=lesson.lr, weight_decay=lesson.weight_decay, fused=True
+    )
+    for epoch in range(lesson.epochs):
+        start = time.perf_counter()
+        row = yield from _epoch(classifier, optimiser, train, lesson, machine, epoch)
+        speed: float = train.images.steps(lesson.batch_size) * lesson.batch_size
+        speed /= time.perf_counter() - start
+        row["valid_accuracy"] = accuracy(classifier, valid, machine, lesson.batch_size)
+        yield EpochReport(row, speed)
+    return _fold(classifier)
+
+
+def _epoch(
+    classifier: Classifier,
+    optimiser: torch.optim.Optimizer,
+    train: Labelled,
+    lesson: Lesson,
+    machine: Machine,
+    epoch: int,
+) -> Generator[StepReport, None, Row]:
+    """One pass in the order of (seed, "order", epoch), its last, smaller batch left out."""
+    classifier.train()
+    steps, size = train.images.steps(lesson.batch_size), lesson.batch_size
+    order = numpy_generator(lesson.seed, "order", epoch).permutation(len(train.images))
+    sums = torch.zeros(3, dtype=torch.float64, device=machine.device)  # loss, right, images
+    for index in range(steps):
+        step, chosen = epoch * steps + index, order[index * size : (index + 1) * size]
+        moment = Progress((step + 0.5) / steps, lesson.epochs)
+        share = warmed(moment, partial(cosine, end_share=0.0), WARMUP)
+        optimiser.param_groups[0]["lr"] = lesson.lr * share
+        images = lesson.augmentation(train.images.take(chosen), lesson.seed, step)
+        labels = torch.from_numpy(train.labels[chosen]).to(images.device)
+        sums += _update(classifier, optimiser, images, labels, machine)
+        yield StepReport(epoch + 1, index + 1, steps)
+    loss, right, count = sums.tolist()
+    if not math.isfinite(loss):
+        raise Diverged(
+            f"the classifier's loss is no finite number in epoch {epoch + 1}",
+            remedy="lower its learning rate",
+        )
+    row: Row = {"epoch": epoch + 1, "step": (epoch + 1) * steps}
+    return row | {"train_loss": loss / count, "train_accuracy": right / count}
+
+
+def _update(
+    classifier: Classifier,
+    optimiser: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    machine: Machine,
+) -> Tensor:
+    """One step; the batch's summed loss, right answers and images (3,)."""
+    with machine.autocast():
+        logits = classifier.head(classifier(images)).float()
+    loss = functional.cross_entropy(logits, labels)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    count = torch.tensor(float(len(labels)), device=labels.device)
+    right = (logits.argmax(1) == labels).sum()
+    return torch.stack([loss.detach() * count, right, count]).double()
+
+
+def accuracy(
+    classifier: Classifier, split: Labelled, machine: Machine, batch_size: int = 256
+) -> float:
+    """Share of a split's images whose highest logit is their label's."""
+    classifier.eval()
+    right, start = 0, 0
+    for batch in split.images.in_order(batch_size):
+        with torch.no_grad(), machine.autocast():
+            found = classifier.head(classifier(batch)).argmax(1).cpu().numpy()
+        right += int((found == split.labels[start : start + len(batch)]).sum())
+        start += len(batch)
+    return right / len(split.images)

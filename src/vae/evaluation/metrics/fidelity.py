@@ -1,0 +1,318 @@
+"""How far generated images are from real ones, in the features of a frozen network.
+
+Real features x_1 ... x_n and generated ones y_1 ... y_n, in R^F (features.py); B(x_i) is the
+closed ball around x_i that reaches its k-th neighbour among the other x, B(y_j) likewise.
+
+frechet     |m_x - m_y|^2 + tr(S_x + S_y - 2 (S_x S_y)^(1/2)) of the means m and covariances S
+            (Heusel et al. 2017); in squares of features, so only comparable under one extractor.
+            Biased upwards for few images: n belongs to the number, and the distance of real
+            images to real ones at the same n, the floor, beside it
+kernel      squared MMD under (x.y / F + 1)^3, unbiased, so it may fall below 0: mean and standard
+            deviation over random subsets of both (Binkowski et al. 2018)
+precision   share of the y that lie in any B(x_i); recall: of the x in any B(y_j)
+            (Kynkaanniemi et al. 2019)
+density     how many B(x_i) a y lies in, over k; coverage: share of the B(x_i) that hold any y
+            (neighbours.py; Naeem et al. 2020)
+score       exp mean KL(p(c | y) || p(c)) of a classifier's classes c, mean and standard deviation
+            over ten parts (Salimans et al. 2016); it never looks at the x
+
+Precision, recall, density and coverage depend on n through the balls' radii, so both sides have
+equally many. Only Inception's distance is called fid, its others kid and isc.
+
+frechet, kernel, precision, recall and score are torch-fidelity's own functions, called on
+features that were extracted once, in float64. Its data loaders, its extraction and its cache,
+which knows names but neither weights nor data, are never entered. Options that it does not know
+it ignores, so they are checked here against its list.
+
+What is *not* guaranteed: that people agree. A network sees what it was trained to tell apart.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from http.client import HTTPException
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from vae.downloads import Official, given_file, impatient, official_file
+from vae.errors import UserError
+from vae.evaluation.metrics.neighbours import (
+    CHUNK,
+    NEIGHBOURS,
+    as_sides,
+    as_tensor,
+    density_coverage,
+    squared_radii,
+)
+from vae.io import sha256_of_file
+from vae.rng import seed_of
+
+INCEPTION = "inception_v3_compat"
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+SUBSETS, SUBSET_SIZE = 100, 1000
+SCORE_PARTS = 10
+FEW = 5000  # images whose nearest neighbours are searched
+
+
+def _fidelity(module: str) -> Any:
+    """A module of torch-fidelity; its first import takes seconds, so only when it is needed."""
+    return import_module(f"torch_fidelity.{module}")
+
+
+def _options(**options: Any) -> dict[str, Any]:
+    """The options, quiet; each must be one that torch-fidelity reads."""
+    unknown = options.keys() - _fidelity("defaults").DEFAULTS.keys()
+    assert not unknown, f"torch-fidelity would ignore {sorted(unknown)}"
+    return {**options, "verbose": False}
+
+
+# Frechet distance
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean (F,) and covariance (F, F) of features, float64."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+    def _named(self) -> dict[str, np.ndarray]:
+        return {"mu": self.mean, "sigma": self.covariance}
+
+
+def statistics(features: np.ndarray) -> Statistics:
+    """Of features (N, F); the covariance is the unbiased one."""
+    found = _fidelity("metric_fid").fid_features_to_statistics(as_tensor(features, 2))
+    return Statistics(found["mu"], found["sigma"])
+
+
+def frechet(one: Statistics, other: Statistics) -> float:
+    """Frechet distance of two Gaussians, squared features; 0 for equal ones up to rounding."""
+    module = _fidelity("metric_fid")
+    found = module.fid_statistics_to_metric(one._named(), other._named(), verbose=False)
+    return float(found[module.KEY_METRIC_FID])
+
+
+# Other distances of torch-fidelity
+
+
+def kernel_distance(real: np.ndarray, fake: np.ndarray, seed: int) -> tuple[float, float]:
+    """Mean and deviation over 100 subsets of 1,000, or of half where there are fewer than 2,000.
+
+    Halves, because subsets that are nearly the whole hardly differ, and hide the spread.
+    """
+    module = _fidelity("metric_kid")
+    size = min(SUBSET_SIZE, len(real) // 2, len(fake) // 2)
+    random = seed_of(seed, "kernel") % 2**32
+    options = _options(kid_subsets=SUBSETS, kid_subset_size=size, rng_seed=random)
+    found = module.kid_features_to_metric(as_tensor(real, 4), as_tensor(fake, 4), **options)
+    return float(found[module.KEY_METRIC_KID_MEAN]), float(found[module.KEY_METRIC_KID_STD])
+
+
+def precision_recall(
+    real: np.ndarray, fake: np.ndarray, k: int = NEIGHBOURS
+) -> tuple[float, float]:
+    """Shares in [0, 1]; ValueError unless both sides have equally many, more than k."""
+    x, y = as_sides(real, fake, k)
+    module = _fidelity("metric_prc")
+    options = _options(prc_neighborhood=k, prc_batch_size=CHUNK, save_cpu_ram=True)
+    found = module.prc_features_to_metric(y, x, **options)
+    return float(found[module.KEY_METRIC_PRECISION]), float(found[module.KEY_METRIC_RECALL])
+
+
+def classifier_score(logits: np.ndarray, seed: int) -> tuple[float, float]:
+    """Mean and deviation over ten parts of logits (N, classes); from 1 to the classes' number."""
+    module = _fidelity("metric_isc")
+    tensor, random = as_tensor(logits, SCORE_PARTS), seed_of(seed, "score") % 2**32
+    found = module.isc_features_to_metric(tensor, SCORE_PARTS, shuffle=True, rng_seed=random)
+    return float(found[module.KEY_METRIC_ISC_MEAN]), float(found[module.KEY_METRIC_ISC_STD])
+
+
+def inception_file(given: Path | None = None) -> Path:
+    """The file of Inception's weights: the given one, else the official one, downloaded.
+
+    UserError unless it is there and the one by that name: under other weights no distance is a
+    fid, and torch-fidelity unpickles it, so it must be known first.
+    """
+    address = _fidelity("feature_extractor_inceptionv3").URL_INCEPTION_V3
+    setting = "evaluate.inception_weights"
+    instead = f"take {INCEPTION} out of evaluate.judges"
+    if given is None:
+        file = official_file(Official("Inception", address, INCEPTION_SHA256, setting, instead))
+    else:
+        file = given_file("Inception", given, setting=setting, wanted=f"a copy of {address}")
+    if sha256_of_file(file) != INCEPTION_SHA256:
+        raise UserError(
+            f"not Inception's weights (their SHA-256 is {INCEPTION_SHA256})",
+            where=str(file),
+            remedy=f"put a whole copy of {address} there, or delete it and set no weights",
+        )
+    return file
+
+
+def inception(weights: Path) -> Any:
+    """torch-fidelity's Inception: uint8 (B, 3, H, W) -> ((B, 2048),) float32; `fc` is its head.
+
+    UserError unless the file is the one by that name (`inception_file`).
+    """
+    file = inception_file(weights)
+    network = _fidelity("feature_extractor_inceptionv3").FeatureExtractorInceptionV3
+    return network("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file))
+
+
+def inception_logits(network: Any, features: Tensor) -> Tensor:
+    """What torch-fidelity calls `logits_unbiased`: the head without its bias."""
+    return nn.functional.linear(features, network.fc.weight)
+
+
+def registered(name: str) -> Any:
+    """Any extractor that torch-fidelity registers: uint8 (B, 3, H, W) -> ((B, F),).
+
+    UserError for a name that it does not know, or where its weights cannot be had: it downloads
+    them. It is a module in evaluation mode, its features those that its own FID would use.
+    """
+    known = _fidelity("registry").FEATURE_EXTRACTORS_REGISTRY
+    if name not in known:
+        raise UserError(
+            f"torch-fidelity has no extractor {name!r}",
+            where="evaluate.judges",
+            remedy=f"choose one of: {', '.join(sorted(known))}",
+        )
+    layer = known[name].get_default_feature_layer_for_metric("fid")
+    try:
+        with impatient():
+            return _fidelity("utils").create_feature_extractor(
+                name, [layer], cuda=False, verbose=False
+            )
+    except (OSError, RuntimeError, EOFError, ImportError, HTTPException) as error:
+        raise UserError(
+            f"torch-fidelity's {name} cannot be had ({str(error) or type(error).__name__})",
+            where="evaluate.judges",
+            remedy="run it where its weights can be downloaded, or take it out of the list",
+        ) from None
+
+
+# Classes
+
+
+@dataclass(frozen=True)
+class ClassBalance:
+    """Images a class (classes,) as a classifier sees them, of samples and of real images.
+
+    chi_square, p_value   Pearson's, that both come from one histogram; with 10,000 images even
+                          a harmless difference is certain, so read
+    misplaced             the share of samples that would have to change class (total variation)
+    """
+
+    samples: np.ndarray
+    real: np.ndarray
+    chi_square: float
+    p_value: float
+    misplaced: float
+
+
+def class_balance(sample_logits: np.ndarray, real_logits: np.ndarray) -> ClassBalance:
+    """Of logits (N, classes) and (M, classes): both under one classifier, whose errors cancel."""
+    from scipy.stats import chi2_contingency
+
+    classes = sample_logits.shape[1]
+    samples, real = (
+        np.bincount(logits.argmax(1), minlength=classes) for logits in (sample_logits, real_logits)
+    )
+    table = np.stack([samples, real])
+    test = chi2_contingency(table[:, table.any(0)], correction=False)
+    misplaced = float(abs(samples / samples.sum() - real / real.sum()).sum() / 2)
+    return ClassBalance(samples, real, float(test.statistic), float(test.pvalue), misplaced)
+
+
+# All together
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The real side (N, F) and what is computed from it once, for every comparison.
+
+    extractor, digest   the extractor's name and the SHA-256 of its weights
+    few                 how many, the first ones, have their neighbours searched: that costs N^2
+    """
+
+    features: np.ndarray
+    extractor: str
+    digest: str
+    k: int = NEIGHBOURS
+    few: int = FEW
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        return statistics(self.features)
+
+    @cached_property
+    def radii(self) -> np.ndarray:
+        return squared_radii(self.features[: self.few], self.k)
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """The numbers of one comparison of n images with n; no score without logits.
+
+    Precision, recall, density and coverage are of the first `neighbours_n`, with their k nearest.
+    """
+
+    extractor: str
+    digest: str
+    n: int
+    neighbours_n: int
+    k: int
+    frechet: float
+    kernel: float
+    kernel_spread: float
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+    score: float | None
+    score_spread: float | None
+
+    def named(self) -> dict[str, float | None]:
+        """Numbers under names that carry the extractor: frechet_<extractor>, ..., or fid, ..."""
+        own = {"frechet": "fid", "kernel": "kid", "score": "isc"}
+        own |= {f"{name}_spread": f"{own[name]}_spread" for name in ("kernel", "score")}
+        short = own if self.extractor == INCEPTION else {}
+        shares = ("precision", "recall", "density", "coverage")
+        names = ("frechet", "kernel", "kernel_spread", *shares, "score", "score_spread")
+        return {short.get(name, f"{name}_{self.extractor}"): getattr(self, name) for name in names}
+
+
+def compare(
+    real: Reference, fake: np.ndarray, seed: int, logits: np.ndarray | None = None
+) -> Fidelity:
+    """All numbers for generated features (N, F), and a score for their logits (N, classes).
+
+    ValueError unless there are as many as real ones.
+    """
+    if len(fake) != len(real.features):
+        raise ValueError(f"{len(real.features)} real and {len(fake)} generated features")
+    near, near_fake = real.features[: real.few], fake[: real.few]
+    precision, recall = precision_recall(near, near_fake, real.k)
+    density, coverage = density_coverage(near, near_fake, real.k, real.radii)
+    kernel, kernel_spread = kernel_distance(real.features, fake, seed)
+    score, score_spread = (None, None) if logits is None else classifier_score(logits, seed)
+    return Fidelity(
+        extractor=real.extractor,
+        digest=real.digest,
+        n=len(fake),
+        neighbours_n=len(near),
+        k=real.k,
+        frechet=frechet(real.statistics, statistics(fake)),
+        kernel=kernel,
+        kernel_spread=kernel_spread,
+        precision=precision,
+        recall=recall,
+        density=density,
+        coverage=coverage,
+        score=score,
+        score_spread=score_spread,
+    )

@@ -1,0 +1,205 @@
+"""The page: tabs of pictures, widgets and charts, opened from the disk by a double click.
+
+`write_page` puts `index.html` and plotly's script into a folder where the pictures lie already.
+The page names its files relatively and loads nothing else: no network, no fonts, no second page;
+its style and its own script (`page/`) stand in it. It works without a mouse (arrow keys change
+tabs, pictures and frames), on a telephone, and in light and dark; a tab has an address
+(`index.html#samples`). Without scripts it shows all tabs in a row, every card of every deck, and
+the middle frame of a slider. Without plotly's script (Git may keep a page without it) a picture
+stands in for a chart, or a sentence says what is missing.
+
+Equal input gives equal bytes under one version of jinja2 and plotly.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote
+
+from vae.figures.charts import SCRIPT, Chart
+from vae.figures.html import div, plot, plotly_script
+from vae.figures.widgets import (
+    Cases,
+    Drawing,
+    Findings,
+    Mark,
+    Picture,
+    Plot,
+    Prose,
+    Slider,
+    Table,
+)
+from vae.io import write_text
+
+PAGE = Path(__file__).with_name("page")
+Item = Picture | Chart | Drawing | Slider | Cases | Table | Findings | Prose | Plot
+SLIDER_WIDTH, CASE_WIDTH = 640, 272  # pixels that a frame is enlarged to, by a whole factor
+
+
+@dataclass(frozen=True)
+class Tab:
+    """One tab: its items in their order; `note` is a sentence above them."""
+
+    name: str
+    items: Sequence[Item] = ()
+    note: str = ""
+
+
+def write_page(
+    folder: Path, *, title: str, facts: Sequence[tuple[str, str]], tabs: Sequence[Tab]
+) -> Path:
+    """Write `folder/index.html` and the script beside it; returns the page's path.
+
+    `facts` are the headline's pairs of name and value. ValueError without tabs, for two tabs
+    with one address, or for a picture that is not an image file inside the folder or is no
+    sprite of its frames.
+    """
+    folder = Path(folder)
+    shown = [_tab(folder, tab) for tab in tabs]
+    _check_addresses([tab["slug"] for tab in shown])
+    page = _template().render(
+        title=title,
+        facts=facts,
+        tabs=shown,
+        script=SCRIPT,
+        style=_text("gallery.css"),
+        program=_text("gallery.js"),
+    )
+    write_text(folder / SCRIPT, plotly_script())
+    write_text(folder / "index.html", page.rstrip("\n") + "\n")
+    return folder / "index.html"
+
+
+def _text(name: str) -> str:
+    return (PAGE / name).read_text(encoding="utf-8")
+
+
+def _template() -> Any:
+    from jinja2 import Environment, StrictUndefined
+
+    house = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    house.filters["number"] = number
+    house.filters["words"] = lambda name: str(name).replace("_", " ")
+    return house.from_string(_text("gallery.html"))
+
+
+def number(value: float | str | Mark | None) -> str:
+    """A value as it is read: four digits, counts whole, words as they are, none a dash."""
+    if value is None:
+        return "\N{EN DASH}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _check_addresses(slugs: Sequence[str]) -> None:
+    if not slugs:
+        raise ValueError("a page needs a tab")
+    twice = sorted({slug for slug in slugs if slugs.count(slug) > 1})
+    if twice:
+        raise ValueError(f"two tabs have the address #{twice[0]}: give them different names")
+
+
+def _tab(folder: Path, tab: Tab) -> dict[str, Any]:
+    slug = re.sub(r"[^a-z0-9]+", "-", tab.name.lower()).strip("-") or "tab"
+    items = [
+        {"kind": type(item).__name__.lower(), "id": f"{slug}-{place}"}
+        | SHOWN[type(item)](folder, item, f"{slug}-{place}")
+        for place, item in enumerate(tab.items, 1)
+    ]
+    return {"name": tab.name, "slug": slug, "note": tab.note, "items": items}
+
+
+def _chart(_folder: Path, chart: Chart, element: str) -> dict[str, Any]:
+    fragment = div(chart, f"{element}-chart")
+    return {"title": chart.title, "columns": chart.shape[1], "div": fragment}
+
+
+def _drawing(folder: Path, drawing: Drawing, element: str) -> dict[str, Any]:
+    chart = drawing.chart
+    still = _picture(folder, Picture(chart.title, "", drawing.file), element)
+    return _chart(folder, chart, element) | {"still": still}
+
+
+def _plot(_folder: Path, item: Plot, element: str) -> dict[str, Any]:
+    return {"title": item.title, "columns": 2, "div": plot(item.figure, f"{element}-plot")}
+
+
+def _picture(folder: Path, picture: Picture, _element: str) -> dict[str, Any]:
+    width, height = _size(folder, picture.file)
+    return {
+        "title": picture.title,
+        "caption": picture.caption,
+        "alt": ". ".join(filter(None, (picture.title, picture.caption))),
+        "file": quote(picture.file),
+        "width": width,
+        "height": height,
+    }
+
+
+def _slider(folder: Path, slider: Slider, _element: str) -> dict[str, Any]:
+    rows, columns = len(slider.rows), len(slider.columns)
+    sprite = _sprite(folder, slider.file, rows, columns, SLIDER_WIDTH)
+    return asdict(slider) | {"sprite": sprite, "middle": columns // 2}
+
+
+def _cases(folder: Path, deck: Cases, _element: str) -> dict[str, Any]:
+    return {
+        "deck": deck,
+        "title": deck.title,
+        "caption": deck.caption,
+        "sprite": _sprite(folder, deck.file, deck.frames, 1, CASE_WIDTH),
+    }
+
+
+def _plain(_folder: Path, item: Any, _element: str) -> dict[str, Any]:
+    return {"it": item}
+
+
+SHOWN: dict[type, Callable[[Path, Any, str], dict[str, Any]]] = {
+    Picture: _picture,
+    Chart: _chart,
+    Drawing: _drawing,
+    Plot: _plot,
+    Slider: _slider,
+    Cases: _cases,
+    Table: _plain,
+    Findings: _plain,
+    Prose: _plain,
+}
+
+
+def _sprite(folder: Path, file: str, rows: int, columns: int, target: int) -> dict[str, Any]:
+    """The file with its frames' size, and the width a frame is shown at."""
+    width, height = _size(folder, file)
+    if width % columns or height % rows:
+        raise ValueError(
+            f"picture {file!r} of {width} x {height} pixels is no sprite of {columns} x {rows}"
+        )
+    width, height = width // columns, height // rows
+    return {
+        "file": quote(file),
+        "rows": rows,
+        "columns": columns,
+        "width": width,
+        "height": height,
+        "shown": width * max(1, target // width),
+    }
+
+
+def _size(folder: Path, file: str) -> tuple[int, int]:
+    """Width and height of an image in the folder, in pixels."""
+    from PIL import Image, UnidentifiedImageError
+
+    name = PurePosixPath(file)
+    if name.is_absolute() or ".." in name.parts:
+        raise ValueError(f"picture {file!r} must lie in the page's folder")
+    try:
+        with Image.open(folder / name) as image:
+            return image.size
+    except (OSError, UnidentifiedImageError) as error:
+        raise ValueError(f"picture {file!r} is no image file in {folder}: {error}") from error

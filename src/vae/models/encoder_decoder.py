@@ -1,0 +1,132 @@
+"""Encoder and decoder networks by name, for images of any size of at least 8 pixels.
+
+A network has a trunk of L levels (`trunks`); each halves (doubles) height and width. Images whose
+size is no multiple of 2^L are padded with black to the next multiple on the way in, and what is
+decoded is cropped to the image's size on the way out: nothing is ever resized, and the likelihood
+sees the image alone. The encoder looks at 2x - 1.
+
+    encoder:  x (B, C, H, W) -> padded -> features (B, w_L, h, w) -> head -> mu, log_var
+    decoder:  z (B, *latent) -> stem -> features (B, w_L, h, w) -> cropped -> decoded (B, C', H, W)
+
+vector latent (n,)          `head: linear` maps the flattened features, which keeps places;
+                            `pool` averages over them first; the stem is linear
+spatial latent (c, h, w)    c numbers in each of the h x w places of the lowest level, 2^L pixels
+                            apart; the head is a 1x1 convolution, the stem a 3x3 one
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from vae.models.backbones import NETWORKS
+from vae.models.blocks import Pool
+
+LEAST_SIZE = 8
+Shape = tuple[int, ...]
+
+
+class Encoder(nn.Module):
+    """x in [0, 1], (B, C, H, W) -> (B, 2, *latent): mu and the unclamped log variance."""
+
+    def __init__(self, down: nn.Module, features: Shape, latent: Shape, head: str) -> None:
+        super().__init__()
+        self.pad = nn.ZeroPad2d(0)
+        self.down = down
+        self.head = nn.Sequential(*HEADS[head](features, latent))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.down(2 * self.pad(x) - 1)).unflatten(1, (2, -1))
+
+
+class Decoder(nn.Module):
+    """z (B, *latent) -> the likelihood's parameters (B, C', H, W)."""
+
+    def __init__(self, up: nn.Module, features: Shape, latent: Shape) -> None:
+        super().__init__()
+        self.stem = (
+            nn.Conv2d(latent[0], features[0], 3, padding=1)
+            if len(latent) == 3
+            else nn.Linear(latent[0], math.prod(features))
+        )
+        self.features = features
+        self.up = up
+        self.crop = nn.ZeroPad2d(0)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.crop(self.up(self.stem(z).reshape(-1, *self.features)))
+
+
+def spatial_shape(
+    image: tuple[int, int, int], levels: int, channels: int, stride: int
+) -> tuple[int, int, int]:
+    """Shape (c, h, w) of a spatial latent: `channels` in every place of the lowest level.
+
+    Raises ValueError if a place does not stand for stride x stride pixels there.
+    """
+    reached = 2**levels
+    if stride != reached:
+        raise ValueError(
+            f"latent.stride {stride}, but {levels} levels reach stride {reached}; "
+            "give as many widths as halvings"
+        )
+    return (channels, -(-image[1] // stride), -(-image[2] // stride))
+
+
+def build(
+    name: str,
+    *,
+    image: tuple[int, int, int],
+    latent: Shape,
+    decoded_channels: int,
+    widths: Sequence[int],
+    head: str,
+    **options: object,
+) -> tuple[Encoder, Decoder]:
+    """Encoder and decoder of network `name` for images (C, H, W) and a latent (n,) or (c, h, w).
+
+    Raises ValueError if the image is smaller than 8 pixels or than 2^levels, and for a spatial
+    latent with other places than `spatial_shape` gives or with a head that loses them.
+    """
+    channels, *size = image
+    cell = 2 ** len(widths)
+    if min(size) < max(LEAST_SIZE, cell):
+        raise ValueError(
+            f"images of {size[0]}x{size[1]} are too small for {len(widths)} levels, "
+            f"which need {max(LEAST_SIZE, cell)} pixels a side; use fewer widths"
+        )
+    features = spatial_shape(image, len(widths), widths[-1], cell)
+    if len(latent) != 1 and latent[1:] != features[1:]:
+        raise ValueError(f"a latent of shape {latent} has not the places of features {features}")
+    trunk = NETWORKS[name](channels, decoded_channels, widths, **options)
+    encoder = Encoder(trunk.down, features, latent, head)
+    decoder = Decoder(trunk.up, features, latent)
+    margins = [(-length) % cell for length in size]
+    encoder.pad, decoder.crop = _margin(margins, 1), _margin(margins, -1)
+    return encoder, decoder
+
+
+def _margin(margins: Sequence[int], sign: int) -> nn.ZeroPad2d:
+    """Padding by the margins (height, width), split over both sides; sign -1 takes it off."""
+    height, width = margins
+    sides = (width // 2, width - width // 2, height // 2, height - height // 2)
+    return nn.ZeroPad2d(tuple(sign * side for side in sides))  # type: ignore[arg-type]
+
+
+def _linear_head(features: Shape, latent: Shape) -> list[nn.Module]:
+    if len(latent) == 3:
+        return [nn.Conv2d(features[0], 2 * latent[0], 1)]
+    return [nn.Flatten(), nn.Linear(math.prod(features), 2 * latent[0])]
+
+
+def _pool_head(features: Shape, latent: Shape) -> list[nn.Module]:
+    if len(latent) == 3:
+        raise ValueError("pool averages the places away; a spatial latent needs head: linear")
+    return [Pool(), nn.Linear(features[0], 2 * latent[0])]
+
+
+# From the features' shape and the latent's: layers to (B, 2 n) or (B, 2 c, h, w).
+HEADS: dict[str, Callable[[Shape, Shape], list[nn.Module]]] = {
+    "linear": _linear_head,
+    "pool": _pool_head,
+}

@@ -1,0 +1,293 @@
+"""Densities of a pixel taken for a real number, and the scale of their noise.
+
+gaussian              log p(x) = -(x - m)^2 / (2 sigma^2) - log sigma - 1/2 log 2 pi
+laplace               log p(x) = -|x - m| / b - log 2b
+continuous_bernoulli  log p(x) = l x - log((e^l - 1) / l) on [0, 1], l the decoded logit: an
+                      exponential distribution, cut off and normalised, and not a Bernoulli whose
+                      mean would be sigmoid(l) (Loaiza-Ganem & Cunningham 2019). Its mean is
+                      1 / (1 - e^{-l}) - 1 / l.
+
+The scale (sigma or b) is a number, a learned parameter, or the optimum: what maximises the
+density, sigma^2 = E[(x - m)^2] (Rybkin et al. 2021) or b = E|x - m|. In training the optimum is
+that of the batch; `calibrate` fixes it for evaluation, so that the bound is a bound and images do
+not depend on each other. A fitted scale is never below that of the rounding error of 8-bit
+pixels: a sharper density would reward what no image holds. A Gaussian may also have a decoded
+variance for every sub-pixel.
+
+log_mass is the exact mass of the 8-bit pixel: for gaussian and laplace of its bin (models.bins),
+for continuous_bernoulli of [k/256, (k + 1)/256]. The density at a bin's centre is *not* a mass:
+for a small scale it exceeds 1 a bin.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vae.models.likelihoods.bins import BIN, log_laplace_mass, log_normal_mass
+
+Mean = Literal["linear", "sigmoid"]
+MEANS: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": lambda decoded: decoded,
+    "sigmoid": torch.sigmoid,
+}
+LEAST_SIGMA = BIN / math.sqrt(12)
+LEAST_B = BIN / 4
+LOG_VAR_RANGE = (-10.0, 10.0)
+SERIES = 0.5
+
+
+class Scale(nn.Module):
+    """The logarithm of one scale for all: of a number, "learned" or "optimal".
+
+    The optimum is the mean spread to the power 1 / `power`, spread being |x - m|^power. A learned
+    scale begins at `start`. Both are at least `least`; below it a learned one gets no gradient.
+    """
+
+    log_value: Tensor
+
+    def __init__(
+        self,
+        value: float | Literal["learned", "optimal"],
+        *,
+        least: float,
+        power: int = 1,
+        start: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.value, self.least, self.power = value, least, power
+        self.average: Callable[[Tensor], Tensor] = torch.mean  # over a batch, however it is shared
+        logarithm = torch.tensor(math.log(start if isinstance(value, str) else value))
+        if value == "learned":
+            self.log_value = nn.Parameter(logarithm)
+        else:
+            self.register_buffer("log_value", logarithm)
+
+    def log_of(self, spread: Tensor) -> Tensor:
+        """The one for a batch of this spread."""
+        if self.value == "optimal" and self.training:
+            # Detached: at the optimum the derivative by the scale is 0, and the gradient is the
+            # same.
+            mean = self.average(spread.detach()).clamp_min(self.least**self.power)
+            return torch.log(mean) / self.power
+        return self.log_now()
+
+    def log_now(self) -> Tensor:
+        """The one that depends on no batch."""
+        if self.value == "learned":
+            return self.log_value.clamp_min(math.log(self.least))
+        return self.log_value
+
+    def fix(self, mean_spread: float) -> None:
+        """Set an optimal scale for evaluation; the other kinds stay as they are."""
+        if self.value == "optimal":
+            optimum = max(mean_spread ** (1 / self.power), self.least)
+            self.log_value.fill_(math.log(optimum))
+
+    def number(self) -> float:
+        return math.exp(self.log_now().item())
+
+
+class Uncalibrated(nn.Module):
+    """A likelihood with nothing to fix after training, and without one sigma for all."""
+
+    calibrates = discrete = False
+
+    def spread(self, decoded: Tensor, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def calibrate(self, mean: float) -> None:
+        raise NotImplementedError
+
+    def sigma(self) -> float | None:
+        return None
+
+
+class SharedScale(nn.Module):
+    """A mean for each sub-pixel and one scale for all; decoded: the means, C channels."""
+
+    discrete = False
+
+    def __init__(self, scale: Scale, mean: Mean) -> None:
+        super().__init__()
+        self.scale, self.link = scale, mean
+        self.calibrates = scale.value == "optimal"
+
+    def decoded_channels(self, channels: int) -> int:
+        return channels
+
+    def mean(self, decoded: Tensor) -> Tensor:
+        """The expected image (B, C, H, W); a linear one may leave [0, 1] a little."""
+        return MEANS[self.link](decoded)
+
+    def calibrate(self, mean: float) -> None:
+        """Fix an optimal scale from the mean spread."""
+        self.scale.fix(mean)
+
+
+class Gaussian(SharedScale):
+    """N(x; m, sigma^2) with one sigma for all."""
+
+    def __init__(
+        self, sigma: float | Literal["learned", "optimal"], mean: Mean = "linear"
+    ) -> None:
+        super().__init__(Scale(sigma, least=LEAST_SIGMA, power=2), mean)
+
+    def log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
+        """Log-density in nats, (B,)."""
+        squares = self.spread(decoded, x)
+        return _log_normal(squares, self.scale.log_of(squares))
+
+    def log_mass(self, decoded: Tensor, x: Tensor) -> Tensor:
+        """Log-mass of the 8-bit image in nats, (B,)."""
+        log_sigma = self.scale.log_of(self.spread(decoded, x))
+        return log_normal_mass(x, self.mean(decoded), log_sigma).flatten(1).sum(1)
+
+    def sample(self, decoded: Tensor, generator: torch.Generator) -> Tensor:
+        """A draw of x, (B, C, H, W): the mean with the noise that the likelihood claims."""
+        mean = self.mean(decoded)
+        return mean + torch.exp(self.scale.log_now()) * normal_like(mean, generator)
+
+    def spread(self, decoded: Tensor, x: Tensor) -> Tensor:
+        """Squared errors, whose mean is the optimal sigma^2."""
+        return (x - self.mean(decoded)).square()
+
+    def sigma(self) -> float:
+        return self.scale.number()
+
+
+class PixelGaussian(Uncalibrated):
+    """N(x; m, e^v) with v clamped to [-10, 10]; decoded: m, C channels, then v, C channels."""
+
+    def __init__(self, mean: Mean = "linear") -> None:
+        super().__init__()
+        self.link = mean
+
+    def decoded_channels(self, channels: int) -> int:
+        return 2 * channels
+
+    def log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
+        """Log-density in nats, (B,)."""
+        return _log_normal((x - self.mean(decoded)).square(), self._log_sigma(decoded))
+
+    def log_mass(self, decoded: Tensor, x: Tensor) -> Tensor:
+        """Log-mass of the 8-bit image in nats, (B,)."""
+        mass = log_normal_mass(x, self.mean(decoded), self._log_sigma(decoded))
+        return mass.flatten(1).sum(1)
+
+    def mean(self, decoded: Tensor) -> Tensor:
+        """The expected image (B, C, H, W); a linear one may leave [0, 1] a little."""
+        return MEANS[self.link](decoded.chunk(2, dim=1)[0])
+
+    def sample(self, decoded: Tensor, generator: torch.Generator) -> Tensor:
+        """A draw of x, (B, C, H, W)."""
+        mean = self.mean(decoded)
+        return mean + torch.exp(self._log_sigma(decoded)) * normal_like(mean, generator)
+
+    def _log_sigma(self, decoded: Tensor) -> Tensor:
+        return 0.5 * decoded.chunk(2, dim=1)[1].clamp(*LOG_VAR_RANGE)
+
+
+class Laplace(SharedScale):
+    """Laplace(x; m, b) with one b for all."""
+
+    def __init__(
+        self, scale: float | Literal["learned", "optimal"], mean: Mean = "linear"
+    ) -> None:
+        super().__init__(Scale(scale, least=LEAST_B), mean)
+
+    def log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
+        """Log-density in nats, (B,)."""
+        errors = self.spread(decoded, x)
+        log_b = self.scale.log_of(errors)
+        return -(errors * torch.exp(-log_b) + log_b + math.log(2)).flatten(1).sum(1)
+
+    def log_mass(self, decoded: Tensor, x: Tensor) -> Tensor:
+        """Log-mass of the 8-bit image in nats, (B,)."""
+        log_b = self.scale.log_of(self.spread(decoded, x))
+        return log_laplace_mass(x, self.mean(decoded), log_b).flatten(1).sum(1)
+
+    def sample(self, decoded: Tensor, generator: torch.Generator) -> Tensor:
+        """A draw of x, (B, C, H, W); the difference of two exponential draws is a Laplace one."""
+        mean = self.mean(decoded)
+        above, below = mean.new_empty((2, *mean.shape)).exponential_(generator=generator)
+        return mean + torch.exp(self.scale.log_now()) * (above - below)
+
+    def spread(self, decoded: Tensor, x: Tensor) -> Tensor:
+        """Absolute errors, whose mean is the optimal b."""
+        return (x - self.mean(decoded)).abs()
+
+    def sigma(self) -> float:
+        return math.sqrt(2) * self.scale.number()
+
+
+class ContinuousBernoulli(Uncalibrated):
+    """The truncated exponential on [0, 1]; decoded: its logit l, C channels.
+
+    With t = |l| and r the distance from the end that is favoured, log p = -t r - h(t) and the
+    mass of a bin from r to r + 1/256 is e^{-t r} e^{h(t/256)} / (256 e^{h(t)}), where
+    h(t) = log((1 - e^{-t}) / t): nothing overflows, and near l = 0 a series replaces 0 / 0.
+    """
+
+    def decoded_channels(self, channels: int) -> int:
+        return channels
+
+    def log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
+        """Log-density in nats, (B,)."""
+        rate, distance = _folded(decoded, x)
+        return -(rate * distance + _log_normaliser(rate)).flatten(1).sum(1)
+
+    def log_mass(self, decoded: Tensor, x: Tensor) -> Tensor:
+        """Log-mass of the 8-bit image in nats, (B,); k/256 = x 255/256."""
+        rate, distance = _folded(decoded, x)
+        bins = _log_normaliser(rate / 256) - rate * distance * (255 / 256) - math.log(256)
+        return (bins - _log_normaliser(rate)).flatten(1).sum(1)
+
+    def mean(self, decoded: Tensor) -> Tensor:
+        """The expected image (B, C, H, W), in (0, 1)."""
+        rate = _magnitude(decoded)
+        square, series = rate.square(), rate < SERIES
+        small = 0.5 - rate / 12 + rate * square / 720 - rate * square.square() / 30240
+        large = rate.where(~series, 1.0)
+        steep = 1 / large + torch.exp(-large) / torch.expm1(-large)
+        distance = small.where(series, steep)
+        return distance.where(decoded < 0, 1 - distance)
+
+    def sample(self, decoded: Tensor, generator: torch.Generator) -> Tensor:
+        """A draw of x, (B, C, H, W), by the inverse of the CDF."""
+        uniform = torch.rand(decoded.shape, generator=generator, device=decoded.device)
+        rate = decoded.abs().clamp_min(1e-6)
+        distance = -torch.log1p(uniform * torch.expm1(-rate)) / rate
+        return distance.where(decoded < 0, 1 - distance)
+
+
+def _log_normal(squares: Tensor, log_sigma: Tensor) -> Tensor:
+    """Log-density of squared errors under N(0, sigma^2), summed, (B,)."""
+    scaled = 0.5 * squares * torch.exp(-2 * log_sigma)
+    return -(scaled + log_sigma + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
+
+
+def normal_like(mean: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers of the shape and on the device of `mean`."""
+    return torch.randn(mean.shape, generator=generator, device=mean.device)
+
+
+def _folded(logit: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """|l| and the distance of x from the end of [0, 1] that is favoured."""
+    return _magnitude(logit), x.where(logit < 0, 1 - x)
+
+
+def _magnitude(logit: Tensor) -> Tensor:
+    """|l|, at 0 with the derivative 1 of l >= 0, where that of `abs` would be 0."""
+    return (-logit).where(logit < 0, logit)
+
+
+def _log_normaliser(rate: Tensor) -> Tensor:
+    """h(t) = log((1 - e^{-t}) / t) for t >= 0."""
+    square, series = rate.square(), rate < SERIES
+    small = -rate / 2 + square / 24 - square.square() / 2880 + square**3 / 181440
+    # Where the series holds, the other form gets a harmless 1: 0 / 0 has no gradient.
+    large = rate.where(~series, 1.0)
+    return small.where(series, torch.log(-torch.expm1(-large) / large))

@@ -1,0 +1,83 @@
+"""The aggregate posterior: what the codes of a model are together, and how far from N(0, I).
+
+    q(z) = mean_x q(z | x)
+    mean_x KL(q(z | x) || p(z)) = I(x; z) + KL(q(z) || p(z)),   p(z) = N(0, I)
+
+(Hoffman & Johnson 2016.) The rate is the information that codes hold of their images, and the
+marginal KL: what sampling from p(z) gets wrong. q(z) is a mixture of as many Gaussians as there
+are images; it is easily drawn from (an image, then z ~ q(z | x)) and hopeless to evaluate.
+
+A density g fitted to it on other images bounds the marginal KL from below:
+
+    E_q[log g(z) - log p(z)] = KL(q || p) - KL(q || g) <= KL(q || p)     nats
+
+The bound is as good as g is. It is a mean over codes of images that g was not fitted to, with
+the standard error of that mean: one g may by chance exceed the true KL by that much. g must not
+be chosen by these codes: the best of several is higher by chance alone. So validation chooses it
+(choice.choose_density), and the bound that counts is that of the test split's codes.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from vae.data.batches import Augmentation, Images, as_real
+from vae.device import Machine
+from vae.models.vae import VAE
+from vae.rng import normal
+
+if TYPE_CHECKING:
+    from vae.priors.prior import Prior
+
+BATCH = 500
+
+
+def encode(
+    model: VAE,
+    images: Images,
+    machine: Machine,
+    *,
+    seed: int,
+    stream: str,
+    binarize: bool = False,
+    draws: int = 1,
+    mirrored: bool = False,
+) -> Iterator[np.ndarray]:
+    """z ~ q(z | x), `draws` an image: codes (B, *latent), float32, of a batch `draws` times.
+
+    Batches are in the split's order. Every second draw is of the image's mirror image where
+    `mirrored`. The noise of draw d of batch i is (seed, stream, i * draws + d). `binarize` draws
+    the pixels of grey images first, for a model that was trained on such draws.
+    """
+    change = Augmentation(binarize=binarize)
+    for index, batch in enumerate(images.in_order(BATCH)):
+        x = as_real(change(batch, seed, index))
+        sides = [x, x.flip(-1)] if mirrored and draws > 1 else [x]
+        with torch.no_grad(), machine.autocast():
+            posteriors = [model.encode(side) for side in sides]
+        for draw in range(draws):
+            number, shape = index * draws + draw, (len(x), *model.latent)
+            noise = normal(shape, seed, stream, number, device=machine.device)
+            yield posteriors[draw % len(sides)].rsample(noise).cpu().numpy()
+
+
+def marginal_kl_bound(prior: "Prior", codes: np.ndarray) -> tuple[float, float] | None:
+    """E_q[log g(z) - log p(z)] over codes (N, *latent), and its standard error, nats.
+
+    None for a prior without a density.
+    """
+    log_prob = prior.log_prob(codes)
+    if log_prob is None:
+        return None
+    squares = np.square(codes.reshape(len(codes), -1).astype(np.float64))
+    standard = -0.5 * (squares + math.log(2 * math.pi)).sum(axis=1)
+    return mean_and_error(log_prob - standard)
+
+
+def mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """Mean of values (N,), and its standard error; that of a single value is 0."""
+    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return float(values.mean()), float(error)

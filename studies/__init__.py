@@ -1,0 +1,1 @@
+"""Studies that use the product: the claims of reference systems, rate-distortion curves."""
