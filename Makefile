@@ -35,14 +35,14 @@ check: install  ## format, lint, types, layers, freshness of the proofs
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(RUN) -m tests.proofs check
+	@$(RUN) -m tests.support.prove check
 
 format: install  ## write the code in its one format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
 prove: install  ## the long proofs (100 kills, the diagnosis on real trainings); writes reports/prove.json
-	@$(RUN) -m tests.proofs run
+	@$(RUN) -m tests.support.prove run
 
 ui: install  ## open the tracker: http://localhost:5000
 	@$(BIN)/mlflow ui --workers 1

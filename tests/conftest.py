@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkout import relocate
+from tests.support.checkout import relocate
 from vae.data import sources
 from vae.data.readers import MissingData
 

@@ -34,7 +34,7 @@ def chapter(proof: Mapping[str, Any]) -> list[str]:
         "threshold was set on. Diseases were chosen, and settings changed until a training had "
         "its own, so the first rate checks the rules; the second is of runs that were judged "
         "once. They are a third list: what the first two taught of wrong rules was mended, and "
-        "all runs were drawn anew (`tests/clinic/casebook.py` says what it was).",
+        "all runs were drawn anew (`tests/diagnosis_cases/cases.py` says what it was).",
         "",
         "| trainings | rate | 95 % interval |",
         "|---|---|---|",

@@ -1,0 +1,144 @@
+"""The real chain under real `dvc repro`: what re-runs when, purity, moves, pulls."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.checkout import Checkout, write_images
+from vae.io import write_text
+
+pytestmark = pytest.mark.timeout(900)
+
+LATER = ["train", "prior", "evaluate", "gallery"]
+EVERYTHING = ["source", "prepare", "extractor", *LATER]
+DATA = (
+    "data={name: folder, root: ../images, path: '.', channels: 1, centre_crop: true, size: 8,"
+    " binarize: none, valid_share: 0.2, test_share: 0.2, seed: 0, max_broken: 0}"
+)
+OUTPUTS = ("artifacts/data", "artifacts/model", "artifacts/source.json", "reports", "dvc.lock")
+
+
+Made = tuple[Checkout, dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A chain on a folder of images, run once, and the digests of what it wrote."""
+    folder = tmp_path_factory.mktemp("chain")
+    write_images(folder / "images")
+    checkout = Checkout(folder / "project", DATA, "train.batch_size=16")
+    assert checkout.repro() == EVERYTHING
+    return checkout, checkout.digests(*OUTPUTS)
+
+
+@pytest.fixture
+def chain(made: Made) -> Iterator[Checkout]:
+    """That chain; what a test changes in its params is taken back."""
+    yield made[0]
+    made[0].write_params()
+
+
+def test_a_second_run_takes_only_the_fingerprint(made: Made) -> None:
+    chain, before = made
+    assert chain.repro() == ["source"]
+    assert chain.digests(*OUTPUTS) == before
+
+
+def test_outputs_hold_no_path_of_this_machine(chain: Checkout) -> None:
+    for name in chain.digests("artifacts/data", "artifacts/model", "reports", "dvc.lock"):
+        content = (chain.folder / name).read_bytes()
+        assert str(chain.folder).encode() not in content, name
+
+
+def test_a_gallery_knob_changes_the_gallery_only(chain: Checkout) -> None:
+    chain.write_params("gallery.steps=3")
+    assert chain.repro("--dry") == ["source", "gallery"]
+
+
+def test_beta_changes_training_and_all_below(chain: Checkout) -> None:
+    """What DVC would run, training aside: the weights differ, so all that reads them is old."""
+    chain.write_params("objective.beta=0.5")
+    assert chain.repro("train") == ["source", "train"]
+    assert chain.repro("--dry") == ["source", *LATER[1:]]
+
+
+def test_one_image_more_changes_everything(chain: Checkout) -> None:
+    """What DVC would run once the arrays are made anew: each later stage reads them."""
+    extra = chain.folder.parent / "images" / "class0" / "extra.png"
+    shutil.copy(extra.with_name("000.png"), extra)
+    try:
+        assert chain.repro("prepare") == ["source", "prepare"]
+        assert chain.repro("--dry") == ["source", "extractor", *LATER]
+    finally:
+        extra.unlink()
+
+
+def test_two_runs_from_scratch_leave_the_same_files(made: Made, tmp_path: Path) -> None:
+    """In two places: nothing depends on where they are."""
+    shutil.copytree(made[0].folder.parent / "images", tmp_path / "images")
+    other = Checkout(tmp_path / "project", DATA, "train.batch_size=16")
+    assert other.repro() == EVERYTHING
+    assert other.digests(*OUTPUTS) == made[1]
+
+
+def test_a_moved_checkout_re_runs_nothing_and_finds_its_artifacts(
+    chain: Checkout, tmp_path: Path
+) -> None:
+    """A copy elsewhere whose original is out of reach: rows and artifacts are found."""
+    chain.repro()
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(chain.folder, moved, symlinks=True)
+    shutil.copytree(chain.folder.parent / "images", tmp_path / "images")
+    hidden = chain.folder.rename(chain.folder.with_name("hidden"))
+    try:
+        there = Checkout.__new__(Checkout)
+        there.folder, there.overrides = moved, chain.overrides
+        assert there.repro() == ["source"]
+        output = there.run("python", "-c", ARTIFACTS_OF_ALL_ROWS)
+    finally:
+        hidden.rename(chain.folder)
+    assert "history.csv" in output
+    assert "index.html" in output
+
+
+ARTIFACTS_OF_ALL_ROWS = """
+from pipeline import params, projection, store
+from pipeline.summary import bring_up_to_date
+import shutil
+shutil.rmtree("artifacts/logs")  # the ledger is gone: the summary asks the store
+bring_up_to_date()
+from mlflow import MlflowClient
+client = MlflowClient("sqlite:///mlflow.db")
+for experiment in client.search_experiments():
+    for run in client.search_runs([experiment.experiment_id]):
+        print(run.info.status, [item.path for item in client.list_artifacts(run.info.run_id)])
+"""
+
+
+def test_a_clone_that_pulled_needs_no_raw_data_and_makes_its_rows_again(
+    chain: Checkout, tmp_path: Path
+) -> None:
+    chain.repro()
+    clone = Checkout(tmp_path / "clone", DATA, "train.batch_size=16")
+    shutil.copy(chain.folder / "dvc.lock", clone.folder)
+    shutil.copytree(chain.folder / "reports", clone.folder / "reports")
+    shutil.rmtree(clone.folder / "reports" / "figures")
+    shutil.rmtree(clone.folder / "reports" / "gallery")
+    for checkout in (chain, clone):
+        config = checkout.folder / ".dvc" / "config"
+        write_text(config, f"{config.read_text()}    remote = r\n['remote \"r\"']\n")
+        write_text(config, f"{config.read_text()}    url = {tmp_path / 'r'}\n")
+    chain.run("dvc", "push")
+    clone.run("dvc", "pull")
+    output = clone.run("dvc", "repro")
+    assert output.count("Running stage") == 1
+    assert output.count("warning: ") == 1
+    assert "is kept" in output
+    assert clone.digests(*OUTPUTS) == chain.digests(*OUTPUTS)
+    clone.run("python", "-m", "pipeline", "summary")
+    tags = "SELECT value FROM tags WHERE key = ? ORDER BY value"
+    stages = ["evaluate", "extractor", "gallery", "prepare", "prior", "train"]
+    assert [stage for (stage,) in clone.ask(tags, "stage")] == stages
+    assert {dirty for (dirty,) in clone.ask(tags, "git.dirty")} == {"unknown"}

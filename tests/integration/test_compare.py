@@ -1,0 +1,258 @@
+"""Comparing and reproducing real runs: from the tracker, from revisions, and back to params."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from pipeline.reproduce import params_of, value_of
+
+from pipeline.compare.command import find
+from pipeline.compare.mlflow_runs import Archive
+from pipeline.config import params
+from pipeline.config.preset import preset
+from pipeline.factory import raw_data
+from pipeline.runtime import paths
+from pipeline.runtime.run_log import UNKNOWN
+from pipeline.tracking import records
+from tests.support.checkout import Checkout
+from vae.errors import UserError
+from vae.io import read_csv, read_json, write_json, write_text
+
+pytestmark = pytest.mark.timeout(900)
+
+GIT = ("git", "-c", "user.name=n", "-c", "user.email=e@x")
+EVIDENCE = ("params.yaml", "reports/*.json")
+
+
+@pytest.fixture(autouse=True)
+def _no_other_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A chain with beta 1, then a training with beta 0.5; each a commit."""
+    checkout = Checkout(tmp_path_factory.mktemp("compared") / "project", "data.seed=3")
+    checkout.run(*GIT, "init", "-q")
+    checkout.run(*GIT, "commit", "-q", "--allow-empty", "-m", "none")
+    checkout.stages("gallery")
+    commit(checkout)
+    checkout.write_params("objective.beta=0.5")
+    checkout.run("python", "train.py")
+    commit(checkout)
+    return checkout
+
+
+def commit(checkout: Checkout) -> None:
+    checkout.run(*GIT, "add", *EVIDENCE)
+    checkout.run(*GIT, "commit", "-q", "-m", "evidence")
+
+
+def keys(checkout: Checkout) -> list[str]:
+    """Keys of the trainings, the oldest first."""
+    query = (
+        "SELECT keys.value FROM tags keys JOIN tags stages USING (run_uuid) JOIN runs USING "
+        "(run_uuid) WHERE keys.key = 'key' AND stages.key = 'stage' AND stages.value = 'train' "
+        "ORDER BY start_time"
+    )
+    return [key for (key,) in checkout.ask(query)]
+
+
+def compare(checkout: Checkout, *words: str) -> str:
+    return checkout.run("python", "-m", "pipeline", "compare", *words)
+
+
+def numbers(checkout: Checkout) -> dict[tuple[str, str], float]:
+    rows = read_csv(checkout.folder / "reports" / "comparison" / "metrics.csv")
+    return {(r["metric"], r["run"]): r["value"] for r in rows if r["value"] is not None}
+
+
+def test_without_arguments_the_newest_finished_runs_are_compared(made: Checkout) -> None:
+    output = compare(made)
+    assert "comparing the newest 2 of 2 finished runs of `vae`" in output
+    assert re.search(r"^objective\.beta +0\.5 +1\.0$", output, re.MULTILINE)
+    assert "train.seed" not in output, "equal params are not shown"
+    (lacks,) = [line for line in output.splitlines() if line.startswith("A lacks")]
+    assert "numbers of the test split" in lacks
+    assert "params of `evaluate`" in lacks
+    assert "A has" not in output
+    assert "A minimised" not in output
+    assert "B minimised another objective than A: no verdict on it." in output
+    folder = made.folder / "reports" / "comparison"
+    assert {"index.html", "comparison.md", "plotly.min.js"} <= {p.name for p in folder.iterdir()}
+    judged = read_json(made.folder / "reports" / "evaluate.json")["metrics"]
+    assert numbers(made)["test_psnr", "B"] == judged["psnr"]
+    gallery = made.folder / "reports" / "gallery" / "reconstructions.png"
+    assert (folder / "B-reconstructions.png").read_bytes() == gallery.read_bytes()
+    assert "A-reconstructions.png" not in {path.name for path in folder.iterdir()}
+
+
+def test_the_page_of_the_same_runs_is_the_same(made: Checkout) -> None:
+    words = ["--runs", *[key[:10] for key in keys(made)]]
+    compare(made, *words)
+    before = made.digests("reports/comparison")
+    compare(made, *words)
+    assert made.digests("reports/comparison") == before
+    page = (made.folder / "reports" / "comparison" / "index.html").read_text()
+    assert str(made.folder) not in page
+    assert 'id="curves-1-chart"' in page
+
+
+def test_a_run_is_named_by_its_key_or_by_mlflows_id(made: Checkout) -> None:
+    first, second = keys(made)
+    query = "SELECT run_uuid FROM tags WHERE key = 'key' AND value = ?"
+    ((number,),) = made.ask(query, second)
+    output = compare(made, "--runs", first[:9], number[:12])
+    rows = [line.split() for line in output.splitlines() if line[:1] in "AB" and "conv" in line]
+    assert [row[5] for row in rows] == [first, second]
+
+
+def test_a_revision_has_the_numbers_of_its_files_and_the_trackers_curves(made: Checkout) -> None:
+    output = compare(made, "--git", "HEAD~1", "HEAD")
+    assert re.search(r"^objective\.beta +1\.0 +0\.5$", output, re.MULTILINE)
+    assert not re.search(r"^A lacks:.*curves", output, re.MULTILINE)
+    assert "git HEAD~1" in output
+    revised = numbers(made)
+    compare(made, "--runs", *keys(made))
+    tracked = numbers(made)
+    assert revised.keys() == tracked.keys()
+    assert revised["test_elbo", "A"] == tracked["test_elbo", "A"]
+
+
+def test_a_revision_without_a_store_says_what_is_missing(made: Checkout) -> None:
+    home, away = made.folder / "mlflow.db", made.folder / "away.db"
+    home.rename(away)
+    try:
+        output = compare(made, "--git", "HEAD~1", "HEAD")
+        assert not home.exists(), "looking makes no store"
+    finally:
+        away.rename(home)
+    assert re.search(r"^A lacks:.*curves", output, re.MULTILINE)
+    assert re.search(r"^ELBO, nats +higher", output, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--runs", "zzzz"), r"no run begins with `zzzz` -> the newest are: \w{16} \(digits conv"),
+        (("--runs", "kept:nope"), "no kept evidence `nope`"),
+        (
+            ("--experiments", "nope"),
+            "no experiment `nope` in the tracker -> there are: .*vae, vae-data$",
+        ),
+        (("--experiments", "vae-data"), "no finished run in `vae-data`"),
+        (("--git", "nope"), "unknown revision `nope`"),
+        (("--git", "HEAD~2"), "no evidence of a training in reports/train.json"),
+    ],
+)
+def test_what_is_not_there_is_one_line_that_names_what_is(
+    made: Checkout, words: tuple[str, str], said: str
+) -> None:
+    output = made.run("python", "-m", "pipeline", "compare", *words, code=2)
+    assert re.search(said, output)
+    assert output.startswith("error: ")
+    assert output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "no finished run in `vae`"),
+        (("--runs", "a"), "no run begins with `a` -> `make repro` makes one"),
+        (("--git", "HEAD"), "this folder is no git repository"),
+    ],
+)
+def test_an_empty_project_says_how_to_begin(
+    tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    empty = Checkout(tmp_path / "project")
+    output = empty.run("python", "-m", "pipeline", "compare", *words, code=2)
+    assert said in output
+    assert output.count("\n") == 1
+    assert not (empty.folder / "mlflow.db").exists()
+
+
+def row(key: str, number: str) -> SimpleNamespace:
+    info = SimpleNamespace(run_id=number, run_name=f"digits {key}")
+    return SimpleNamespace(info=info, data=SimpleNamespace(tags={"key": key}))
+
+
+def test_a_beginning_of_several_runs_is_refused() -> None:
+    rows = [row("ab12", "77aa"), row("ab34", "99ff")]
+    assert find(rows, "ab3") is rows[1]
+    assert find(rows, "77") is rows[0]
+    with pytest.raises(UserError, match=r"`ab` is the beginning of 2 runs.*ab12 = 77aa, ab34"):
+        find(rows, "ab")
+
+
+def test_a_tracker_that_fails_is_one_error() -> None:
+    with pytest.raises(UserError, match=r"http://127.0.0.1:9: the tracker fails .*kept:NAME"):
+        Archive("http://127.0.0.1:9").experiments()
+
+
+# Reproducing
+
+
+def test_a_tracked_row_is_enough_to_train_the_same_model_again(
+    made: Checkout, tmp_path: Path
+) -> None:
+    """In another checkout with other params, which has the store and nothing else."""
+    first, _ = keys(made)
+    other = Checkout(tmp_path / "project", "data.seed=9", "train.seed=4", "model.latent.dim=3")
+    shutil.copy(made.folder / "mlflow.db", other.folder)
+    shutil.copytree(made.folder / "mlruns", other.folder / "mlruns", dirs_exist_ok=True)
+    output = other.run("python", "-m", "pipeline.reproduce", first[:8])
+    head = made.run("git", "rev-list", "--max-parents=0", "HEAD").strip()
+    assert re.search(rf"commit +{head}", output), "the commit at the training's start"
+    assert re.search(r"code +as it stands here", output)
+    assert re.search(r"machine +cpu fp32 1 threads", output)
+    for name in ("model", "objective", "train", "data", "prior", "evaluate", "gallery"):
+        assert f" {name}," not in output.splitlines()[0], "said to be as it was"
+    (other.folder / "mlflow.db").unlink()  # the row is made anew
+    other.stages("train")
+    assert read_json(other.folder / "artifacts" / "model" / "run.json")["key"] == first
+    points = (
+        "SELECT metrics.key, step, metrics.value FROM metrics JOIN tags USING (run_uuid) WHERE "
+        "tags.key = 'key' AND tags.value = ? AND metrics.key != 'images_per_second' AND "
+        "metrics.key NOT LIKE 'test_%' AND metrics.key NOT LIKE 'valid_prior_%' ORDER BY 1, 2"
+    )
+    again = other.ask(points, first)
+    assert len(again) > 60
+    assert again == made.ask(points, first)
+
+
+def test_values_come_back_from_their_texts() -> None:
+    chosen = preset("cifar10/likelihood")
+    tree = params.to_tree(chosen)
+    present = params.to_tree(preset("digits")) | {"data": {"root": tree["data"]["root"]}}
+    present["sweep"] = tree.pop("sweep")  # no stage's row has it
+    flat = {name: str(value) for name, value in params.to_flat(tree).items()}
+    assert params_of(flat, present) == chosen
+    assert value_of("None") is None
+    assert value_of("auto") == "auto"
+
+
+def test_a_row_without_its_data_is_refused() -> None:
+    flat = {n: str(v) for n, v in params.to_flat(params.to_tree(preset("digits"))).items()}
+    bare = {name: text for name, text in flat.items() if not name.startswith("data.")}
+    with pytest.raises(UserError, match=r"does not say its section `data` -> .*commit"):
+        params_of(bare, params.to_tree(preset("digits")))
+
+
+def test_a_row_says_its_data_only_where_the_fingerprint_agrees(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = preset("digits")
+    monkeypatch.setattr(params, "PARAMS", project / "params.yaml")
+    write_text(params.PARAMS, params.render(chosen))
+    write_json(paths.SOURCE, {"digest": "raw", "request": raw_data.request_of(chosen.data)})
+    write_json(paths.SPEC, {"digest": "made", "source": "raw"})
+    said = json.loads(records.asked_data("made"))
+    assert said == chosen.data.model_dump(mode="json", exclude={"root"})
+    assert records.asked_data("other") == UNKNOWN
+    changed = params.override(params.to_tree(chosen), ["data.seed=5"])
+    write_text(params.PARAMS, params.render(params.parse(changed)))
+    assert records.asked_data("made") == UNKNOWN

@@ -1,0 +1,124 @@
+"""The trainings of `test_parallel`, run alone or as one rank of torchrun's.
+
+`python -m tests.support.two_ranks FOLDER`: each rank writes, for every case, its history, the
+weights that would be shipped and the first step's gradient.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.runtime.distributed import place
+from tests.support import small_training
+from vae.models.blocks import group_norm
+from vae.models.likelihoods.continuous import Gaussian, Laplace
+from vae.objectives import PENALTIES, Objective
+from vae.training.distributed import World, joined, share_statistics
+from vae.training.loop import Plan, State, fit
+from vae.training.optimiser import OPTIMISERS, Average
+from vae.training.schedules import plateau
+
+TRAIN = 103
+VALID = 257  # the last batch has one image, and the first of two ranks none of it
+BATCH = 15  # rows of 7 and of 8
+
+
+def brightness(x: Tensor, mean: Tensor) -> Tensor:
+    """A feature difference without a network."""
+    return mean.flatten(1).mean(1)
+
+
+def _state(likelihood: nn.Module, decay: float | None = 0.9) -> State:
+    models = [small_training.vae(), small_training.vae()]
+    for model in models:
+        model.likelihood = likelihood if model is models[0] else type(likelihood)("optimal")
+        _without_batches(model)
+    options = {"lr": 1e-2, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
+    optimiser = OPTIMISERS["adam"](models[0].parameters(), **options)
+    return State(models[0], Average(models[0], models[1], decay), optimiser)
+
+
+def _without_batches(module: nn.Module) -> None:
+    """Group normalisation for batch normalisation."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, group_norm(child.num_features))
+        _without_batches(child)
+
+
+def _plan(objective: Objective, **changes: object) -> Plan:
+    plan = dataclasses.replace(
+        small_training.plan(epochs=4), batch_size=BATCH, objective=objective
+    )
+    return dataclasses.replace(plan, **changes)  # type: ignore[arg-type]
+
+
+def _plain() -> tuple[State, Plan]:
+    """Optimal sigma, clipping of some steps, EMA, and a plateau that cuts."""
+    cut = partial(plateau, patience=0, factor=0.5)
+    plan = _plan(Objective(PENALTIES["rate"]), rate_schedule=cut, lr=0.05, epochs=7)
+    return _state(Gaussian("optimal")), plan
+
+
+def _free_bits() -> tuple[State, Plan]:
+    """Not linear in the mean rate: the mean of two ranks' penalties is another number."""
+    penalty = partial(PENALTIES["free_bits"], nats=0.05, groups=None)
+    return _state(Gaussian("optimal")), _plan(Objective(penalty), clip_norm=None)
+
+
+def _capacity() -> tuple[State, Plan]:
+    """With a learned scale, which has a gradient of its own, and the raw weights shipped."""
+    penalty = partial(PENALTIES["capacity"], nats=2.0, epochs=2.0)
+    return _state(Gaussian("learned"), decay=None), _plan(Objective(penalty))
+
+
+def _perceptual() -> tuple[State, Plan]:
+    """With a feature difference, and skipped steps."""
+    objective = Objective(PENALTIES["rate"], brightness, 30.0)
+    return _state(Laplace("optimal")), _plan(objective, skip_norm=80.0)
+
+
+def _short() -> tuple[State, Plan]:
+    """Fewer images than a batch: every step has a shorter one."""
+    return _state(Gaussian("optimal")), _plan(Objective(PENALTIES["rate"]), batch_size=TRAIN + 8)
+
+
+CASES: dict[str, Callable[[], tuple[State, Plan]]] = {
+    "plain": _plain,
+    "free_bits": _free_bits,
+    "capacity": _capacity,
+    "perceptual": _perceptual,
+    "short": _short,
+}
+
+
+def train(case: str, world: World) -> dict[str, object]:
+    """The history, the shipped weights and the first gradient of a case."""
+    state, plan = CASES[case]()
+    share_statistics(state.model, world, "cpu")
+    train, valid = small_training.images(TRAIN, "train"), small_training.images(VALID, "valid")
+    first: Tensor | None = None
+    for _ in fit(state, plan, train, valid, small_training.CPU, world):
+        if first is None:
+            gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
+            first = torch.cat([gradient.flatten() for gradient in gradients])
+    weights = state.average.model.state_dict()
+    return {"history": state.history, "weights": weights, "gradient": first}
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    world = World(place().rank, place().size)
+    with joined(world, "cpu"):
+        found = {case: train(case, world) for case in CASES}
+        found["told"] = world.tell(f"by {world.rank}")
+    torch.save(found, folder / f"rank{world.rank}of{world.size}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,253 @@
+"""Anyone's log is read and judged; System 3's is convicted; our own run speaks by its files."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import ROOT
+from pipeline.commands import diagnose, log_columns, training_logs
+from pipeline.config import params
+from pipeline.runtime import console, paths
+from pipeline.scoring import diagnosis_inputs
+from tests.support.synthetic_failures import PATIENTS
+from tests.support.synthetic_runs import D, healthy, spectrum
+from tests.support.synthetic_runs import Shape as RunShape
+from vae.errors import UserError
+from vae.evaluation.diagnosis.engine import diagnose as findings_of
+from vae.evaluation.diagnosis.engine import judge
+from vae.evaluation.diagnosis.inputs import Evidence
+from vae.io import write_array, write_csv, write_json
+
+PUBLISHED = """\
+Latent dim 64:
+Epoch 1, Total Loss: 0.761834, Recon Loss: 0.672113, KL Loss: 0.002312
+Epoch 1, mu mean: 0.000210, logvar mean: -0.000104
+...
+Epoch 25, Total Loss: 0.660437, Recon Loss: 0.647893, KL Loss: 0.000002
+Epoch 25, mu mean: 0.000018, logvar mean: 0.000018
+...
+Epoch 50, Total Loss: 0.660612, Recon Loss: 0.651002, KL Loss: 0.000000
+Epoch 50, mu mean: 0.000001, logvar mean: 0.000001
+
+Latent dim 512:
+Epoch 1, Total Loss: 1.192650, Recon Loss: 0.662113, KL Loss: 0.004512
+Epoch 1, mu mean: -0.000210, logvar mean: 0.000304
+...
+Epoch 25, Total Loss: 0.660900, Recon Loss: 0.669893, KL Loss: 0.000001
+Epoch 25, mu mean: 0.000001, logvar mean: 0.000002
+...
+Epoch 50, Total Loss: 0.660812, Recon Loss: 0.651002, KL Loss: 0.000000
+Epoch 50, mu mean: 0.000001, logvar mean: 0.000001
+"""
+
+
+def read(folder: Path, text: str, chosen: str = "") -> list[training_logs.Log]:
+    path = folder / "log.txt"
+    path.write_text(text)
+    return training_logs.read(path, log_columns.parse_map(chosen))
+
+
+def printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
+) -> str:
+    monkeypatch.setattr(sys, "argv", ["diagnose", *words])
+    diagnose.main()
+    return capsys.readouterr().out
+
+
+# System 3
+
+
+@pytest.mark.parametrize("dimensions", [None, 3072])
+@pytest.mark.parametrize("constant", [None, 0.6608])
+def test_the_published_runs_are_convicted(
+    tmp_path: Path, dimensions: int | None, constant: float | None
+) -> None:
+    found = read(tmp_path, PUBLISHED)
+    assert [(log.name, log.latent) for log in found] == [
+        ("Latent dim 64", 64),
+        ("Latent dim 512", 512),
+    ]
+    for log in found:
+        evidence = Evidence(
+            history=log.rows,
+            nats=False,
+            rate_resolution=log.rate_resolution,
+            latent_shape=(log.latent or 0,),
+            dimensions=dimensions,
+            constant_distortion=constant,
+        )
+        severities = {finding.name: finding.severity for finding in findings_of(evidence)}
+        assert severities.pop("totals_do_not_add_up", "note") == "note"
+        if constant is not None:
+            assert severities.pop("constant_reconstruction") == "fault"
+        assert severities == {"posterior_collapse": "fault", "effective_beta": "warning"}
+
+
+def test_the_command_tells_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "study.txt").write_text(PUBLISHED)
+    out = printed(monkeypatch, capsys, str(tmp_path / "study.txt"), "--dimensions", "3072")
+    assert out.count("FAULT: posterior collapse") == 2
+    assert out.count("weighs 3,072 times") == 2
+    assert "study.txt, Latent dim 512" in out
+    assert "epochs 2-24, 26-49 are not in the log" in out
+    assert "try model.likelihood={name: gaussian, sigma: optimal, mean: linear}" in out
+    assert "not judged (missing: the nearest training images of samples): memorisation" in out
+    assert "reports/" not in out
+
+
+# Errors
+
+
+def test_the_command_ends_with_code_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["diagnose", str(tmp_path / "none")])
+    with pytest.raises(SystemExit) as end:
+        console.command(diagnose.main)
+    assert end.value.code == 2
+
+
+# Our own run
+
+
+def write_run(evidence: Evidence, key: str = "k1", judged: str = "k1") -> None:
+    """The files of a run that is just like this evidence."""
+    tree = params.to_tree(params.load(ROOT / "params.yaml"), "model", "objective", "train")
+    tree["model"]["latent"] = {"kind": "vector", "dim": 16}
+    run = {"key": key, "data_set": "made_up", "image": [1, 28, 28], "params": tree}
+    write_json(paths.RUN, run)
+    write_csv(paths.HISTORY, evidence.history)
+    write_array(paths.DATA / "spectrum.npy", spectrum(RunShape()))
+    write_json(
+        paths.report("data"),
+        {
+            "counts": {"train": evidence.train_count},
+            "pixels": {"train": {"constant_mse": evidence.constant_mse}},
+            "classes": {"train": {"ankle boot": 3, "t-shirt": 4}},
+        },
+    )
+    write_json(paths.SPEC, {"classes": ["t-shirt", "ankle boot"]})
+    train = {"best_epoch": 40, "constant_distortion": evidence.constant_distortion, "key": key}
+    write_json(paths.report("train"), train)
+    metrics = {"elbo": evidence.elbo, "elbo_se": 2.0, "mse": evidence.mse, "images": 4000}
+    metrics |= {"active_units": 16, "rate": evidence.rate, "memorisation_ratio": 0.9}
+    write_json(paths.report("evaluate"), {"model": judged, "metrics": metrics})
+    write_csv(
+        paths.FIGURES / "evaluate" / "rates.csv",
+        [{"rank": i, "dimension": i, "rate": 2.0} for i in range(1, 17)],
+    )
+
+
+def test_the_files_of_a_run_are_its_evidence(project: Path) -> None:
+    base = healthy()
+    write_run(base)
+    evidence = diagnosis_inputs.evidence_of_run()
+    assert evidence.history == base.history
+    assert (evidence.dimensions, evidence.latent_shape) == (D, (16,))
+    assert evidence.likelihood == "gaussian"
+    assert (evidence.penalty, evidence.perceptual) == ("rate", False)
+    assert evidence.log_var_range == (-10.0, 10.0)
+    assert evidence.beta_end_epoch == 5
+    assert evidence.constant_distortion == base.constant_distortion
+    assert evidence.eigenvalues == tuple(spectrum(RunShape()).tolist())
+    assert (evidence.elbo, evidence.mse) == (base.elbo, base.mse)
+    assert (evidence.test_count, evidence.memorisation_ratio) == (4000, 0.9)
+    assert evidence.class_counts == (4, 3)
+    assert evidence.rates == (2.0,) * 16
+    assert {f.severity for f in findings_of(evidence)} <= {"note"}
+
+
+def test_another_models_evaluation_is_none_of_it(project: Path) -> None:
+    write_run(healthy(), judged="k2")
+    evidence = diagnosis_inputs.evidence_of_run()
+    assert evidence.elbo is None
+    assert evidence.test_count is None
+    assert evidence.best_epoch == 40
+
+
+def test_a_training_at_work_needs_no_reports(project: Path) -> None:
+    write_run(healthy())
+    run = paths.read_run()
+    paths.report("data").unlink()
+    evidence = diagnosis_inputs.evidence_of(run, healthy().history[:3])
+    assert len(evidence.history) == 3
+    assert evidence.train_count is None
+    assert evidence.best_epoch is None
+
+
+def test_without_a_file_the_own_run_is_judged(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(PATIENTS["collapse"].change(healthy()))
+    out = printed(monkeypatch, capsys)
+    assert out.startswith("made_up conv k1\n")
+    assert "FAULT: posterior collapse" in out
+    assert "seen in reports/figures/train/curves.png" in out
+
+
+def test_without_a_run_it_says_so(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "ROOT", project)
+    with pytest.raises(UserError, match="no trained model"):
+        diagnosis_inputs.evidence_of_run()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "end"),
+    [
+        ({"name": "constant"}, 0),
+        ({"name": "linear", "start": 0.0, "epochs": 5.0}, 5),
+        ({"name": "cosine", "start": 0.0, "epochs": 7.5}, 7.5),
+        ({"name": "hold_then_ramp", "start": 0.0, "hold": 15.0, "ramp": 2.0}, 17),
+        ({"name": "cyclical", "cycles": 4, "ramp": 0.5}, 35),
+    ],
+)
+def test_when_beta_is_done(schedule: dict[str, Any], end: float) -> None:
+    assert diagnosis_inputs._beta_end(schedule, 40) == end
+
+
+def test_the_shape_of_a_spatial_latent() -> None:
+    latent = {"kind": "spatial", "channels": 2, "stride": 4}
+    assert diagnosis_inputs._latent_shape(latent, [1, 28, 30]) == (2, 7, 8)
+
+
+@pytest.mark.parametrize("name", PATIENTS)
+def test_every_remedy_is_a_change_that_params_accept(name: str) -> None:
+    tree = params.read(ROOT / "params.yaml")
+    for finding in findings_of(PATIENTS[name].change(healthy())):
+        for cure in finding.remedies:
+            cured = params.parse(params.override(tree, [f"{cure.key}={cure.value}"]))
+            assert cure.key.split(".")[0] in params.to_tree(cured)
+
+
+def test_a_strangers_verdict_covers_every_entry(tmp_path: Path) -> None:
+    (log,) = read(tmp_path, "Epoch 1 loss: 3\n")
+    result = judge(Evidence(history=log.rows, nats=False))
+    assert not result.findings
+    assert len(result.unjudged) >= 20
+
+
+def test_it_starts_without_heavy_packages() -> None:
+    heavy = "{'torch', 'torchvision', 'mlflow', 'sklearn', 'pandas', 'matplotlib', 'plotly'}"
+    code = f"import pipeline.commands.diagnose, sys; print(sorted({heavy} & sys.modules.keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={"PYTHONPATH": f"{ROOT}/src:{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_our_own_history_is_in_nats(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    write_csv(path, healthy().history)
+    (log,) = training_logs.read(path, {})
+    assert diagnose._is_ours(log)
+    assert np.isclose(log.rows[-1]["sigma"], healthy().history[-1]["sigma"])

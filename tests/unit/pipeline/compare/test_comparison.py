@@ -1,0 +1,289 @@
+"""Laws of the comparison: directions, what compares with what, and nothing silently missing."""
+
+import csv
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline.compare import page
+from pipeline.compare.candidates import Candidate, from_files
+from pipeline.compare.command import write
+from pipeline.compare.comparison import (
+    ABSENT,
+    METRICS,
+    Comparison,
+    Metric,
+    as_markdown,
+    as_text,
+    delta_text,
+    metrics_grid,
+    missing_lines,
+    params_grid,
+)
+from tests.support import browser
+from tests.support.browser import Browser
+from vae.errors import UserError
+from vae.figures.widgets import Mark, Table
+from vae.io import read_csv
+
+
+def png() -> bytes:
+    content = io.BytesIO()
+    Image.new("L", (40, 20), 200).save(content, "PNG")
+    return content.getvalue()
+
+
+BASE = Candidate(
+    name="digits conv aaaa",
+    source="tracker",
+    facts={"key": "a" * 16, "commit": "c" * 40, "data": "d" * 64, "code": "e" * 64},
+    params={
+        "objective.beta": "1.0",
+        "model.latent.dim": "10",
+        "model.likelihood.name": "gaussian",
+    },
+    metrics={"test_bits_per_dim": 4.5, "test_bits_per_dim_se": 0.01, "test_psnr": 20.0},
+    history=[{"epoch": 1, "valid_rate": 5.0}, {"epoch": 2, "valid_rate": 7.0}],
+    rates=[3.0, 4.0],
+    verdict={"findings": [], "ruled_out": ["overfitting"], "not_judged": {}},
+    pictures={"samples": png()},
+)
+
+
+def other(**metrics: float) -> Candidate:
+    return replace(BASE, name="digits conv bbbb", metrics={**BASE.metrics, **metrics})
+
+
+def verdict(name: str, first: Candidate, second: Candidate) -> str:
+    rows = {metric.name: cells for metric, cells in Comparison([first, second]).metrics}
+    return rows[name][1].verdict
+
+
+@pytest.mark.parametrize("metric", [m for m in METRICS if m.better], ids=lambda m: m.name)
+def test_every_direction_decides_which_way_is_better(metric: Metric) -> None:
+    low, high = (replace(BASE, metrics={metric.name: value}) for value in (1.0, 2.0))
+    down, up = ("better", "worse") if metric.better == "lower" else ("worse", "better")
+    assert verdict(metric.name, high, low) == down
+    assert verdict(metric.name, low, high) == up
+
+
+@pytest.mark.parametrize(
+    ("delta", "said"),
+    [(-0.1, "better"), (0.1, "worse"), (-0.02, "within error"), (-0.0001, ""), (0.0, "")],
+)
+def test_a_delta_within_the_errors_of_both_is_no_verdict(delta: float, said: str) -> None:
+    """Two standard errors of the difference are 2 sqrt(2) 0.01 = 0.028; three digits are shown."""
+    assert verdict("test_bits_per_dim", BASE, other(test_bits_per_dim=4.5 + delta)) == said
+
+
+def test_what_has_no_direction_has_a_delta_and_no_verdict() -> None:
+    runs = [other(test_rate=5.0), other(test_rate=9.0)]
+    ((_, cells),) = [row for row in Comparison(runs).metrics if row[0].name == "test_rate"]
+    assert (cells[1].delta, cells[1].verdict) == (4.0, "")
+
+
+def with_params(run: Candidate, **texts: str) -> Candidate:
+    named = {name.replace("__", "."): text for name, text in texts.items()}
+    return replace(run, params={**run.params, **named})
+
+
+def test_numbers_that_do_not_compare_have_no_verdict_and_a_reason() -> None:
+    far = other(test_bits_per_dim=1.0, test_elbo=5.0)
+    near = replace(BASE, metrics={**BASE.metrics, "test_elbo": 1.0})
+    assert verdict("test_elbo", near, far) == "better"
+    foreign = replace(far, facts={**far.facts, "data": "f" * 64})
+    assert verdict("test_bits_per_dim", near, foreign) == ""
+    assert Comparison([near, foreign]).remarks == ["B learned other data than A: no verdicts."]
+    mass = with_params(far, model__likelihood__name="logistic_mixture")
+    assert verdict("test_elbo", near, mass) == ""
+    assert verdict("test_bits_per_dim", near, mass) == "better", "bits/dim are of a mass in both"
+
+
+def test_an_objective_compares_with_the_same_objective_only() -> None:
+    name = "best.valid_final_objective"
+    first, second = other(**{name: 5.0}), other(**{name: 3.0})
+    assert verdict(name, first, second) == "better"
+    assert verdict(name, first, with_params(second, objective__beta="0.5")) == ""
+    older = replace(second, params={"objective.beta": "1.0"})
+    assert verdict(name, first, older) == "better", "a key of a later schema says nothing"
+
+
+def test_distances_at_other_numbers_of_images_have_no_verdict() -> None:
+    first = other(test_sample_distance=5.0, test_judged_images=270)
+    second = other(test_sample_distance=3.0, test_judged_images=270)
+    assert verdict("test_sample_distance", first, second) == "better"
+    fewer = other(test_sample_distance=3.0, test_judged_images=100)
+    assert verdict("test_sample_distance", first, fewer) == ""
+
+
+def test_only_params_that_differ_are_shown() -> None:
+    second = with_params(BASE, objective__beta="0.5", model__network__blocks="2")
+    rows = Comparison([BASE, second]).params
+    assert rows == {"model.network.blocks": [ABSENT, "2"], "objective.beta": ["1.0", "0.5"]}
+
+
+def test_a_section_without_evidence_is_missing_and_no_difference() -> None:
+    judged = with_params(BASE, evaluate__samples="1000")
+    comparison = Comparison([BASE, judged])
+    assert comparison.params == {}
+    assert comparison.missing["A"][-1] == "params of `evaluate`"
+    third = with_params(BASE, evaluate__samples="500")
+    rows = Comparison([BASE, judged, third]).params
+    assert rows == {"evaluate.samples": ["missing", "1000", "500"]}
+
+
+def test_what_a_run_lacks_is_named() -> None:
+    bare = Candidate("bare", "tracker")
+    lines = missing_lines(Comparison([BASE, bare]))
+    (line,) = [line for line in lines if line.startswith("B lacks")]
+    for name in ("commit", "data", "code", "params", "test split", "curves", "rates", "diagnosis"):
+        assert name in line
+    assert "samples of the shipped prior" in line
+    assert "interpolations" not in line, "a picture that no run has is no lack"
+    assert not any(line.startswith("A lacks") for line in lines)
+
+
+def test_tables_hold_a_column_a_run_and_one_a_delta() -> None:
+    comparison = Comparison([BASE, other(test_psnr=21.0), BASE])
+    head, *rows = metrics_grid(comparison, comparison.metrics)
+    assert head == ["metric", "better", "A", "B", "B - A", "C", "C - A"]
+    assert ["PSNR, dB", "higher", "20.00", "21.00", "+1.00 better", "20.00", "0"] in rows
+    assert as_text([head, *rows]).splitlines()[0].split()[:3] == ["metric", "better", "A"]
+    marks = as_markdown([["a|b"], ["c"]]).splitlines()
+    assert marks == ["| a\\|b |", "|---|", "| c |"]
+    assert params_grid(comparison) == [["param", "A", "B", "C"]]
+
+
+def test_a_missing_number_is_said_to_be_missing() -> None:
+    comparison = Comparison([BASE, replace(BASE, metrics={})])
+    _, *rows = metrics_grid(comparison, comparison.metrics)
+    assert ["PSNR, dB", "higher", "20.00", "missing", ABSENT] in rows
+    ((metric, cells),) = [row for row in comparison.metrics if row[0].name == "test_psnr"]
+    assert delta_text(metric, cells[0]) == ABSENT
+
+
+def test_the_same_runs_give_the_same_files_and_old_pictures_go(tmp_path: Path) -> None:
+    comparison = Comparison([BASE, other(test_psnr=21.0, test_ssim=0.5)])
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        write(comparison, folder)
+    first, second = (
+        {path.name: path.read_bytes() for path in folder.iterdir()}
+        for folder in (tmp_path / "one", tmp_path / "two")
+    )
+    assert first == second
+    assert {"A-samples.png", "B-samples.png", "index.html", "plotly.min.js"} <= first.keys()
+    write(Comparison([BASE]), tmp_path / "one")
+    assert not (tmp_path / "one" / "B-samples.png").exists()
+
+
+def test_every_number_is_in_the_table_in_full(tmp_path: Path) -> None:
+    write(Comparison([BASE, other(test_psnr=20.123456789, test_new=1.0)]), tmp_path)
+    rows = {(row["metric"], row["run"]): row for row in read_csv(tmp_path / "metrics.csv")}
+    assert rows["test_psnr", "B"]["value"] == 20.123456789
+    assert rows["test_psnr", "B"]["verdict"] == "better"
+    assert rows["test_new", "A"]["value"] is None
+    assert rows["test_bits_per_dim", "A"]["spread"] == 0.01
+
+
+def test_the_page_colours_verdicts_and_names_a_missing_picture() -> None:
+    blind = replace(other(test_psnr=19.0), pictures={}, history=(), verdict=None)
+    tabs = {tab.name: tab for tab in page.tabs(Comparison([BASE, blind]))}
+    table = tabs["Numbers"].items[0]
+    assert isinstance(table, Table)
+    (row,) = [row for row in table.rows if row[0] == "PSNR, dB"]
+    assert row[-1] == Mark("-1.00 worse", "bad")
+    texts = [item.paragraphs for item in tabs["Samples"].items if hasattr(item, "paragraphs")]
+    assert texts == [["missing"]]
+    assert [
+        item.paragraphs for item in tabs["Diagnosis"].items if hasattr(item, "paragraphs")
+    ] == [
+        [],
+        ["missing"],
+    ]
+
+
+@pytest.mark.skipif(browser.FOUND is None, reason=browser.REASON)
+def test_a_browser_shows_the_page_without_a_network(tmp_path: Path) -> None:
+    write(Comparison([BASE, other(test_psnr=21.0)]), tmp_path / "page")
+    with Browser(tmp_path / "profile") as shown:
+        shown.open(tmp_path / "page" / "index.html", "#curves")
+        assert shown.complaints() == []
+        assert all(name.startswith(("file:", "data:")) for name in shown.requests())
+        lines = "document.querySelectorAll('#curves-1-chart .scatterlayer .trace').length"
+        assert shown.run(lines) == 2, "the rate of A and of B"
+        shown.click("#tab-numbers")
+        colour = "getComputedStyle(document.querySelector('td.good')).color"
+        plain = "getComputedStyle(document.querySelector('td.value')).color"
+        assert shown.run("document.querySelector('td.good').textContent") == "+1.00 better"
+        assert shown.run(colour) != shown.run(plain)
+
+
+def test_no_run_or_too_many_are_refused() -> None:
+    for runs in ([], [BASE] * 27):
+        with pytest.raises(UserError, match="cannot be compared"):
+            Comparison(runs)
+
+
+# Evidence files
+
+FILES = {
+    "train.json": b'{"key": "k1", "data_set": "digits", "best_epoch": 2, "beta": 1.0}',
+    "evaluate.json": b'{"model": "k1", "metrics": {"mse": 0.5, "judge": "x"}, "params":'
+    b' {"evaluate": {"samples": 9}}}',
+    "prior.json": b'{"model": "k1", "metrics": {"shipped": "gmm", "gmm": {"two_sample": 0.25}},'
+    b' "params": {"prior": {"seed": 0}}}',
+    "diagnosis.json": b'{"model": "k1", "findings": [], "ruled_out": [], "not_judged": {}}',
+    "history.csv": b"epoch,beta,valid_rate\n1,1.0,5.5\n2,1.0,\n",
+    "params.yaml": b"objective: {beta: 1.0}\ntracking: {uri: null}\ndata: {root: /x, seed: 3}\n",
+    "machine.json": b'{"commit": "c0", "machine": {"device": "cpu", "threads": 2}}',
+}
+
+
+def test_evidence_files_give_the_names_of_the_trackers_row() -> None:
+    found = from_files(FILES.get, "kept x")
+    assert found.name == "digits model k1"
+    assert found.metrics == {"best_epoch": 2, "test_mse": 0.5, "valid_prior_two_sample": 0.25}
+    assert found.params == {
+        "objective.beta": "1.0",
+        "data.seed": "3",
+        "evaluate.samples": "9",
+        "prior.seed": "0",
+    }
+    assert [row["valid_rate"] for row in found.history] == [5.5, None]
+    assert found.facts == {"key": "k1", "commit": "c0", "device": "cpu", "threads": "2"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "lack"), [("evaluate", "numbers of the test split"), ("diagnosis", "diagnosis")]
+)
+def test_evidence_of_another_model_is_not_this_runs(stage: str, lack: str) -> None:
+    mixed = FILES | {f"{stage}.json": FILES[f"{stage}.json"].replace(b"k1", b"k2")}
+    assert lack not in from_files(FILES.get, "x").lacks()
+    assert lack in from_files(mixed.get, "x").lacks()
+
+
+def test_files_without_a_training_are_refused() -> None:
+    with pytest.raises(UserError, match="kept x: no evidence of a training"):
+        from_files({}.get, "kept x")
+
+
+def test_only_what_is_lacking_is_filled_in() -> None:
+    bare = replace(BASE, history=(), rates=(), pictures={}, verdict=None, metrics={"a": 1.0})
+    full = replace(other(), pictures={"samples": b"x", "traversals": b"y"})
+    filled = bare.filled(full)
+    assert (filled.history, filled.rates, filled.verdict) == (
+        full.history,
+        full.rates,
+        full.verdict,
+    )
+    assert filled.metrics == {"a": 1.0}, "numbers are never mixed"
+    assert BASE.filled(full).pictures["samples"] == BASE.pictures["samples"]
+
+
+def test_tables_are_readable_as_csv(tmp_path: Path) -> None:
+    write(Comparison([BASE, with_params(BASE, objective__beta="0.5")]), tmp_path)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "params.csv").read_text())))
+    assert rows == [{"param": "objective.beta", "A": "1.0", "B": "0.5"}]

@@ -1,0 +1,193 @@
+"""The prior stage in a tiny project: what it leaves, that it is pure, and who may open it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config import params as reader
+from pipeline.config.preset import preset
+from pipeline.factory import build, load
+from pipeline.runtime import paths
+from pipeline.stages import prior as stage
+from pipeline.tracking import records
+from tests.support.checkout import TINY
+from vae.device import Machine
+from vae.errors import UserError
+from vae.io import (
+    read_csv,
+    read_json,
+    read_tensors,
+    sha256_of_file,
+    tensor_bytes,
+    write_array,
+    write_bytes,
+    write_json,
+)
+from vae.rng import numpy_generator
+
+MACHINE = Machine("cpu", "fp32", 1)
+KEY = "0123456789abcdef"
+SMALL = (
+    "tracking.enabled=false",
+    "prior.gmm.components=[2, 3, 200]",
+    "prior.flow.steps=8",
+    "prior.flow.width=16",
+    "prior.flow.integration_steps=4",
+)
+
+
+def params_of(*changes: str) -> Any:
+    return reader.parse(
+        reader.override(reader.to_tree(preset("digits")), [*TINY, *SMALL, *changes])
+    )
+
+
+@pytest.fixture
+def trained(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Prepared data and a shipped model that nobody trained: the stage cannot tell."""
+    monkeypatch.setattr(stage, "FIGURES", paths.FIGURES / "prior")
+    monkeypatch.setattr(records, "send", lambda *rows: None)  # its training has no row to send
+    write_model()
+    for split, count in (("train", 300), ("valid", 120)):
+        images = numpy_generator(0, split).integers(0, 256, (count, 1, 8, 8), dtype=np.uint8)
+        write_array(paths.DATA / f"{split}.npy", images)
+    write_json(paths.SPEC, {"binarize": "none", "shape": [1, 8, 8], "levels": 256})
+    return project
+
+
+def write_model(*changes: str, key: str = KEY) -> None:
+    params = params_of(*changes)
+    model = build.build_vae(params.model, (1, 8, 8), 256, seed=0)
+    about = {
+        "key": key,
+        "model": reader.to_tree(params, "model")["model"],
+        "image": [1, 8, 8],
+        "levels": 256,
+        "data_set": "tiny",
+    }
+    with torch.no_grad():
+        list(model.encoder.head.parameters())[-1].add_(1.0)  # far from N(0, I)
+    write_bytes(paths.BEST, tensor_bytes(model.state_dict(), about))
+    write_json(paths.RUN, {"key": key, "params": reader.to_tree(params, "train")})
+
+
+def outputs() -> dict[str, str]:
+    produced = [
+        *paths.PRIOR.iterdir(),
+        *(paths.FIGURES / "prior").iterdir(),
+        paths.report("prior"),
+    ]
+    return {path.name: sha256_of_file(path) for path in produced}
+
+
+def test_the_stage_fits_chooses_and_draws(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.prior(params_of())
+    names = ["standard", "gaussian", "gmm", "flow"]
+    expected = {f"{name}.{kind}" for name in names for kind in ("safetensors", "png")}
+    expected |= {"prior.json", "curves.csv", "curves.png", "latents.png"}
+    assert outputs().keys() == expected
+    report = read_json(paths.report("prior"))
+    metrics, index = report["metrics"], read_json(paths.PRIORS)
+    assert index["fitted"] == names
+    assert index["shipped"] == metrics["shipped"] in names
+    assert report["model"] == index["model"] == KEY
+    lowest = min(metrics[name]["two_sample"] for name in names)
+    best = metrics[metrics["shipped"]]
+    assert best["two_sample"] - lowest == pytest.approx(best["behind"])
+    assert best["behind"] <= best["noise"] or best["behind"] == 0
+    assert metrics["standard"]["marginal_kl"] == pytest.approx(0, abs=1e-9)
+    assert metrics["gaussian"]["marginal_kl"] > 3 * metrics["gaussian"]["marginal_kl_se"]
+    assert "marginal_kl" not in metrics["flow"]
+    assert index["density"] in names[:3]
+    assert index["density"] == index["shipped"] or index["shipped"] == "flow"
+    assert metrics["gmm"]["left_out"].keys() == {"200"}
+    rows = read_csv(paths.PRIOR / "curves.csv")
+    assert [row["at"] for row in rows if row["prior"] == "gmm"] == [2, 3]
+    assert [row["at"] for row in rows if row["prior"] == "flow"] == [8]
+    said = capsys.readouterr().err.splitlines()
+    assert sum("two-sample" in line for line in said) == 4
+    assert [line for line in said if "k = 200 is left out" in line]
+    row = records.prior_row("x")
+    assert row.parent == KEY
+    assert row.tags["prior"] == metrics["shipped"]
+    assert row.headline["valid_prior_two_sample"] == best["two_sample"]
+    assert row.metrics["gaussian.marginal_kl"] == metrics["gaussian"]["marginal_kl"]
+
+
+def test_small_splits_give_several_codes_an_image_and_mirrored_ones_in_pairs() -> None:
+    counts = (55_000, 45_000, 12_000, 1_300)
+    assert [stage.draws_of(count, 50_000, False) for count in counts] == [1, 1, 4, 8]
+    assert [stage.draws_of(count, 165_000, False) for count in counts] == [3, 4, 8, 8]
+    mirrored = [stage.draws_of(count, 50_000, True) for count in (200_000, 45_000, 17_000)]
+    assert mirrored == [2, 2, 4]
+
+
+def test_the_same_params_give_the_same_bytes_and_others_do_not(trained: Path) -> None:
+    stage.prior(params_of())
+    first = outputs()
+    (paths.PRIOR / "left.over").touch()
+    stage.prior(params_of())
+    assert outputs() == first
+    assert not any(str(trained).encode() in path.read_bytes() for path in paths.PRIOR.iterdir())
+    stage.prior(params_of("prior.seed=1", "prior.fit=[flow, standard]"))
+    second = outputs()
+    assert "gmm.safetensors" not in second
+    assert second["standard.png"] != first["standard.png"]
+    assert second["flow.safetensors"] != first["flow.safetensors"]
+    assert read_json(paths.PRIORS)["fitted"] == ["standard", "flow"]
+    assert read_json(paths.PRIORS)["density"] == "standard"  # a flow has none
+
+
+def test_a_spatial_latent_has_priors_of_its_shape(trained: Path) -> None:
+    write_model("model.latent={kind: spatial, channels: 3, stride: 4}")
+    stage.prior(params_of())
+    for name in read_json(paths.PRIORS)["fitted"]:
+        draws = load.open_prior(name, MACHINE).sample(5, seed=0)
+        assert draws.shape == (5, 3, 2, 2)
+
+
+def test_the_test_split_is_not_opened_and_its_change_changes_nothing(trained: Path) -> None:
+    assert not (paths.DATA / "test.npy").exists()
+    stage.prior(params_of("prior.fit=[standard, gaussian]"))
+
+
+def test_a_kept_prior_is_opened_by_name_or_as_the_shipped_one(trained: Path) -> None:
+    with pytest.raises(UserError, match="no fitted prior -> run `dvc repro prior`"):
+        load.open_prior("shipped", MACHINE)
+    stage.prior(params_of("prior.fit=[standard, gaussian]", "prior.temperature=0.8"))
+    assert load.open_prior("shipped", MACHINE).name == read_json(paths.PRIORS)["shipped"]
+    assert load.open_prior("gaussian", MACHINE).name == "gaussian"
+    assert paths.read_priors()["temperature"] == 0.8
+    with pytest.raises(UserError, match="no fitted prior `gmm`; there are standard, gaussian"):
+        load.open_prior("gmm", MACHINE)
+    tensors, about = read_tensors(paths.PRIOR / "gaussian.safetensors")
+    older = {"covariances": torch.eye(4)[None], **tensors}
+    write_bytes(paths.PRIOR / "gaussian.safetensors", tensor_bytes(older, about))
+    place = "artifacts/prior/gaussian.safetensors"
+    with pytest.raises(UserError, match=f"{place}: a gaussian of .* -> run `dvc repro prior`$"):
+        load.open_prior("gaussian", MACHINE)
+    write_json(paths.RUN, {"key": "another"})
+    with pytest.raises(UserError, match=rf"of another model, {KEY} -> run `dvc repro prior`"):
+        load.open_prior("shipped", MACHINE)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("prior.fit=[vamp]", "standard"),
+        ("prior.fit=[gmm, gmm]", "names one twice"),
+        ("prior.fit=[]", "prior.fit"),
+        ("prior.gmm.components=[0]", "prior.gmm.components"),
+        ("prior.flow.decay=1.0", "prior.flow.decay"),
+        ("prior.temperature=0.0", "prior.temperature"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(change: str, words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        params_of(change)
+    assert "\n" not in str(caught.value)

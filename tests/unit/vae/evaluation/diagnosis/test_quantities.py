@@ -1,0 +1,99 @@
+"""Quantities of a history against what was put into it."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.synthetic_runs import healthy, nats
+from vae.evaluation.diagnosis import quantities
+from vae.evaluation.diagnosis.inputs import Evidence, Missing
+from vae.evaluation.diagnosis.quantities import Curve
+
+
+def rows(**columns: list[Any]) -> list[dict[str, Any]]:
+    count = len(next(iter(columns.values())))
+    return [
+        {"epoch": i + 1} | {name: values[i] for name, values in columns.items()}
+        for i in range(count)
+    ]
+
+
+def curve(values: np.ndarray) -> Curve:
+    return Curve(np.arange(1.0, len(values) + 1), values)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_is_the_deviation_around_a_smooth_course(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    smooth = 100 * np.exp(-np.arange(200) / 20)
+    assert curve(smooth + draw.normal(0, 2, 200)).noise() == pytest.approx(2, rel=0.35)
+    assert curve(smooth).noise() == pytest.approx(0, abs=0.01)
+
+
+def test_a_single_spike_is_no_noise() -> None:
+    values = np.linspace(1, 0, 60)
+    values[45] = 50
+    assert curve(values).noise() == pytest.approx(0, abs=1e-9)
+
+
+def test_noise_needs_consecutive_epochs() -> None:
+    values = np.array([3.0, 1, 2, 1, 2, 1, 2])
+    assert curve(values).noise() is not None
+    assert curve(values[:6]).noise() is None
+    assert Curve(np.arange(0, 70, 10.0), values).noise() is None
+
+
+@pytest.mark.parametrize(
+    ("betas", "facts", "first"),
+    [
+        ([1.0, 1, 1, 1], {}, 1),
+        ([0.25, 0.5, 0.75, 1.0], {}, 4),
+        ([0.25, 0.5, 1, 1], {}, 3),
+        ([0.5, 1, 0.5, 1], {}, 4),  # cyclical
+        ([0.1, 0.2, 0.3, 0.4], {"beta": 1.0}, math.inf),
+        (None, {"beta_end_epoch": 2.0}, 3),
+        (None, {"beta_end_epoch": 0.0}, 1),
+        (None, {"beta_end_epoch": 9.0}, math.inf),
+    ],
+)
+def test_settled_epochs(betas: list[float] | None, facts: dict[str, Any], first: float) -> None:
+    history = rows(train_rate=[1.0] * 4) if betas is None else rows(beta=betas)
+    assert quantities.settled_from(Evidence(history=history, **facts)) == first
+
+
+def test_the_final_objective_is_rebuilt_from_what_a_log_has() -> None:
+    e = healthy()
+    own = quantities.objective(e, "valid")
+    without = [{k: v for k, v in row.items() if k != "valid_final_objective"} for row in e.history]
+    parts = [{k: v for k, v in row.items() if not k.endswith("objective")} for row in e.history]
+    assert own is not None
+    for history in (without, parts):
+        rebuilt = quantities.objective(Evidence(history=history, beta=e.beta), "valid")
+        assert rebuilt is not None
+        np.testing.assert_allclose(rebuilt.values, own.values, rtol=1e-12)
+
+
+def test_the_error_comes_back_from_the_distortion() -> None:
+    for sigma in (0.1, 1.0):
+        history = rows(valid_distortion=[float(nats(0.02, 784, sigma**2))], sigma=[sigma])
+        e = Evidence(history=history, likelihood="gaussian", dimensions=784)
+        assert quantities.mean_square(e) == pytest.approx(0.02)
+
+
+def test_numbers_that_are_none_are_left_out() -> None:
+    e = Evidence(history=rows(train_rate=[1.0, None, math.nan, 4.0]))
+    found = quantities.curve(e, "train_rate")
+    assert found is not None
+    assert found.epochs.tolist() == [1, 4]
+    assert quantities.curve(e, "valid_rate") is None
+
+
+def test_what_is_missing_has_words() -> None:
+    with pytest.raises(Missing, match="the latent size"):
+        quantities.latent_size(Evidence())
+    with pytest.raises(Missing, match="a Gaussian likelihood"):
+        quantities.sigma(Evidence(likelihood="bernoulli"))
+    with pytest.raises(Missing, match="a sum"):
+        quantities.rate(Evidence(nats=False))

@@ -1,0 +1,191 @@
+"""The loop learns, repeats itself bit for bit, measures what it says, and stops at NaN."""
+
+import dataclasses
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from tests.support import small_training
+from vae.device import has_compiler
+from vae.models.vae import Terms
+from vae.objectives import PENALTIES, Objective
+from vae.training.loop import Diverged, State, StepReport, best_epoch, fit
+from vae.training.validation import calibrate
+
+
+def weights(state: State) -> dict[str, torch.Tensor]:
+    return state.average.model.state_dict()
+
+
+def assert_equal(first: State, second: State) -> None:
+    assert first.history == second.history
+    for name, value in weights(first).items():
+        assert torch.equal(value, weights(second)[name]), name
+
+
+def test_training_lowers_the_objective() -> None:
+    state = small_training.run(small_training.state(), small_training.plan(epochs=12))
+    first, last = state.history[0], state.history[-1]
+    assert last["valid_final_objective"] < first["valid_final_objective"] - 20
+    assert last["valid_active_units"] >= 1
+    assert last["train_active_units"] >= 1
+
+
+def test_the_same_plan_gives_the_same_bits_whatever_was_drawn_before() -> None:
+    first = small_training.run(small_training.state(), small_training.plan())
+    torch.randn(1000)
+    second = small_training.run(small_training.state(), small_training.plan())
+    assert_equal(first, second)
+
+
+@pytest.mark.skipif(not has_compiler("cpu"), reason="no C++ compiler on this machine")
+def test_a_compiled_training_repeats_itself_and_is_the_plain_one_up_to_rounding() -> None:
+    trained = []
+    for _ in range(2):
+        state = small_training.state()
+        state.model.compile(dynamic=False)
+        trained.append(small_training.run(state, small_training.plan(epochs=1)))
+    assert_equal(*trained)
+    plain = small_training.run(small_training.state(), small_training.plan(epochs=1))
+    for name, value in plain.history[0].items():
+        if value is None:
+            continue
+        assert trained[0].history[0][name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
+
+
+def test_the_images_mass_is_the_mean_over_one_step_in_thirty_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state, weighed = small_training.state(), []
+
+    def mass(terms: Terms, x: torch.Tensor) -> torch.Tensor:
+        weighed.append(len(x))
+        return torch.full((len(x),), 50.0 * len(weighed))
+
+    monkeypatch.setattr(state.model, "mass", mass)
+    plan = dataclasses.replace(small_training.plan(epochs=1), batch_size=2)
+    row = small_training.run(state, plan).history[0]
+    assert weighed == [2, 2]  # of 50 steps: the first and the thirty-third
+    mean = (50.0 + 100.0) / 2
+    assert row["train_bits_per_dim"] == pytest.approx(
+        (mean + row["train_rate"]) / (64 * math.log(2))
+    )
+
+
+def test_resident_and_streamed_training_are_equal() -> None:
+    assert_equal(
+        small_training.run(small_training.state(), small_training.plan(), place="device"),
+        small_training.run(small_training.state(), small_training.plan(), place="disk"),
+    )
+
+
+def test_the_row_says_what_was_measured() -> None:
+    state = small_training.run(small_training.state(), small_training.plan())
+    for number, row in enumerate(state.history, 1):
+        assert row["epoch"] == number
+        assert row["step"] == 6 * number
+        # beta of the last step of the epoch, for training; at the epoch's end, for validation
+        assert row["beta"] == pytest.approx(min(1.0, (number - 1 + 5 / 6) / 2))
+        beta = min(1.0, number / 2)
+        expected = row["valid_distortion"] + beta * row["valid_rate"]
+        assert row["valid_objective"] == pytest.approx(expected)
+        final = row["valid_distortion"] + row["valid_rate"]
+        assert row["valid_final_objective"] == pytest.approx(final)
+        assert 0 <= row["train_clipped_share"] <= 1
+        assert row["train_grad_norm"] > 0
+        assert 0 <= row["train_active_units"] <= 3
+        assert row["train_skipped"] == 0
+    absent = {name for name, value in state.history[0].items() if value is None}
+    assert absent == {"train_perceptual", "valid_perceptual"}  # there is no such term
+
+
+def test_the_best_epoch_is_judged_at_the_final_beta() -> None:
+    """Under warm-up the objective at the current beta is lowest in the first epochs."""
+    history = [
+        {"epoch": 1, "valid_objective": 1.0, "valid_final_objective": 9.0},
+        {"epoch": 2, "valid_objective": 2.0, "valid_final_objective": 5.0},
+        {"epoch": 3, "valid_objective": 5.0, "valid_final_objective": 5.0},
+    ]
+    assert best_epoch(history) == 2
+    assert best_epoch([]) == 0
+
+
+def test_steps_are_reported() -> None:
+    plan = small_training.plan(epochs=1)
+    reports = list(
+        fit(
+            small_training.state(),
+            plan,
+            small_training.images(100, "train"),
+            small_training.images(24, "valid"),
+            small_training.CPU,
+        )
+    )
+    steps = [report.step for report in reports if isinstance(report, StepReport)]
+    assert steps == [1, 2, 3, 4, 5, 6]
+    assert len(reports) == 7
+
+
+def test_a_loss_that_is_no_number_stops_with_step_rate_and_norm() -> None:
+    state = small_training.state()
+    with torch.no_grad():
+        state.model.decoder.stem.weight[0, 0] = torch.nan
+    with pytest.raises(Diverged, match=r"step 1 .*learning rate .*gradient norm nan") as caught:
+        small_training.run(state, small_training.plan())
+    assert "train.optimiser.lr" in str(caught.value)
+    assert state.history == []
+
+
+def test_skipped_updates_are_counted_and_kept_out_of_the_mean_norm() -> None:
+    state = small_training.run(small_training.state(), small_training.plan(skip_norm=1e-9))
+    first = small_training.state().model.state_dict()
+    for name, value in state.model.state_dict().items():
+        if value.is_floating_point() and "running" not in name:
+            assert torch.equal(value, first[name]), name
+    assert [row["train_skipped"] for row in state.history] == [6] * 4
+    assert state.history[0]["train_grad_norm"] == 0
+
+
+def test_a_feature_difference_is_trained_and_reported() -> None:
+    """A difference that punishes bright images: with a weight, decoded images are darker."""
+
+    def brightness(x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+        return mean.flatten(1).mean(1)
+
+    rows = []
+    for weight in (0.0, 3e3):
+        objective = Objective(PENALTIES["rate"], brightness, weight)
+        plan = dataclasses.replace(small_training.plan(epochs=6), objective=objective)
+        rows.append(small_training.run(small_training.state(), plan).history[-1])
+    plain, punished = rows
+    assert punished["valid_perceptual"] < plain["valid_perceptual"] - 0.01
+    expected = punished["valid_distortion"] + punished["valid_rate"]
+    expected += 3e3 * punished["valid_perceptual"]
+    assert punished["valid_final_objective"] == pytest.approx(expected)
+
+
+def test_the_validation_objective_has_the_penalty_that_is_trained() -> None:
+    objective = Objective(partial(PENALTIES["capacity"], nats=7.0, epochs=2.0))
+    plan = dataclasses.replace(small_training.plan(beta=5.0), objective=objective)
+    row = small_training.run(small_training.state(), plan).history[0]
+    distortion, rate = row["valid_distortion"], row["valid_rate"]
+    assert row["valid_objective"] == pytest.approx(distortion + 2.5 * abs(rate - 3.5))
+    assert row["valid_final_objective"] == pytest.approx(distortion + 5 * abs(rate - 7))
+
+
+def test_calibration_is_the_root_mean_square_error_of_the_split() -> None:
+    from vae.data.batches import as_real
+    from vae.rng import normal
+
+    model, split = (
+        small_training.run(small_training.state(), small_training.plan()).average.model,
+        small_training.images(40, "other"),
+    )
+    calibrate(model, split, small_training.CPU, seed=3, batch_size=40)
+    x = as_real(next(split.in_order(40)))
+    with torch.no_grad():
+        terms = model.terms(x, normal((40, 3), 3, "calibrate", 0))
+    rmse = (x - terms.decoded).square().mean().sqrt().item()
+    assert model.likelihood.sigma() == pytest.approx(rmse, rel=1e-5)
