@@ -2,12 +2,10 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from pipeline.reproduce import params_of, value_of
 
 from pipeline.compare.command import find
 from pipeline.compare.mlflow_runs import Archive
@@ -193,53 +191,7 @@ def test_a_tracker_that_fails_is_one_error() -> None:
         Archive("http://127.0.0.1:9").experiments()
 
 
-# Reproducing
-
-
-def test_a_tracked_row_is_enough_to_train_the_same_model_again(
-    made: Checkout, tmp_path: Path
-) -> None:
-    """In another checkout with other params, which has the store and nothing else."""
-    first, _ = keys(made)
-    other = Checkout(tmp_path / "project", "data.seed=9", "train.seed=4", "model.latent.dim=3")
-    shutil.copy(made.folder / "mlflow.db", other.folder)
-    shutil.copytree(made.folder / "mlruns", other.folder / "mlruns", dirs_exist_ok=True)
-    output = other.run("python", "-m", "pipeline.reproduce", first[:8])
-    head = made.run("git", "rev-list", "--max-parents=0", "HEAD").strip()
-    assert re.search(rf"commit +{head}", output), "the commit at the training's start"
-    assert re.search(r"code +as it stands here", output)
-    assert re.search(r"machine +cpu fp32 1 threads", output)
-    for name in ("model", "objective", "train", "data", "prior", "evaluate", "gallery"):
-        assert f" {name}," not in output.splitlines()[0], "said to be as it was"
-    (other.folder / "mlflow.db").unlink()  # the row is made anew
-    other.stages("train")
-    assert read_json(other.folder / "artifacts" / "model" / "run.json")["key"] == first
-    points = (
-        "SELECT metrics.key, step, metrics.value FROM metrics JOIN tags USING (run_uuid) WHERE "
-        "tags.key = 'key' AND tags.value = ? AND metrics.key != 'images_per_second' AND "
-        "metrics.key NOT LIKE 'test_%' AND metrics.key NOT LIKE 'valid_prior_%' ORDER BY 1, 2"
-    )
-    again = other.ask(points, first)
-    assert len(again) > 60
-    assert again == made.ask(points, first)
-
-
-def test_values_come_back_from_their_texts() -> None:
-    chosen = preset("cifar10/likelihood")
-    tree = params.to_tree(chosen)
-    present = params.to_tree(preset("digits")) | {"data": {"root": tree["data"]["root"]}}
-    present["sweep"] = tree.pop("sweep")  # no stage's row has it
-    flat = {name: str(value) for name, value in params.to_flat(tree).items()}
-    assert params_of(flat, present) == chosen
-    assert value_of("None") is None
-    assert value_of("auto") == "auto"
-
-
-def test_a_row_without_its_data_is_refused() -> None:
-    flat = {n: str(v) for n, v in params.to_flat(params.to_tree(preset("digits"))).items()}
-    bare = {name: text for name, text in flat.items() if not name.startswith("data.")}
-    with pytest.raises(UserError, match=r"does not say its section `data` -> .*commit"):
-        params_of(bare, params.to_tree(preset("digits")))
+# The data of a row
 
 
 def test_a_row_says_its_data_only_where_the_fingerprint_agrees(

@@ -33,7 +33,7 @@ from vae.figures.widgets import (
 )
 from vae.io import write_text
 
-PAGE = Path(__file__).with_name("page")
+PAGE = Path(__file__).with_name("templates")
 Item = Picture | Chart | Drawing | Slider | Cases | Table | Findings | Prose | Plot
 SLIDER_WIDTH, CASE_WIDTH = 640, 272  # pixels that a frame is enlarged to, by a whole factor
 
@@ -64,8 +64,8 @@ def write_page(
         facts=facts,
         tabs=shown,
         script=SCRIPT,
-        style=_text("gallery.css"),
-        program=_text("gallery.js"),
+        style=_text("page.css"),
+        program=_text("page.js"),
     )
     write_text(folder / SCRIPT, plotly_script())
     write_text(folder / "index.html", page.rstrip("\n") + "\n")
@@ -84,7 +84,7 @@ def _template() -> Any:
     )
     house.filters["number"] = number
     house.filters["words"] = lambda name: str(name).replace("_", " ")
-    return house.from_string(_text("gallery.html"))
+    return house.from_string(_text("page.html"))
 
 
 def number(value: float | str | Mark | None) -> str:

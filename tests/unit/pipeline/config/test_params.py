@@ -108,7 +108,7 @@ def test_a_broken_file_is_refused(tmp_path: Path, content: str, words: str) -> N
 
 
 def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"pipeline\.preset"):
+    with pytest.raises(UserError, match=r"pipeline preset"):
         load(tmp_path / "params.yaml")
 
 
