@@ -51,4 +51,4 @@ clean:  ## delete environments' caches and resume states, and say what that free
 	@$(RUN) -m pipeline clean
 
 pins: install  ## resolve pyproject.toml's ranges into requirements.txt anew (needs uv)
-	uv pip compile --universal --generate-hashes --python-version 3.11 --extra dev --no-emit-index-url --no-emit-find-links --upgrade -q pyproject.toml -o requirements.txt
+	uv pip compile --universal --generate-hashes --python-version 3.11 --extra pipeline --extra dev --no-emit-index-url --no-emit-find-links --upgrade -q pyproject.toml -o requirements.txt

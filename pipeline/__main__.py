@@ -13,6 +13,7 @@ COMMANDS = {
     "compare": ("pipeline.compare.command", "runs side by side"),
     "sweep": ("pipeline.sweep.command", "search over params with Optuna"),
     "report": ("pipeline.report.pages", "keep results, write the generated tables"),
+    "sample": ("pipeline.commands.sample", "draw from a saved model into one picture"),
     "clean": ("pipeline.commands.clean", "delete caches and resume states"),
 }
 """Name: the module whose `main` runs it, and what it does."""

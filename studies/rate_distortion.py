@@ -35,7 +35,6 @@ from pipeline.factory.build import (
     build_machine,
     build_plan,
     build_state,
-    latent_shape,
     warn_if_slow,
 )
 from pipeline.runtime import paths, run_log
@@ -48,6 +47,7 @@ from vae.evaluation.metrics import elbo, linear_vae
 from vae.figures.charts import Chart, Panel, Series
 from vae.figures.png import write_png
 from vae.io import digest_of, read_array, read_csv, read_json, write_csv, write_json
+from vae.models.build import latent_shape
 from vae.training.loop import EpochReport, State, fit
 from vae.training.validation import calibrate
 
@@ -197,8 +197,8 @@ def linear_curve(points: Sequence[Point], base: Params) -> list[Series]:
     if not (optimal and spectrum.is_file()):
         return []
     values, total = read_array(spectrum), total_variance()
-    d = math.prod(paths.read_spec()["shape"])
-    latent = math.prod(latent_shape(base.model, tuple(paths.read_spec()["shape"])))
+    shape = tuple(paths.read_spec()["shape"])
+    d, latent = math.prod(shape), math.prod(latent_shape(base.model.model_dump(), shape))
     curve = []
     for s in np.geomspace(values[0], values[0] * 1e-4, LINEAR_POINTS):
         options = {"total_variance": total, "dimensions": d, "latent": latent}

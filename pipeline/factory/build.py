@@ -18,12 +18,11 @@ from vae.data.batches import Augmentation
 from vae.device import Machine
 from vae.errors import UserError
 from vae.io import read_tensors
-from vae.models.encoder_decoder import build, spatial_shape
-from vae.models.likelihoods.registry import LIKELIHOODS
+from vae.models import build
 from vae.models.vae import VAE
 from vae.objectives import PENALTIES
 from vae.objectives import Objective as Minimised
-from vae.rng import initialisation
+from vae.training import checkpoints
 from vae.training.checkpoints import load_weights
 from vae.training.loop import Plan, State
 from vae.training.optimiser import OPTIMISERS, Average
@@ -62,43 +61,10 @@ def warn_if_slow(train: Train, machine: machines.Machine) -> None:
 
 def build_vae(model: Model, image: tuple[int, int, int], levels: int, seed: int) -> VAE:
     """A new model for images (C, H, W) of `levels` grey values, weights of (seed, "weights")."""
-    with initialisation(seed):
-        likelihood = build_likelihood(model, levels)
-        try:
-            latent = latent_shape(model, image)
-            encoder, decoder = build(
-                model.network.name,
-                image=image,
-                latent=latent,
-                decoded_channels=likelihood.decoded_channels(image[0]),
-                **options(model.network),
-            )
-        except ValueError as error:
-            raise UserError(str(error), where="model") from None
-    return VAE(
-        encoder,
-        decoder,
-        likelihood,
-        image=image,
-        latent=latent,
-        log_var_range=model.log_var_range,
-    )
-
-
-def build_likelihood(model: Model, levels: int) -> Any:
-    """p(x | z); a Bernoulli is told whether the pixels are binary."""
-    chosen = options(model.likelihood)
-    if model.likelihood.name == "bernoulli":
-        chosen["binary"] = levels == 2
-    return LIKELIHOODS[model.likelihood.name](**chosen)
-
-
-def latent_shape(model: Model, image: tuple[int, int, int]) -> tuple[int, ...]:
-    """Shape of z for images (C, H, W)."""
-    latent, depth = model.latent, len(model.network.widths)
-    if latent.kind == "vector":
-        return (latent.dim,)
-    return spatial_shape(image, depth, latent.channels, latent.stride)
+    try:
+        return build.build_vae(model.model_dump(), image, levels, seed)
+    except ValueError as error:
+        raise UserError(str(error), where="model") from None
 
 
 def build_objective(objective: Objective, latent: tuple[int, ...], machine: Machine) -> Minimised:
@@ -183,9 +149,4 @@ def from_tensors(
     tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any], machine: Machine, where: str
 ) -> VAE:
     """A trained model from weights and the description stored with them."""
-    if "model" not in about:
-        raise UserError("not a weights file of this project: it names no model", where=where)
-    model = Model.model_validate(about["model"])
-    vae = build_vae(model, tuple(about["image"]), about["levels"], seed=0)
-    load_weights(vae, tensors, where)
-    return _placed(vae, machine).eval()
+    return checkpoints.restored_model(tensors, about, machine.device, where)

@@ -24,6 +24,8 @@ from torch import Tensor, nn
 
 from vae.errors import UserError
 from vae.io import read_tensors, tensor_bytes, write_bytes
+from vae.models.build import build_vae
+from vae.models.vae import VAE
 from vae.training.loop import State, best_epoch
 
 VERSION = 1
@@ -185,6 +187,19 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], where: str) ->
                 remedy="use the params that it was trained with",
             )
     model.load_state_dict(dict(tensors))
+
+
+def restored_model(
+    tensors: Mapping[str, Tensor], about: Mapping[str, Any], device: str, where: str
+) -> VAE:
+    """A trained model from weights and their description, in evaluation mode; UserError if the
+    description is not that of a model."""
+    try:
+        model = build_vae(about["model"], tuple(about["image"]), about["levels"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"not weights of a model of this project ({error})", where=where) from None
+    load_weights(model, tensors, where)
+    return model.to(device).to(memory_format=torch.channels_last).eval()
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -95,11 +95,11 @@ def gather(batches: Iterable[Scores]) -> Scores:
     )
 
 
-def summarise(scores: Scores, dimensions: int) -> dict[str, float | None]:
-    """Mean and standard error (`..._se`) of everything that is one number an image."""
+def per_image(scores: Scores, dimensions: int) -> dict[str, np.ndarray | None]:
+    """Everything that is one number per image, (N,); bits/dim is None without a mass."""
     rate = scores.rate.reshape(len(scores.rate), -1).sum(1)
     bits = dimensions * math.log(2)
-    values = {
+    return {
         "elbo": -(scores.distortion + rate),
         "distortion": scores.distortion,
         "rate": rate,
@@ -109,8 +109,12 @@ def summarise(scores: Scores, dimensions: int) -> dict[str, float | None]:
         "shuffled_psnr": _decibels(scores.shuffled_mse),
         "ssim": scores.ssim,
     }
+
+
+def summarise(scores: Scores, dimensions: int) -> dict[str, float | None]:
+    """Mean and standard error (`..._se`) of everything that is one number per image."""
     summary: dict[str, float | None] = {}
-    for name, array in values.items():
+    for name, array in per_image(scores, dimensions).items():
         summary[name] = None if array is None else float(array.mean())
         summary[f"{name}_se"] = None if array is None else standard_error(array)
     return summary

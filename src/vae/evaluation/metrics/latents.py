@@ -27,7 +27,6 @@ collapse; collapse is a rate of 0 where the data's spectrum asks for more.
 import math
 
 import numpy as np
-from scipy.special import logsumexp
 
 CHUNK = 500  # codes compared with all posteriors at once
 
@@ -60,6 +59,8 @@ def directions(mu: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.n
 
 def index_information(mu: np.ndarray, log_var: np.ndarray, z: np.ndarray) -> float:
     """I in nats of posteriors and codes (N, *latent); between 0 and log N, but for chance."""
+    from scipy.special import logsumexp
+
     count = len(mu)
     flat_mu, flat_log_var, codes = (
         a.reshape(count, -1).astype(np.float64) for a in (mu, log_var, z)

@@ -1,0 +1,52 @@
+"""Samples of a saved model as one picture.
+
+    python -m pipeline sample NAME|PATH --n 64 --out sheet.png
+
+NAME is a model that comes with the library, PATH the folder of a saved model or of a project whose
+chain has reached the prior (`.` is this one). Images are E[x | z] of draws z of the model's prior.
+"""
+
+import argparse
+from pathlib import Path
+
+from pipeline.runtime.console import say
+from vae.errors import UserError
+
+COLUMNS = 16
+
+
+def sample(name: str, n: int, seed: int, temperature: float | None, out: Path) -> None:
+    """Draw n images and write the sheet."""
+    from pipeline.scoring.training_sheets import as_bytes
+    from vae.figures.sheets import save, sheet
+    from vae.saved import load
+
+    model = load(name)
+    try:
+        images = as_bytes(model.sample(n, seed, temperature))
+    except ValueError as error:
+        raise UserError(str(error), where="sample") from None
+    warmth = model.temperature if temperature is None else temperature
+    title = (
+        f"{model.description['data_set']}: samples, prior {model.prior.name}, seed {seed}, "
+        f"temperature {warmth:g}"
+    )
+    save(sheet(images, title=title, columns=COLUMNS), out)
+    say(f"{n} samples of {name}: {out}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline sample",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", metavar="NAME|PATH")
+    parser.add_argument("--n", type=int, default=64, help="number of images (default: 64)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    parser.add_argument("--temperature", type=float, help="default: the model's own")
+    parser.add_argument("--out", type=Path, default=Path("sheet.png"), help="a PNG file")
+    options = parser.parse_args()
+    if options.n < 1:
+        raise UserError("the number of images is at least 1", where="--n")
+    sample(options.name, options.n, options.seed, options.temperature, options.out)

@@ -1,0 +1,55 @@
+"""A model from plain values: names and options in, modules out.
+
+A description is what params, weights files and saved models have in common:
+
+    network         {"name": a key of NETWORKS, "widths", "head", ...}
+    latent          {"kind": "vector", "dim"} or {"kind": "spatial", "channels", "stride"}
+    log_var_range   [low, high], nats
+    likelihood      {"name": a key of LIKELIHOODS, ...}
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vae.models.encoder_decoder import build, spatial_shape
+from vae.models.likelihoods.registry import LIKELIHOODS, Likelihood
+from vae.models.vae import VAE
+from vae.rng import initialisation
+
+Description = Mapping[str, Any]
+
+
+def build_vae(
+    description: Description, image: tuple[int, int, int], levels: int, seed: int = 0
+) -> VAE:
+    """A new model for images (C, H, W) of `levels` grey values, weights of (seed, "weights").
+
+    Raises ValueError for images or latents that the network cannot have.
+    """
+    low, high = description["log_var_range"]
+    with initialisation(seed):
+        likelihood = build_likelihood(description["likelihood"], levels)
+        latent = latent_shape(description, image)
+        encoder, decoder = build(
+            image=image,
+            latent=latent,
+            decoded_channels=likelihood.decoded_channels(image[0]),
+            **description["network"],
+        )
+    return VAE(encoder, decoder, likelihood, image=image, latent=latent, log_var_range=(low, high))
+
+
+def build_likelihood(likelihood: Description, levels: int) -> Likelihood:
+    """p(x | z); a Bernoulli is told whether the pixels are binary."""
+    options = {name: value for name, value in likelihood.items() if name != "name"}
+    if likelihood["name"] == "bernoulli":
+        options["binary"] = levels == 2
+    return LIKELIHOODS[likelihood["name"]](**options)
+
+
+def latent_shape(description: Description, image: tuple[int, int, int]) -> tuple[int, ...]:
+    """Shape of z for images (C, H, W); ValueError for a stride that the network does not reach."""
+    latent, depth = description["latent"], len(description["network"]["widths"])
+    if latent["kind"] == "vector":
+        return (latent["dim"],)
+    return spatial_shape(image, depth, latent["channels"], latent["stride"])
