@@ -12,26 +12,21 @@ from pathlib import Path
 from pipeline.runtime.console import say
 from vae.errors import UserError
 
-COLUMNS = 16
-
 
 def sample(name: str, n: int, seed: int, temperature: float | None, out: Path) -> None:
     """Draw n images and write the sheet."""
-    from pipeline.scoring.training_sheets import as_bytes
-    from vae.figures.sheets import save, sheet
+    from pipeline.scoring.renderer import sample_sheet
+    from vae.figures.sheets import save
     from vae.saved import load
 
     model = load(name)
     try:
-        images = as_bytes(model.sample(n, seed, temperature))
+        images = model.sample(n, seed, temperature)
     except ValueError as error:
         raise UserError(str(error), where="sample") from None
-    warmth = model.temperature if temperature is None else temperature
-    title = (
-        f"{model.description['data_set']}: samples, prior {model.prior.name}, seed {seed}, "
-        f"temperature {warmth:g}"
-    )
-    save(sheet(images, title=title, columns=COLUMNS), out)
+    used = model.temperature if temperature is None else temperature
+    data_set = model.description["data_set"]
+    save(sample_sheet(images, data_set, model.prior.name, seed, used), out)
     say(f"{n} samples of {name}: {out}")
 
 

@@ -11,14 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL.Image import Image
 
 from pipeline.runtime import paths
 from pipeline.runtime.console import progress
 from pipeline.scoring.training_sheets import as_bytes
 from vae.device import Machine
+from vae.figures.sheets import sheet
 from vae.io import atomic, read_array
 from vae.models.vae import VAE
 from vae.priors.prior import Prior
+
+COLUMNS = 16
 
 
 @dataclass(frozen=True)
@@ -58,3 +62,11 @@ class Renderer:
     def more(self, prior: Prior, count: int, seed: int) -> np.ndarray:
         """Further samples, which no file keeps."""
         return np.concatenate(list(self.decoded(prior.sample(count, seed, self.temperature))))
+
+
+def sample_sheet(
+    images: torch.Tensor, data_set: str, prior: str, seed: int, temperature: float
+) -> Image:
+    """A picture of samples (N, C, H, W) in [0, 1], with a title that says how they were drawn."""
+    title = f"{data_set}: samples, prior {prior}, seed {seed}, temperature {temperature:g}"
+    return sheet(as_bytes(images), title=title, columns=COLUMNS)

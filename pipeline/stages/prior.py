@@ -28,14 +28,15 @@ from pipeline.factory.load import open_model, open_split, resolve
 from pipeline.runtime import paths, run_log
 from pipeline.runtime.code_digest import code_digest
 from pipeline.runtime.console import command, progress, say
-from pipeline.scoring.training_sheets import SAMPLES, as_bytes
+from pipeline.scoring.renderer import sample_sheet
+from pipeline.scoring.training_sheets import SAMPLES
 from pipeline.tracking import records
 from vae.device import Machine
 from vae.evaluation.metrics.latents import directions
 from vae.figures.charts import Chart, Panel, Series
 from vae.figures.png import write_png
 from vae.figures.scatter import Cloud, write_scatter
-from vae.figures.sheets import save, sheet
+from vae.figures.sheets import save
 from vae.io import tensor_bytes, write_bytes, write_csv, write_json
 from vae.models.vae import VAE
 from vae.priors.encodings import BATCH, encode, marginal_kl_bound, mean_and_error
@@ -44,7 +45,6 @@ from vae.priors.prior import Prior
 from vae.priors.selection import Standing, choose, choose_density
 
 FIGURES = paths.FIGURES / "prior"
-COLUMNS = 16
 POINTS = 1500  # of a cloud
 MOST_DRAWS = 8  # of an image
 
@@ -256,12 +256,9 @@ def draw_scatter(
 def draw_sheet(model: VAE, data_set: str, prior: Prior, name: str, settings: Settings) -> None:
     """Decoded means of draws at the shipped temperature."""
     z = torch.from_numpy(prior.sample(SAMPLES, settings.seed, settings.temperature))
-    images = as_bytes(model.mean_image(z.to(next(model.parameters()).device)))
-    title = (
-        f"{data_set}: samples, prior {name}, seed {settings.seed}, "
-        f"temperature {settings.temperature:g}"
-    )
-    save(sheet(images, title=title, columns=COLUMNS), FIGURES / f"{name}.png")
+    images = model.mean_image(z.to(next(model.parameters()).device))
+    picture = sample_sheet(images, data_set, name, settings.seed, settings.temperature)
+    save(picture, FIGURES / f"{name}.png")
 
 
 def main() -> None:
