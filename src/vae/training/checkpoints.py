@@ -192,12 +192,13 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], where: str) ->
 def restored_model(
     tensors: Mapping[str, Tensor], about: Mapping[str, Any], device: str, where: str
 ) -> VAE:
-    """A trained model from weights and their description, in evaluation mode; UserError if the
-    description is not that of a model."""
-    try:
-        model = build_vae(about["model"], tuple(about["image"]), about["levels"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"not weights of a model of this project ({error})", where=where) from None
+    """A trained model from weights and their description, in evaluation mode.
+
+    UserError if the description names no model, or if the weights are of another one.
+    """
+    if "model" not in about:
+        raise UserError("not a weights file of this project: it names no model", where=where)
+    model = build_vae(about["model"], tuple(about["image"]), about["levels"])
     load_weights(model, tensors, where)
     return model.to(device).to(memory_format=torch.channels_last).eval()
 
