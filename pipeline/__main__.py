@@ -14,6 +14,7 @@ COMMANDS = {
     "sweep": ("pipeline.sweep.command", "search over params with Optuna"),
     "report": ("pipeline.report.pages", "keep results, write the generated tables"),
     "sample": ("pipeline.commands.sample", "draw from a saved model into one picture"),
+    "rescore": ("pipeline.report.rescore", "score kept runs again from their saved models"),
     "clean": ("pipeline.commands.clean", "delete caches and resume states"),
 }
 """Name: the module whose `main` runs it, and what it does."""

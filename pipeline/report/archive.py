@@ -2,8 +2,9 @@
 
 Kept are the metrics files that there are, history, params and pictures; of the headline run also
 the gallery's page (without plotly's script, 4 MB that `python -m pipeline report` puts back beside
-it) and its weights. A picture over the limit loses colours and then size until it is below it;
-the same picture gives the same bytes under one version of Pillow.
+it). The models of the headline runs are saved too (`saved_models`). A picture over the limit loses
+colours and then size until it is below it; the same picture gives the same bytes under one version
+of Pillow.
 
 The stamp says what made the numbers: the commit at the training's start, the digest of the
 training's code from run.json, and those of the later stages' code from their reports.
@@ -21,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.report import saved_models
 from pipeline.report.replicates import SEED, replicate_folder
 from pipeline.report.results import (
     HEADLINE,
@@ -33,7 +35,6 @@ from pipeline.report.results import (
     total_seconds,
 )
 from pipeline.runtime import paths, run_log
-from pipeline.runtime.console import say
 from vae.errors import UserError
 from vae.figures.charts import SCRIPT
 from vae.io import read_csv, read_json, write_bytes, write_json, write_text
@@ -46,7 +47,6 @@ GALLERY_PICTURES = (
     "curves",
 )
 LARGEST_PICTURE = 300_000  # bytes
-LARGEST_WEIGHTS = 4_000_000  # bytes, of all weights of a run
 SHRINK = 0.8  # of a picture's sides, again and again until it is small enough
 COLOURS = 256
 FASTER = ("commit", "platform", "machine", "images_per_second", "seconds")
@@ -73,6 +73,8 @@ def keep(name: str) -> Path:
     if not replicate:
         write_json(folder / "architecture.json", parameters())
         copy_pictures(folder)
+    if folder.name in saved_models.NAMES:
+        saved_models.keep_model(folder.name)
     return folder
 
 
@@ -116,7 +118,7 @@ def clear(folder: Path) -> None:
 
 
 def copy_pictures(folder: Path) -> None:
-    """Those that the pages show; of the headline run all, with its page and its weights."""
+    """Those that the pages show; of the headline run all, with its page."""
     headline = folder.name == HEADLINE
     for picture, path in pictures(everything=headline).items():
         copy_picture(path, folder / picture)
@@ -203,17 +205,10 @@ def few_colours(picture: Any) -> bytes:
 
 
 def copy_headline(folder: Path) -> None:
-    """The gallery's page beside its pictures, and the weights if they are small."""
+    """The gallery's page beside its pictures."""
     page = paths.GALLERY / "index.html"
     if page.is_file():
         shutil.copy(page, folder)
-    weights = [paths.BEST, *sorted((paths.ARTIFACTS / "prior").glob("*.safetensors"))]
-    size = sum(path.stat().st_size for path in weights)
-    if size > LARGEST_WEIGHTS:
-        say(f"weights of {size:,} bytes are not kept (limit {LARGEST_WEIGHTS:,})")
-        return
-    for path in weights:
-        shutil.copy(path, folder)
 
 
 def pages_without_script() -> list[Path]:

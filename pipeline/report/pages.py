@@ -104,16 +104,12 @@ def model_card(runs: Mapping[str, Kept]) -> str:
 
 
 def weights(columns: Sequence[Kept]) -> str:
-    """Where weights lie that are kept."""
-    found = [file for run in columns for file in sorted(run.folder.glob("*.safetensors"))]
-    if not found:
+    """Which models come with the library."""
+    names = [run.name for run in columns if (paths.PRETRAINED / run.name).is_dir()]
+    if not names:
         return "No weights are kept in Git; `dvc repro` makes them."
-    links = ", ".join(f"[{path.parent.name}/{path.name}]({_from_root(path)})" for path in found)
+    links = ", ".join(f'[`vae.load("{name}")`](src/vae/pretrained/{name})' for name in names)
     return f"Weights: {links}; the others are made by `dvc repro`."
-
-
-def _from_root(path: Path) -> str:
-    return f"reports/results/{path.parent.name}/{path.name}"
 
 
 def worst_cases(columns: Sequence[Kept]) -> str:

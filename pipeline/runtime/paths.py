@@ -37,6 +37,7 @@ FIGURES = REPORTS / "figures"
 GALLERY = REPORTS / "gallery"
 DIAGNOSIS = REPORTS / "diagnosis.md"
 RESULTS = REPORTS / "results"
+PRETRAINED = ROOT / "src" / "vae" / "pretrained"
 COMPARISON = REPORTS / "comparison"
 
 

@@ -11,7 +11,7 @@ The folder of a saved model:
     model.json              data set, image shape, class names; network, latent and likelihood by
                             name and options; the prior, its temperature; the feature extractor
     model.safetensors       weights, float32
-    prior.safetensors       the prior's numbers, matrices in float16 if it was saved so
+    prior.safetensors       the prior's numbers; matrices in float16 where that changes none
     extractor.safetensors   the classifier whose features scored the samples, where there is one
 
 A sample is E[x | z] of a draw z of the prior at its temperature; draws are a function of the seed.
@@ -20,7 +20,7 @@ On a CPU the same seed gives the same bytes as the pipeline's sheets. Images go 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +61,9 @@ RUN_DATA, RUN_CLASSIFIER = Path("data", "spec.json"), Path("extractor", "classif
 class SavedModel:
     """A trained VAE, its prior, and what they are.
 
-    description   data_set, key (of the training), image (C, H, W), levels (grey values), classes,
-                  model (network, latent, log_var_range, likelihood), extractor (name and digest of
-                  the network that scored the samples, or None); JSON-able
+    description   data_set and its licence, key (of the training), image (C, H, W), levels (grey
+                  values), classes, model (network, latent, log_var_range, likelihood), extractor
+                  (name and digest of the network that scored the samples, or None); JSON-able
     classifier    the extractor where it is a classifier of the data's own classes
     """
 
@@ -147,15 +147,20 @@ class SavedModel:
             raise ValueError("images are uint8, or real numbers in [0, 1]")
         return x.float().contiguous(memory_format=torch.channels_last)
 
-    def save(self, folder: str | Path, half: bool = False) -> None:
-        """Write the folder; model.json comes last, so where it stands the others are whole.
+    def with_rounded_prior(self) -> "SavedModel":
+        """The same model with the matrices of its prior rounded to float16, which halves its file.
 
-        `half` keeps the prior's matrices in float16. Raises ValueError if one is too large for it.
+        Raises ValueError if a number is too large for float16.
         """
-        folder = Path(folder)
-        tensors = self.prior.tensors()
-        kept = {name: _half(value) for name, value in tensors.items()} if half else tensors
+        rounded = {name: _rounded(value) for name, value in self.prior.tensors().items()}
+        prior = priors.from_tensors(rounded, self.prior.about(), _machine(self.device))
+        return replace(self, prior=prior)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the folder; model.json comes last, so where it stands the others are whole."""
+        folder, tensors = Path(folder), self.prior.tensors()
         write_bytes(folder / MODEL, tensor_bytes(self.vae.state_dict(), {}))
+        kept = {name: _smallest(value) for name, value in tensors.items()}
         write_bytes(folder / PRIOR, tensor_bytes(kept, {}))
         if self.classifier is not None:
             write_bytes(folder / EXTRACTOR, self.classifier.content())
@@ -164,14 +169,18 @@ class SavedModel:
         write_json(folder / DESCRIPTION, {**self.description, "format": FORMAT, "prior": about})
 
 
-def _half(tensor: Tensor) -> Tensor:
-    """A matrix in float16; vectors are small and stay as they are."""
-    if tensor.ndim < 2:
-        return tensor
+def _rounded(tensor: Tensor) -> Tensor:
+    """A matrix with the numbers of float16; vectors are small and stay as they are."""
+    rounded = tensor.half().to(tensor.dtype) if tensor.ndim > 1 else tensor
+    if not bool(rounded.isfinite().all()):
+        raise ValueError("the prior has numbers above 65504, the largest of float16")
+    return rounded
+
+
+def _smallest(tensor: Tensor) -> Tensor:
+    """A matrix in float16 if that changes no number."""
     half = tensor.half()
-    if not bool(half.isfinite().all()):
-        raise ValueError("numbers above 65504 have no float16")
-    return half
+    return half if tensor.ndim > 1 and half.to(tensor.dtype).equal(tensor) else tensor
 
 
 # Loading
@@ -232,7 +241,8 @@ def _load_run(artifacts: Path, device: str) -> SavedModel:
     prior, temperature = _prior_of_run(artifacts, about["key"], device)
     data, classifier = artifacts / RUN_DATA, _classifier(artifacts / RUN_CLASSIFIER)
     kept = {name: about[name] for name in ("data_set", "key", "image", "levels", "model")}
-    kept["classes"] = read_json(data)["classes"] if data.is_file() else []
+    spec = read_json(data) if data.is_file() else {}
+    kept |= {"classes": spec.get("classes", []), "licence": spec.get("licence")}
     own = classifier and {"name": "in_domain", "digest": classifier.digest()}
     return SavedModel(
         description=kept | {"extractor": own},

@@ -1,5 +1,7 @@
 """A finished run is a saved model: its samples and scores are the pipeline's own, bit for bit."""
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import vae
 from pipeline.scoring.training_sheets import as_bytes
 from tests.support.checkout import Checkout
-from vae.io import read_json
+from vae.io import read_json, write_json
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -16,7 +18,8 @@ pytestmark = pytest.mark.timeout(600)
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A tiny run on digits whose chain has reached the evaluation."""
-    checkout = Checkout(tmp_path_factory.mktemp("run") / "project", "tracking.enabled=false")
+    options = ("tracking.enabled=false", "prior.fit=[gmm]")
+    checkout = Checkout(tmp_path_factory.mktemp("run") / "project", *options)
     checkout.stages("evaluate")
     return checkout
 
@@ -60,6 +63,67 @@ def test_a_saved_run_keeps_its_feature_extractor(run: Checkout, tmp_path: Path) 
     assert again.description["extractor"] == {"name": "in_domain", "digest": digest}
     classifier = run.folder / "artifacts/extractor/classifier.safetensors"
     assert (tmp_path / "extractor.safetensors").read_bytes() == classifier.read_bytes()
+
+
+# Numbers that float16 moves.
+OF_THE_PRIOR = {
+    "kernel_distance",
+    "kernel_distance_spread",
+    "marginal_kl_bound",
+    "marginal_kl_bound_se",
+    "prior_gap",
+    "sample_distance",
+    "sample_distance_spread",
+    "sample_diversity",
+}
+KEEP = "from pipeline.report import archive, saved_models as saved; archive.keep('digits'); "
+KEEP += "saved.keep_model('digits')"
+
+
+@pytest.fixture(scope="module")
+def kept(run: Checkout) -> Checkout:
+    """The run, kept with its model, and nothing else of it left."""
+    run.run("python", "-c", KEEP)
+    clone = Checkout(run.folder.parent / "clone")
+    for part in ("src/vae/pretrained", "reports/results"):
+        shutil.copytree(run.folder / part, clone.folder / part)
+    return clone
+
+
+def test_a_kept_run_scores_the_same_again(kept: Checkout) -> None:
+    """All but its prior, whose float16 moves its numbers by little."""
+    before = kept.digests("reports")
+    output = kept.run("python", "-m", "pipeline", "rescore")
+    assert re.search(r"digits: \d+ of [3-9]\d numbers differ from those that are kept", output)
+    moved = re.findall(r"(\w+) +(\S+) -> (\S+)", output)
+    assert {name for name, _, _ in moved} <= OF_THE_PRIOR
+    for _, whole, rounded in moved:
+        assert float(rounded) == pytest.approx(float(whole), rel=0.02)
+    assert kept.digests("reports") == before
+
+
+def test_numbers_that_moved_are_shown_and_written_if_asked(kept: Checkout) -> None:
+    path = kept.folder / "reports/results/digits/evaluate.json"
+    before = read_json(path)
+    moved = before["metrics"] | {"mse": 2 * before["metrics"]["mse"], "of_another_prior": 7.0}
+    write_json(path, before | {"metrics": moved})
+    output = kept.run("python", "-m", "pipeline", "rescore", "digits", "--write")
+    assert f"{moved['mse']:.6g} -> {before['metrics']['mse']:.6g}" in output
+    now = read_json(path)["metrics"]
+    assert now["of_another_prior"] == 7.0
+    assert now["mse"] == pytest.approx(before["metrics"]["mse"], rel=1e-6)
+
+
+def test_a_run_on_other_data_is_not_scored(kept: Checkout) -> None:
+    path = kept.folder / "reports/results/digits/run.json"
+    run = read_json(path)
+    write_json(path, run | {"data": "0" * 64})
+    output = kept.run("python", "-m", "pipeline", "rescore", code=2)
+    write_json(path, run)
+    assert "digits: the prepared data have the digest" in output
+    assert "no kept run with a model" in kept.run(
+        "python", "-m", "pipeline", "rescore", "x", code=2
+    )
 
 
 @pytest.mark.parametrize(

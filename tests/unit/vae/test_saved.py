@@ -22,7 +22,8 @@ from vae.evaluation.metrics import elbo
 from vae.evaluation.metrics.classifier import Classifier, Shape
 from vae.io import read_json, tensor_bytes, write_bytes, write_json
 from vae.models.build import build_vae
-from vae.priors.prior import Prior
+from vae.priors.gaussian_mixture import Mixture
+from vae.priors.prior import Mixed, Prior
 from vae.rng import normal, numpy_generator
 from vae.saved import SavedModel
 
@@ -47,6 +48,7 @@ DESCRIPTION: dict[str, Any] = {
     "levels": 256,
     "model": MODEL,
     "classes": ["round", "oval"],
+    "licence": "CC BY",
     "extractor": None,
 }
 PIXELS = numpy_generator(0, "test").integers(0, 256, (300, *IMAGE), dtype=np.uint8)
@@ -97,16 +99,27 @@ def test_a_saved_model_survives_its_folder(model: SavedModel, tmp_path: Path) ->
         assert (tmp_path / "copy" / file).read_bytes() == (tmp_path / file).read_bytes()
 
 
-def test_half_a_prior_is_nearly_the_same_and_smaller(model: SavedModel, tmp_path: Path) -> None:
+def test_a_rounded_prior_is_nearly_the_same_and_smaller(model: SavedModel, tmp_path: Path) -> None:
+    rounded = model.with_rounded_prior()
     model.save(tmp_path / "whole")
-    model.save(tmp_path / "half", half=True)
-    again = saved.load(tmp_path / "half", "cpu")
+    rounded.save(tmp_path / "rounded")
+    again = saved.load(tmp_path / "rounded", "cpu")
     for name, tensor in model.prior.tensors().items():
         assert again.prior.tensors()[name].dtype == tensor.dtype
         torch.testing.assert_close(again.prior.tensors()[name], tensor, rtol=1e-3, atol=1e-4)
+    assert again.sample(64).equal(rounded.sample(64))
     torch.testing.assert_close(again.sample(64), model.sample(64), rtol=0, atol=0.01)
-    sizes = [(tmp_path / name / saved.PRIOR).stat().st_size for name in ("half", "whole")]
+    sizes = [(tmp_path / name / saved.PRIOR).stat().st_size for name in ("rounded", "whole")]
     assert model.prior.name == "standard" or sizes[0] < sizes[1]
+
+
+def test_numbers_beyond_float16_are_not_rounded(tmp_path: Path) -> None:
+    mixture = Mixture(np.ones(1), np.full((1, 18), 1e6), np.eye(18)[None])
+    model = model_of(Mixed("gaussian", (2, 3, 3), mixture, {}))
+    with pytest.raises(ValueError, match="above 65504"):
+        model.with_rounded_prior()
+    model.save(tmp_path)
+    assert saved.load(tmp_path, "cpu").prior.tensors()["means"].eq(1e6).all()
 
 
 def test_codes_and_images_belong_together(model: SavedModel) -> None:
@@ -218,7 +231,8 @@ def write_run(artifacts: Path, model: SavedModel) -> None:
     write_json(artifacts / saved.RUN_PRIORS, index | {"density": None, "temperature": 0.8})
     prior = tensor_bytes(model.prior.tensors(), {"model": about["key"], **model.prior.about()})
     write_bytes(artifacts / "prior" / f"{model.prior.name}.safetensors", prior)
-    write_json(artifacts / saved.RUN_DATA, {"classes": DESCRIPTION["classes"]})
+    spec = {name: DESCRIPTION[name] for name in ("classes", "licence")}
+    write_json(artifacts / saved.RUN_DATA, spec)
 
 
 def test_a_run_is_loaded_by_the_folder_of_its_project(model: SavedModel, tmp_path: Path) -> None:

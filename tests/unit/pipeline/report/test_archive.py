@@ -10,7 +10,7 @@ from PIL import Image
 from pipeline.config import params
 from pipeline.config.preset import preset
 from pipeline.factory import build, run_key
-from pipeline.report import archive
+from pipeline.report import archive, saved_models
 from pipeline.report import results as kept_runs
 from pipeline.report.replicates import counted, trainings
 from pipeline.report.results import CURRENT, TIMED, read
@@ -19,6 +19,9 @@ from pipeline.runtime.code_digest import code_digest
 from vae.errors import UserError
 from vae.figures.page import Picture, Tab, write_page
 from vae.io import read_json, tensor_bytes, write_bytes, write_csv, write_json, write_text
+from vae.priors.gaussian_mixture import Mixture
+from vae.priors.prior import Mixed
+from vae.saved import load
 
 SMALL = ("model.network.widths=[4, 4]", "model.latent.dim=3")
 PICTURES = ("reconstructions", "samples-gmm", "samples-standard", "failures", "rates")
@@ -32,7 +35,8 @@ def finished(project: Path) -> str:
     write_json(paths.SPEC, spec | {"binarize": "none", "licence": "CC BY", "title": "Digits"})
     run = run_key.describe(chosen)
     model = build.build_vae(chosen.model, (1, 8, 8), 17, seed=0)
-    about = {"model": run["params"]["model"], "image": [1, 8, 8], "levels": 17}
+    about = {name: run[name] for name in ("key", "data_set", "image", "levels")}
+    about["model"] = run["params"]["model"]
     write_bytes(paths.BEST, tensor_bytes(model.state_dict(), about))
     write_json(paths.RUN, run)
     write_csv(paths.HISTORY, [{"epoch": 1, "valid_rate": 2.5}])
@@ -45,7 +49,10 @@ def finished(project: Path) -> str:
     write_json(paths.report("train"), {"key": run["key"], "parameters": count})
     report = {"model": run["key"], "code": code_digest("evaluate.py"), "metrics": {"rate": 2.5}}
     write_json(paths.report("evaluate"), report)
-    write_json(paths.PRIORS, {"model": run["key"], "fitted": ["gmm"], "shipped": "gmm"})
+    index = {"model": run["key"], "fitted": ["gmm"], "shipped": "gmm", "temperature": 1.0}
+    write_json(paths.PRIORS, index)
+    prior = Mixed("gmm", (3,), Mixture(np.ones(1), np.zeros((1, 3)), np.eye(3)[None]), {})
+    write_bytes(paths.PRIOR / "gmm.safetensors", tensor_bytes(prior.tensors(), prior.about()))
     for part, script in (
         ("prior", "pipeline/stages/prior.py"),
         ("diagnosis", "pipeline/scoring/diagnosis.py"),
@@ -245,17 +252,12 @@ def test_a_plain_run_keeps_the_pictures_that_pages_show(finished: str) -> None:
     folder = archive.keep("tiny")
     found = {path.stem for path in folder.glob("*.png")}
     assert found == {"reconstructions", "samples", "samples-standard"}
-    assert not list(folder.glob("*.safetensors"))
+    assert not paths.PRETRAINED.exists()
     assert not (folder / "index.html").exists()
 
 
-def test_the_headline_keeps_its_whole_gallery_and_its_weights(finished: str) -> None:
-    write_bytes(paths.PRIOR / "gmm.safetensors", b"a prior")
+def test_the_headline_keeps_its_whole_gallery(finished: str) -> None:
     folder = archive.keep("fashion_mnist")
-    assert {path.name for path in folder.glob("*.safetensors")} == {
-        "best.safetensors",
-        "gmm.safetensors",
-    }
     named = re.findall(r'src="([^"]+)"', (folder / "index.html").read_text())
     assert {name for name in named if name.endswith(".png")} == {f"{n}.png" for n in PICTURES}
     missing = [name for name in named if not (folder / name).is_file()]
@@ -265,9 +267,23 @@ def test_the_headline_keeps_its_whole_gallery_and_its_weights(finished: str) -> 
     assert archive.pages_without_script() == []
 
 
-def test_large_weights_are_left_out(finished: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "LARGEST_WEIGHTS", paths.BEST.stat().st_size - 1)
-    assert not list(archive.keep("fashion_mnist").glob("*.safetensors"))
+def test_headline_runs_become_models_of_the_library(finished: str) -> None:
+    archive.keep("fashion_mnist/textbook")
+    model = load(paths.PRETRAINED / "fashion_mnist.textbook")
+    assert model.description["key"] == finished
+    assert model.sample(3).equal(load(paths.ARTIFACTS).sample(3))
+
+
+@pytest.mark.parametrize("limit", ["LARGEST", "LARGEST_TOTAL"])
+def test_large_models_are_left_out(
+    finished: str, monkeypatch: pytest.MonkeyPatch, limit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive.keep("cifar10")
+    size = saved_models.size_of(paths.PRETRAINED)
+    monkeypatch.setattr(saved_models, limit, size - 1 if limit == "LARGEST" else 2 * size - 1)
+    archive.keep("fashion_mnist")
+    assert [path.name for path in paths.PRETRAINED.iterdir()] == ["cifar10"]
+    assert "the model of fashion_mnist is not kept" in capsys.readouterr().err
 
 
 def test_keeping_again_leaves_nothing_of_the_run_before(finished: str) -> None:
