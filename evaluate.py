@@ -4,11 +4,11 @@ With --checkpoint it scores any other one, prints the numbers and changes no fil
 """
 
 from pipeline.config import params
-from pipeline.runtime.console import command
+from pipeline.runtime.console import run_command
 
 
 def main() -> None:
-    parser = params.command_line(__doc__)
+    parser = params.argument_parser(__doc__)
     parser.add_argument("--checkpoint", metavar="best|last|epoch:N|PATH")
     arguments = parser.parse_args()
     settings = params.load(arguments.params, arguments.set)
@@ -21,4 +21,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

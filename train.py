@@ -4,20 +4,20 @@ A killed training goes on from its last whole epoch when the same command runs a
 """
 
 from pipeline.config import params
-from pipeline.runtime.console import command
+from pipeline.runtime.console import run_command
 
 
 def main() -> None:
-    parser = params.command_line(__doc__)
+    parser = params.argument_parser(__doc__)
     parser.add_argument(
         "--describe", action="store_true", help="print the layers, shapes and parameter counts"
     )
     arguments = parser.parse_args()
     settings = params.load(arguments.params, arguments.set)
     if arguments.describe:
-        from pipeline.factory.model_summary import describe
+        from pipeline.factory.model_summary import summarise_model
 
-        print(describe(settings))
+        print(summarise_model(settings))
         return
     from pipeline.stages.train.stage import train
 
@@ -25,4 +25,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -31,9 +31,9 @@ import numpy as np
 
 from benchmarks import windows
 from pipeline import ROOT
-from pipeline.config.preset import preset
-from pipeline.runtime.console import command, say
-from pipeline.runtime.distributed import place
+from pipeline.config.preset import load_preset
+from pipeline.runtime.console import info, run_command
+from pipeline.runtime.distributed import current_rank
 from vae.errors import UserError
 from vae.io import write_json
 from vae.rng import numpy_generator
@@ -41,7 +41,7 @@ from vae.rng import numpy_generator
 SHAPES = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 CORES = 2
 WARM_UP = 5  # steps
-BETWEEN_LOOKS = 4  # steps; a look at the clock is one more meeting
+STEPS_PER_CLOCK_CHECK = 4  # steps; a look at the clock is one more meeting
 MODULE = "benchmarks.data_parallel"
 
 
@@ -50,44 +50,46 @@ def main() -> None:
     parser.add_argument("--preset", default="fashion_mnist", help="one with group normalisation")
     parser.add_argument("--pairs", type=int, default=7, help="windows of each kind")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of a window")
-    parser.add_argument("--out", type=Path, default=windows.place("data_parallel"))
+    parser.add_argument("--out", type=Path, default=windows.result_path("data_parallel"))
     parser.add_argument("--window", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.window:
-        window(arguments.preset, arguments.seconds)
+        train_window(arguments.preset, arguments.seconds)
     else:
-        write_json(arguments.out, compare(arguments.preset, arguments.pairs, arguments.seconds))
-        say(f"written: {arguments.out}")
+        write_json(
+            arguments.out, compare_processes(arguments.preset, arguments.pairs, arguments.seconds)
+        )
+        info(f"written: {arguments.out}")
 
 
-def compare(name: str, pairs: int, seconds: float) -> dict[str, Any]:
+def compare_processes(name: str, pairs: int, seconds: float) -> dict[str, Any]:
     """Alternating windows, first the one kind and then the other, and what they amount to."""
     if len(os.sched_getaffinity(0)) < CORES:
         raise UserError(f"this process may use fewer than {CORES} cores", where="benchmark")
-    about = windows.machine()
-    found = windows.alternate(
-        {str(count): partial(measured, name, count, seconds) for count in (1, 2)},
+    machine = windows.describe_machine()
+    speeds = windows.alternate(
+        {str(count): partial(measure_window, name, count, seconds) for count in (1, 2)},
         pairs,
-        lambda pair, last: say(f"pair {pair}: {last['1']:,.0f} and {last['2']:,.0f} images/s"),
+        lambda pair, last: info(f"pair {pair}: {last['1']:,.0f} and {last['2']:,.0f} images/s"),
     )
-    one, two = found["1"], found["2"]
+    one, two = speeds["1"], speeds["2"]
     return {
         "preset": name,
         "seconds": seconds,
         "pairs": pairs,
-        "one_process_two_threads": windows.spread(one),
-        "two_processes_one_thread": windows.spread(two),
-        "efficiency": windows.ratio(two, one),
-        "machine": about | {"cores_used": CORES, "precision": "fp32"},
+        "one_process_two_threads": windows.summarise(one),
+        "two_processes_one_thread": windows.summarise(two),
+        "efficiency": windows.summarise_ratio(two, one),
+        "machine": machine | {"cores_used": CORES, "precision": "fp32"},
     }
 
 
-def measured(name: str, processes: int, seconds: float) -> float:
+def measure_window(name: str, processes: int, seconds: float) -> float:
     """Images a second of one window, in processes of their own."""
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     options = ["-m", MODULE, "--window", "--preset", name, "--seconds", str(seconds)]
     cores = sorted(os.sched_getaffinity(0))[:CORES]
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *(launcher if processes > 1 else []), *options],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": str(CORES // processes)},
@@ -96,42 +98,46 @@ def measured(name: str, processes: int, seconds: float) -> float:
         check=False,
         preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
-    if done.returncode:
+    if process.returncode:
         raise UserError("a window failed; it said why above", where=f"{processes} processes")
-    return float(json.loads(done.stdout.strip().splitlines()[-1]))
+    return float(json.loads(process.stdout.strip().splitlines()[-1]))
 
 
-def window(name: str, seconds: float) -> None:
+def train_window(name: str, seconds: float) -> None:
     """Train for some seconds; the first process prints images a second."""
     from pipeline.factory.build import build_plan, build_state
     from vae import device as machines
     from vae.data.batches import Images
-    from vae.training.distributed import World, joined, share_statistics
+    from vae.training.distributed import World, process_group, synchronise_statistics
     from vae.training.loop import StepReport, fit
 
-    params, here = preset(name), place()
-    world = World(here.rank, here.size)
+    params, rank_and_size = load_preset(name), current_rank()
+    world = World(rank_and_size.rank, rank_and_size.size)
     shape = SHAPES.get(params.data.name, (3, *2 * (getattr(params.data, "size", 64),)))
-    machine = machines.resolve("cpu", "fp32", CORES // here.size)
+    machine = machines.resolve("cpu", "fp32", CORES // rank_and_size.size)
     state = build_state(params.model, params.train, shape, 256, machine)
-    plan = build_plan(params.objective, params.train, state.model.latent, machine)
-    share_statistics(state.model, world, "cpu")
+    plan = build_plan(params.objective, params.train, state.model.latent_shape, machine)
+    synchronise_statistics(state.model, world, "cpu")
     count = 64 * plan.batch_size
     pixels = numpy_generator(0, "benchmark").integers(0, 256, (count, *shape), dtype=np.uint8)
     images = Images(pixels, "cpu", "device")
-    with joined(world, "cpu"):
-        steps, took, last = 0, 0.0, 0.0
+    with process_group(world, "cpu"):
+        steps, elapsed, last = 0, 0.0, 0.0
         for report in fit(state, plan, images, Images(pixels[:256], "cpu"), machine, world):
             now = time.perf_counter()
             if isinstance(report, StepReport):  # between a step and an epoch's end: validation
                 steps += 1
-                took += now - last if steps > WARM_UP else 0.0
-                if steps > WARM_UP and steps % BETWEEN_LOOKS == 0 and world.tell(took > seconds):
+                elapsed += now - last if steps > WARM_UP else 0.0
+                if (
+                    steps > WARM_UP
+                    and steps % STEPS_PER_CLOCK_CHECK == 0
+                    and world.broadcast(elapsed > seconds)
+                ):
                     break
             last = now
     if world.rank == 0:
-        print((steps - WARM_UP) * plan.batch_size / took, flush=True)
+        print((steps - WARM_UP) * plan.batch_size / elapsed, flush=True)
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -31,25 +31,25 @@ from torch import Tensor, nn
 from benchmarks import windows
 from benchmarks.throughput import (
     SHAPES,
-    ceiling,
-    product_rate,
-    training_operations,
+    build_bare_step,
+    count_training_operations,
+    measure_matmul_rate,
 )
-from pipeline.config.preset import preset
+from pipeline.config.preset import load_preset
 from pipeline.config.schema import Params
 from pipeline.factory.build import build_machine, build_vae
-from pipeline.runtime.console import command, say
+from pipeline.runtime.console import info, run_command
 from vae.device import Machine
 from vae.io import write_json
 from vae.models.vae import VAE
 from vae.rng import numpy_generator
 
 PRESETS = ("fashion_mnist/sweep", "fashion_mnist", "cifar10")
-LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-BLOCK = 2**28  # bytes that are copied
+LAYER_TYPES = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+COPIED_BYTES = 2**28  # bytes that are copied
 WARM_UP = 3
 
-Kind = tuple[str, tuple[int, ...], tuple[int, ...], bool]
+LayerKind = tuple[str, tuple[int, ...], tuple[int, ...], bool]
 """A layer's description, its input's and output's shapes, and whether it sees the images."""
 
 
@@ -58,37 +58,47 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", default=PRESETS)
     parser.add_argument("--rounds", type=int, default=5, help="windows of each layer")
     parser.add_argument("--seconds", type=float, default=0.3, help="length of a window")
-    parser.add_argument("--out", type=Path, default=windows.place("layers"))
+    parser.add_argument("--out", type=Path, default=windows.result_path("layers"))
     arguments = parser.parse_args()
-    about = windows.machine()
-    rows = [measured(name, arguments.rounds, arguments.seconds) for name in arguments.presets]
+    about = windows.describe_machine()
+    rows = [
+        measure_preset(name, arguments.rounds, arguments.seconds) for name in arguments.presets
+    ]
     write_json(arguments.out, {"machine": about, "presets": rows})
-    say(f"written: {arguments.out}")
+    info(f"written: {arguments.out}")
 
 
-def measured(name: str, rounds: int, seconds: float) -> dict[str, Any]:
+def measure_preset(name: str, rounds: int, seconds: float) -> dict[str, Any]:
     """One preset: its layers, slowest first, and its step."""
-    params = preset(name)
+    params = load_preset(name)
     machine = build_machine(params.train)
     side = getattr(params.data, "size", 64)
     image = SHAPES.get(params.data.name, (3, side, side))
-    kinds = layers(build_vae(params.model, image, 256, seed=0), params.train.batch_size, image)
-    loops = {str(kind): alone(layer, kind, machine) for kind, (layer, _) in kinds.items()}
+    kinds = find_layers(
+        build_vae(params.model, image, 256, seed=0), params.train.batch_size, image
+    )
+    steps = {
+        str(kind): build_layer_step(layer, kind, machine) for kind, (layer, _) in kinds.items()
+    }
     for kind in ("eager", "compiled"):
-        loops[kind] = whole(params, image, replace(machine, compiled=kind == "compiled"))
-    contestants = {key: milliseconds_of(step, seconds) for key, step in loops.items()}
-    contestants["product"] = lambda: product_rate(machine, seconds)
-    contestants["copy"] = copy_rate
-    found = {key: windows.spread(v) for key, v in windows.alternate(contestants, rounds).items()}
-    rates = found["product"]["median"], found["copy"]["median"]
+        steps[kind] = build_training_step(
+            params, image, replace(machine, compiled=kind == "compiled")
+        )
+    contestants = {key: time_window(step, seconds) for key, step in steps.items()}
+    contestants["product"] = lambda: measure_matmul_rate(machine, seconds)
+    contestants["copy"] = measure_copy_rate
+    medians = {
+        key: windows.summarise(v) for key, v in windows.alternate(contestants, rounds).items()
+    }
+    rates = medians["product"]["median"], medians["copy"]["median"]
     rows = sorted(
         (
-            row_of(kind, count, layer, found[str(kind)]["median"], rates, machine)
+            build_row(kind, count, layer, medians[str(kind)]["median"], rates, machine)
             for kind, (layer, count) in kinds.items()
         ),
         key=lambda row: -row["milliseconds"],
     )
-    operations = training_operations(params, image) * params.train.batch_size
+    operations = count_training_operations(params, image) * params.train.batch_size
     step = {
         "preset": name,
         "batch_size": params.train.batch_size,
@@ -96,13 +106,13 @@ def measured(name: str, rounds: int, seconds: float) -> dict[str, Any]:
         "operations": operations,
         "operations_per_second": rates[0],
         "bytes_per_second": rates[1],
-        "eager_milliseconds": found["eager"]["median"],
-        "compiled_milliseconds": found["compiled"]["median"],
+        "eager_milliseconds": medians["eager"]["median"],
+        "compiled_milliseconds": medians["compiled"]["median"],
         "layers_milliseconds": sum(row["milliseconds"] for row in rows),
         "roof_milliseconds": sum(row["roof_milliseconds"] for row in rows),
     }
     step["layers_share_of_rate"] = 1e3 * operations / step["layers_milliseconds"] / rates[0]
-    say(
+    info(
         f"{name}: a step {step['eager_milliseconds']:.1f} ms, compiled "
         f"{step['compiled_milliseconds']:.1f}; of which its layers "
         f"{step['layers_milliseconds']:.1f}, at {step['layers_share_of_rate']:.0%} of its rate"
@@ -110,40 +120,42 @@ def measured(name: str, rounds: int, seconds: float) -> dict[str, Any]:
     return step | {"layers": rows}
 
 
-def layers(
+def find_layers(
     model: VAE, batch_size: int, image: tuple[int, int, int]
-) -> dict[Kind, tuple[nn.Module, int]]:
+) -> dict[LayerKind, tuple[nn.Module, int]]:
     """The network's layers, one of each kind, and how many there are of it."""
-    seen: dict[Kind, nn.Module] = {}
-    count: Counter[Kind] = Counter()
+    layer_by_kind: dict[LayerKind, nn.Module] = {}
+    count: Counter[LayerKind] = Counter()
 
-    def note(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
-        kind = (described(layer), tuple(given[0].shape), tuple(out.shape), given[0] is x)
-        seen[kind] = layer
+    def record_layer(layer: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
+        kind = (describe_layer(layer), tuple(inputs[0].shape), tuple(out.shape), inputs[0] is x)
+        layer_by_kind[kind] = layer
         count[kind] += 1
 
     hooks = [
-        layer.register_forward_hook(note) for layer in model.modules() if isinstance(layer, LAYERS)
+        layer.register_forward_hook(record_layer)
+        for layer in model.modules()
+        if isinstance(layer, LAYER_TYPES)
     ]
     x = torch.zeros(batch_size, *image)
     with torch.no_grad():
-        model.terms(x, torch.zeros(batch_size, *model.latent))
+        model.terms(x, torch.zeros(batch_size, *model.latent_shape))
     for hook in hooks:
         hook.remove()
-    return {kind: (layer, count[kind]) for kind, layer in seen.items()}
+    return {kind: (layer, count[kind]) for kind, layer in layer_by_kind.items()}
 
 
-def described(layer: nn.Module) -> str:
+def describe_layer(layer: nn.Module) -> str:
     if isinstance(layer, nn.Linear):
         return f"dense {layer.in_features} to {layer.out_features}"
     assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
     size, stride = layer.kernel_size[0], layer.stride[0]
-    way = "transposed " if isinstance(layer, nn.ConvTranspose2d) else ""
+    prefix = "transposed " if isinstance(layer, nn.ConvTranspose2d) else ""
     step = f", stride {stride}" if stride > 1 else ""
-    return f"{way}{size}x{size} {layer.in_channels} to {layer.out_channels}{step}"
+    return f"{prefix}{size}x{size} {layer.in_channels} to {layer.out_channels}{step}"
 
 
-def alone(layer: nn.Module, kind: Kind, machine: Machine) -> Callable[[], object]:
+def build_layer_step(layer: nn.Module, kind: LayerKind, machine: Machine) -> Callable[[], object]:
     """Forward and backward of one layer on numbers of its shapes."""
     _, shape, _, sees_images = kind
     dtype = torch.bfloat16 if machine.precision == "bf16" and not sees_images else torch.float32
@@ -165,40 +177,42 @@ def alone(layer: nn.Module, kind: Kind, machine: Machine) -> Callable[[], object
     return step
 
 
-def whole(params: Params, image: tuple[int, int, int], machine: Machine) -> Callable[[], object]:
+def build_training_step(
+    params: Params, image: tuple[int, int, int], machine: Machine
+) -> Callable[[], object]:
     """The training step on one resident batch."""
     size = (params.train.batch_size, *image)
     pixels = numpy_generator(0, "benchmark").integers(0, 256, size, dtype=np.uint8)
-    return ceiling(params, pixels, machine)
+    return build_bare_step(params, pixels, machine)
 
 
-def milliseconds_of(step: Callable[[], object], seconds: float) -> Callable[[], float]:
+def time_window(step: Callable[[], object], seconds: float) -> Callable[[], float]:
     """A window: milliseconds a step."""
 
     def window() -> float:
         for _ in range(WARM_UP):
             step()
-        begun, done = time.perf_counter(), 0
-        while (took := time.perf_counter() - begun) < seconds:
+        start, count = time.perf_counter(), 0
+        while (elapsed := time.perf_counter() - start) < seconds:
             step()
-            done += 1
-        return 1e3 * took / done
+            count += 1
+        return 1e3 * elapsed / count
 
     return window
 
 
-def copy_rate() -> float:
+def measure_copy_rate() -> float:
     """Bytes a second, read and written, of a copy that no cache holds."""
-    source = torch.ones(BLOCK // 4)
+    source = torch.ones(COPIED_BYTES // 4)
     target = torch.empty_like(source)
     target.copy_(source)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     target.copy_(source)
-    return 2 * BLOCK / (time.perf_counter() - begun)
+    return 2 * COPIED_BYTES / (time.perf_counter() - start)
 
 
-def row_of(
-    kind: Kind,
+def build_row(
+    kind: LayerKind,
     count: int,
     layer: nn.Module,
     milliseconds: float,
@@ -206,34 +220,36 @@ def row_of(
     machine: Machine,
 ) -> dict[str, Any]:
     """All layers of one kind together."""
-    name, given, out, sees_images = kind
+    name, input_shape, output_shape, sees_images = kind
     passes = 2 if sees_images else 3
     size = 2 if machine.precision == "bf16" else 4
     weights = next(layer.parameters()).numel()
-    operations = count * passes * 2 * multiply_adds(layer, given, out)
-    moved = count * passes * size * (np.prod(given) + np.prod(out) + weights)
-    arithmetic, memory = operations / rates[0], float(moved) / rates[1]
+    operations = count * passes * 2 * count_multiply_adds(layer, input_shape, output_shape)
+    bytes_moved = count * passes * size * (np.prod(input_shape) + np.prod(output_shape) + weights)
+    arithmetic_seconds, memory_seconds = operations / rates[0], float(bytes_moved) / rates[1]
     return {
         "layer": name,
-        "input": list(given[1:]),
+        "input": list(input_shape[1:]),
         "count": count,
         "milliseconds": count * milliseconds,
         "operations": operations,
         "share_of_rate": 1e3 * operations / (count * milliseconds) / rates[0],
-        "operations_per_byte": float(operations / moved),
-        "roof_milliseconds": 1e3 * max(arithmetic, memory),
-        "bound": "arithmetic" if arithmetic > memory else "memory",
+        "operations_per_byte": float(operations / bytes_moved),
+        "roof_milliseconds": 1e3 * max(arithmetic_seconds, memory_seconds),
+        "bound": "arithmetic" if arithmetic_seconds > memory_seconds else "memory",
     }
 
 
-def multiply_adds(layer: nn.Module, given: tuple[int, ...], out: tuple[int, ...]) -> int:
+def count_multiply_adds(
+    layer: nn.Module, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+) -> int:
     """Of the forward pass: a weight is used once a place, of the input if it is transposed."""
     weights = next(layer.parameters()).numel()
     if isinstance(layer, nn.Linear):
-        return weights * given[0]
-    places = given if isinstance(layer, nn.ConvTranspose2d) else out
-    return weights * places[0] * places[2] * places[3]
+        return weights * input_shape[0]
+    shape = input_shape if isinstance(layer, nn.ConvTranspose2d) else output_shape
+    return weights * shape[0] * shape[2] * shape[3]
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -23,8 +23,8 @@ import numpy as np
 
 from benchmarks import windows
 from pipeline import ROOT
-from pipeline.config.preset import preset
-from pipeline.runtime.console import command, say
+from pipeline.config.preset import load_preset
+from pipeline.runtime.console import info, run_command
 from vae.errors import UserError
 from vae.io import write_json
 from vae.rng import numpy_generator
@@ -38,11 +38,11 @@ MODULE = "benchmarks.memory"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, default=windows.place("memory"))
+    parser.add_argument("--out", type=Path, default=windows.result_path("memory"))
     parser.add_argument("--train", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.train:
-        print(json.dumps(trained(Path(arguments.train[0]), arguments.train[1])))
+        print(json.dumps(train_and_measure(Path(arguments.train[0]), arguments.train[1])))
         return
     rows = []
     with tempfile.TemporaryDirectory(prefix="memory-") as folder:
@@ -50,47 +50,56 @@ def main() -> None:
             path = Path(folder, f"{count}.npy")
             pixels = numpy_generator(0, "benchmark").integers(0, 256, (count, *SHAPE), np.uint8)
             np.save(path, pixels)
-            for place in ("device", "disk"):
+            for data_location in ("device", "disk"):
                 row: dict[str, Any] = {
                     "images": count,
-                    "data_on": place,
+                    "data_on": data_location,
                     "data_mib": pixels.nbytes / MIB,
                 }
-                rows.append(row | measured(path, place))
-                say(", ".join(f"{key} {value}" for key, value in rows[-1].items()))
-    write_json(arguments.out, {"machine": windows.machine(), "preset": PRESET, "rows": rows})
-    say(f"written: {arguments.out}")
+                rows.append(row | measure_in_process(path, data_location))
+                info(", ".join(f"{key} {value}" for key, value in rows[-1].items()))
+    write_json(
+        arguments.out, {"machine": windows.describe_machine(), "preset": PRESET, "rows": rows}
+    )
+    info(f"written: {arguments.out}")
 
 
-def measured(path: Path, place: str) -> dict[str, float]:
+def measure_in_process(path: Path, data_location: str) -> dict[str, float]:
     """MiB of a training in a process of its own."""
-    asked = [sys.executable, "-m", MODULE, "--train", str(path), place]
-    done = subprocess.run(asked, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise UserError("a training failed; it said why above", where=place)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    command_line = [sys.executable, "-m", MODULE, "--train", str(path), data_location]
+    process = subprocess.run(
+        command_line, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
+    )
+    if process.returncode:
+        raise UserError("a training failed; it said why above", where=data_location)
+    sizes: dict[str, float] = json.loads(process.stdout.splitlines()[-1])
+    return sizes
 
 
-def trained(path: Path, place: Any) -> dict[str, float]:
+def train_and_measure(path: Path, data_location: Any) -> dict[str, float]:
     """Train some steps and tell what this process holds, MiB."""
     from pipeline.factory.build import build_machine, build_plan, build_state
     from vae.data.batches import Images
     from vae.training.loop import fit
 
-    params = preset(PRESET)
+    params = load_preset(PRESET)
     machine = build_machine(params.train)
     state = build_state(params.model, params.train, SHAPE, 256, machine)
-    plan = build_plan(params.objective, params.train, state.model.latent, machine)
-    images = Images.open(path, machine.device, place)
-    small = Images(np.asarray(images.mapped[:256]), machine.device)
+    plan = build_plan(params.objective, params.train, state.model.latent_shape, machine)
+    images = Images.open(path, machine.device, data_location)
+    small = Images(np.asarray(images.array[:256]), machine.device)
     for number, _ in enumerate(fit(state, plan, images, small, machine), 1):
         if number == STEPS:
             break
     status = Path("/proc/self/status").read_text().splitlines()
-    held = {line.split(":")[0]: int(line.split()[1]) / 1024 for line in status if " kB" in line}
-    return {"peak_mib": round(held["VmHWM"], 1), "own_mib": round(held["RssAnon"], 1)}
+    memory_by_name = {
+        line.split(":")[0]: int(line.split()[1]) / 1024 for line in status if " kB" in line
+    }
+    return {
+        "peak_mib": round(memory_by_name["VmHWM"], 1),
+        "own_mib": round(memory_by_name["RssAnon"], 1),
+    }
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline import ROOT
 from pipeline.config import params
-from pipeline.config.preset import preset
+from pipeline.config.preset import load_preset
 from vae.errors import UserError
 
 STAGES = {
@@ -33,30 +33,30 @@ class Project:
     def __init__(self, folder: Path, name: str, changes: Sequence[str]) -> None:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
         self.folder = folder
-        tree = params.override(params.to_tree(preset(name)), changes)
+        tree = params.override(params.to_tree(load_preset(name)), changes)
         (folder / "params.yaml").write_text(params.render(params.parse(tree)))
 
     def run(self, *stages: str) -> list[float]:
         """Seconds of each; UserError if one fails."""
-        return [self._run(stage) for stage in stages]
+        return [self._time_stage(stage) for stage in stages]
 
-    def _run(self, stage: str) -> float:
+    def _time_stage(self, stage: str) -> float:
         begun = time.perf_counter()
         self.output(stage)
         return time.perf_counter() - begun
 
     def output(self, stage: str) -> str:
         """What a command printed."""
-        own = {"TORCHINDUCTOR_CACHE_DIR": str(self.folder / "compiled")}
-        own["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        done = subprocess.run(
+        overrides = {"TORCHINDUCTOR_CACHE_DIR": str(self.folder / "compiled")}
+        overrides["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        process = subprocess.run(
             [sys.executable, *stage.split()],
             cwd=self.folder,
-            env=os.environ | own,
+            env=os.environ | overrides,
             stdout=subprocess.PIPE,
             text=True,
             check=False,
         )
-        if done.returncode:
+        if process.returncode:
             raise UserError("failed; it said why above", where=stage)
-        return done.stdout
+        return process.stdout

@@ -20,13 +20,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import windows
-from benchmarks.throughput import product_rate
+from benchmarks.throughput import measure_matmul_rate
 from pipeline.config import params
-from pipeline.config.preset import preset
+from pipeline.config.preset import load_preset
 from pipeline.factory.build import build_vae
-from pipeline.factory.load import resolve
+from pipeline.factory.load import resolve_machine
 from pipeline.runtime import paths
-from pipeline.runtime.console import command, say
+from pipeline.runtime.console import info, run_command
 from pipeline.scoring import extractors, sample_metrics
 from vae import device as machines
 from vae.data.batches import Images
@@ -44,16 +44,16 @@ DRAWS, IMAGES = 5000, 1000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--images", type=int, default=10, help="of which IWAE-5000 is timed")
-    parser.add_argument("--out", type=Path, default=windows.place("judging"))
+    parser.add_argument("--out", type=Path, default=windows.result_path("judging"))
     arguments = parser.parse_args()
-    about = windows.machine()
-    rows = [scored(count) for count in COUNTS]
-    weighed = importance_of(arguments.images)
-    write_json(arguments.out, {"machine": about, "scored": rows, "iwae": weighed})
-    say(f"written: {arguments.out}")
+    machine = windows.describe_machine()
+    rows = [time_scoring(count) for count in COUNTS]
+    iwae = time_iwae(arguments.images)
+    write_json(arguments.out, {"machine": machine, "scored": rows, "iwae": iwae})
+    info(f"written: {arguments.out}")
 
 
-def scored(count: int) -> dict[str, Any]:
+def time_scoring(count: int) -> dict[str, Any]:
     """Seconds of scoring `count` images, drawn from the test split, against training images."""
     settings = params.load()
     if paths.read_spec()["counts"]["train"] < count:
@@ -62,66 +62,74 @@ def scored(count: int) -> dict[str, Any]:
             where="artifacts/data",
             remedy="`python -m pipeline preset fashion_mnist && dvc repro extractor`",
         )
-    judge = extractors.open_judge("in_domain", settings, resolve(settings.evaluate.device))
-    court = sample_metrics.Court(judge, settings.evaluate.batch_size, 0, count)
-    court.reference("train")  # of the data set, once for all samples
-    real = read_array(paths.DATA / "test.npy", mapped=True)
-    chosen = numpy_generator(0, "benchmark").integers(0, len(real), count)
-    images = np.asarray(real)[chosen]
-    begun = time.perf_counter()
-    seen = court.features(images, f"{count} samples")
-    court.compare("train", seen)
-    took = time.perf_counter() - begun
-    row = {"samples": count, "seconds": round(took, 2), "resident_mib": round(resident(), 1)}
-    say(f"{count:,} samples in {took:.1f} s, {row['resident_mib']:.0f} MiB")
+    extractor = extractors.load_extractor(
+        "in_domain", settings, resolve_machine(settings.evaluate.device)
+    )
+    feature_cache = sample_metrics.FeatureCache(extractor, settings.evaluate.batch_size, 0, count)
+    feature_cache.reference("train")  # of the data set, once for all samples
+    real = read_array(paths.DATA / "test.npy", memory_map=True)
+    indices = numpy_generator(0, "benchmark").integers(0, len(real), count)
+    images = np.asarray(real)[indices]
+    start = time.perf_counter()
+    features = feature_cache.features(images, f"{count} samples")
+    feature_cache.compare_to_split("train", features)
+    seconds = time.perf_counter() - start
+    row = {
+        "samples": count,
+        "seconds": round(seconds, 2),
+        "resident_mib": round(resident_mib(), 1),
+    }
+    info(f"{count:,} samples in {seconds:.1f} s, {row['resident_mib']:.0f} MiB")
     return row
 
 
-def resident() -> float:
+def resident_mib() -> float:
     """MiB that this process holds now."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
 
-def importance_of(images: int) -> dict[str, Any]:
+def time_iwae(images: int) -> dict[str, Any]:
     """IWAE of a part in fp32, what the whole takes, and what it asks for."""
-    chosen = preset(PRESET)
+    preset_params = load_preset(PRESET)
     machine = machines.resolve("cpu", "fp32", None)
-    model = build_vae(chosen.model, SHAPE, LEVELS, seed=0).eval()
+    model = build_vae(preset_params.model, SHAPE, LEVELS, seed=0).eval()
     pixels = numpy_generator(0, "benchmark").integers(0, 2, (images, *SHAPE), dtype=np.uint8)
-    begun = time.perf_counter()
-    batches = iwae.importance(
+    start = time.perf_counter()
+    batches = iwae.estimate(
         model,
         Images(255 * pixels, "cpu"),
         machine,
         seed=0,
         draws=DRAWS,
         count=images,
-        at_once=chosen.evaluate.batch_size,
+        batch_size=preset_params.evaluate.batch_size,
     )
-    iwae.gather(batches)
-    took = time.perf_counter() - begun
-    operations = decoding_operations(model) * DRAWS * IMAGES
-    whole = took / images * IMAGES
-    say(f"IWAE-{DRAWS} of {images} images in {took:.1f} s: {whole / 60:.1f} min of {IMAGES:,}")
+    iwae.concatenate(batches)
+    seconds = time.perf_counter() - start
+    operations = count_decoding_operations(model) * DRAWS * IMAGES
+    full_seconds = seconds / images * IMAGES
+    info(
+        f"IWAE-{DRAWS} of {images} images in {seconds:.1f} s: {full_seconds / 60:.1f} min of {IMAGES:,}"
+    )
     return {
         "preset": PRESET,
         "draws": DRAWS,
         "images_timed": images,
-        "seconds_timed": round(took, 2),
-        "minutes_of_1000": round(whole / 60, 2),
+        "seconds_timed": round(seconds, 2),
+        "minutes_of_1000": round(full_seconds / 60, 2),
         "operations_of_1000": operations,
-        "operations_per_second": operations / whole,
-        "product_operations_per_second": product_rate(machine, 2.0),
+        "operations_per_second": operations / full_seconds,
+        "product_operations_per_second": measure_matmul_rate(machine, 2.0),
     }
 
 
-def decoding_operations(model: VAE) -> float:
+def count_decoding_operations(model: VAE) -> float:
     """Floating-point operations of decoding one z."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.decode(torch.zeros(1, *model.latent))
+        model.decode(torch.zeros(1, *model.latent_shape))
     return float(counter.get_total_flops())
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks import goals
 from pipeline.report import costs
-from pipeline.runtime.console import command, say
+from pipeline.runtime.console import info, run_command
 from vae.io import write_text
 
 FOLDER = Path(__file__).parent
@@ -34,12 +34,12 @@ MEASURED = (
 
 def main() -> None:
     write_text(README, page(evidence()))
-    say(f"written: {README}")
+    info(f"written: {README}")
 
 
 def evidence() -> dict[str, Mapping[str, Any]]:
     """What each command wrote, by machine; nothing where it has not been run."""
-    return {name: costs.known(name) for name in MEASURED}
+    return {name: costs.read_benchmark(name) for name in MEASURED}
 
 
 def page(evidence: Mapping[str, Mapping[str, Any]]) -> str:
@@ -55,7 +55,7 @@ def page(evidence: Mapping[str, Mapping[str, Any]]) -> str:
         "count": counted,
         "ranged": ranged,
         "share": share,
-        "named": costs.machine_name,
+        "named": costs.format_machine,
     }
     machines = sorted({name for one in evidence.values() for name in one})
     found = {name: list(one.values()) for name, one in evidence.items()}
@@ -83,4 +83,4 @@ def share(spread: Mapping[str, float], digits: int = 0) -> str:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

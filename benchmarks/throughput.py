@@ -42,11 +42,11 @@ from torchvision.datasets import VisionDataset
 from torchvision.transforms import ToTensor
 
 from benchmarks import windows
-from pipeline.config.preset import preset
+from pipeline.config.preset import load_preset
 from pipeline.config.schema import Params
 from pipeline.factory.build import build_machine, build_plan, build_state, build_vae
-from pipeline.runtime.console import command, say
-from vae.data.batches import Images, as_real
+from pipeline.runtime.console import info, run_command
+from vae.data.batches import Images, to_float
 from vae.device import Machine, has_compiler
 from vae.io import write_json
 from vae.models.vae import VAE
@@ -61,7 +61,7 @@ SHAPES: dict[str, tuple[int, int, int]] = {
     "cifar10": (3, 32, 32),
 }
 BATCHES = 64  # of an epoch
-PRODUCT = 2048
+MATMUL_SIZE = 2048
 WARM_UP = 3  # steps
 TEXTBOOK_WORKERS = (0, 2)
 
@@ -69,7 +69,7 @@ Step = Callable[[], int]
 """Train on one batch and tell how many images it had."""
 
 
-class PerImage(VisionDataset):  # type: ignore[misc]
+class PerImageDataset(VisionDataset):  # type: ignore[misc]
     """Bytes that become a PIL image and a tensor one at a time, as torchvision's sets do it."""
 
     def __init__(self, pixels: np.ndarray) -> None:
@@ -89,68 +89,81 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", default=PRESETS)
     parser.add_argument("--rounds", type=int, default=5, help="windows of each loop")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a window")
-    parser.add_argument("--out", type=Path, default=windows.place("throughput"))
+    parser.add_argument("--out", type=Path, default=windows.result_path("throughput"))
     arguments = parser.parse_args()
-    about = windows.machine()
+    about = windows.describe_machine()
     rows = [
         row
         for name in arguments.presets
-        for row in measured(name, arguments.rounds, arguments.seconds)
+        for row in measure_preset(name, arguments.rounds, arguments.seconds)
     ]
     write_json(arguments.out, {"machine": about, "seconds": arguments.seconds, "rows": rows})
-    say(f"written: {arguments.out}")
+    info(f"written: {arguments.out}")
 
 
-def measured(name: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
+def measure_preset(name: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
     """One preset's rows: without the compiler, and with it."""
-    params = preset(name)
-    resolved = build_machine(params.train)
-    kinds = {False: replace(resolved, compiled=False)}
-    if has_compiler(resolved.device):
-        kinds[True] = replace(resolved, compiled=True)
+    params = load_preset(name)
+    preset_machine = build_machine(params.train)
+    machines = {False: replace(preset_machine, compiled=False)}
+    if has_compiler(preset_machine.device):
+        machines[True] = replace(preset_machine, compiled=True)
     side = getattr(params.data, "size", 64)
     shape = SHAPES.get(params.data.name, (3, side, side))
     count = BATCHES * params.train.batch_size
     pixels = numpy_generator(0, "benchmark").integers(0, 256, (count, *shape), dtype=np.uint8)
     loops = {
-        ("textbook", workers): textbook(params, pixels, workers) for workers in TEXTBOOK_WORKERS
+        ("textbook", workers): build_textbook_step(params, pixels, workers)
+        for workers in TEXTBOOK_WORKERS
     }
-    loops |= {("ours", kind): ours(params, pixels, machine) for kind, machine in kinds.items()}
-    loops |= {("ceiling", kind): ceiling(params, pixels, at) for kind, at in kinds.items()}
+    loops |= {
+        ("ours", kind): build_pipeline_step(params, pixels, machine)
+        for kind, machine in machines.items()
+    }
+    loops |= {
+        ("ceiling", kind): build_bare_step(params, pixels, at) for kind, at in machines.items()
+    }
     for step in loops.values():
         for _ in range(WARM_UP):
             step()
-    contestants = {str(key): speed_of(step, seconds) for key, step in loops.items()}
-    contestants["product"] = lambda: product_rate(resolved, seconds / 4)
-    found = windows.alternate(contestants, rounds)
-    rates, operations = found["product"], training_operations(params, shape)
+    contestants = {str(key): make_speed_window(step, seconds) for key, step in loops.items()}
+    contestants["product"] = lambda: measure_matmul_rate(preset_machine, seconds / 4)
+    speeds = windows.alternate(contestants, rounds)
+    rates, operations = speeds["product"], count_training_operations(params, shape)
     rows = []
-    for kind in kinds:
-        mine, most = found[str(("ours", kind))], found[str(("ceiling", kind))]
-        books = [found[str(("textbook", workers))] for workers in TEXTBOOK_WORKERS]
-        shares = [speed * operations / rate for speed, rate in zip(most, rates, strict=True)]
+    for kind in machines:
+        our_speeds, ceiling_speeds = speeds[str(("ours", kind))], speeds[str(("ceiling", kind))]
+        textbook_speeds = [speeds[str(("textbook", workers))] for workers in TEXTBOOK_WORKERS]
+        fractions_of_peak = [
+            speed * operations / rate for speed, rate in zip(ceiling_speeds, rates, strict=True)
+        ]
         row = {
             "preset": name,
             "compiled": kind,
-            "as_the_preset": kind == resolved.compiled,
+            "as_the_preset": kind == preset_machine.compiled,
             "batch_size": params.train.batch_size,
-            "precision": resolved.precision,
+            "precision": preset_machine.precision,
             "operations_per_image": operations,
-            "textbook": [windows.spread(book) for book in books],
-            "ours": windows.spread(mine),
-            "ceiling": windows.spread(most),
-            "times_textbook": [windows.ratio(mine, book) for book in books],
-            "share_of_ceiling": windows.ratio(mine, most),
-            "product_operations_per_second": windows.spread(rates),
-            "share_of_product_rate": windows.spread(shares),
+            "textbook": [
+                windows.summarise(speeds_of_loader) for speeds_of_loader in textbook_speeds
+            ],
+            "ours": windows.summarise(our_speeds),
+            "ceiling": windows.summarise(ceiling_speeds),
+            "times_textbook": [
+                windows.summarise_ratio(our_speeds, speeds_of_loader)
+                for speeds_of_loader in textbook_speeds
+            ],
+            "share_of_ceiling": windows.summarise_ratio(our_speeds, ceiling_speeds),
+            "product_operations_per_second": windows.summarise(rates),
+            "share_of_product_rate": windows.summarise(fractions_of_peak),
         }
-        say(line(row))
+        info(format_row(row))
         rows.append(row)
     gc.collect()
     return rows
 
 
-def line(row: dict[str, Any]) -> str:
+def format_row(row: dict[str, Any]) -> str:
     return (
         f"{row['preset']}{', compiled' if row['compiled'] else ''}: textbook "
         f"{row['textbook'][0]['median']:,.0f}, ours {row['ours']['median']:,.0f} images/s, "
@@ -160,25 +173,25 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
-def speed_of(step: Step, seconds: float) -> Callable[[], float]:
+def make_speed_window(step: Step, seconds: float) -> Callable[[], float]:
     """A window: images a second."""
 
     def window() -> float:
-        begun, images = time.perf_counter(), 0
-        while (took := time.perf_counter() - begun) < seconds:
+        start, images = time.perf_counter(), 0
+        while (elapsed := time.perf_counter() - start) < seconds:
             images += step()
-        return images / took
+        return images / elapsed
 
     return window
 
 
-def textbook(params: Params, pixels: np.ndarray, workers: int) -> Step:
+def build_textbook_step(params: Params, pixels: np.ndarray, workers: int) -> Step:
     """The tutorial's loop over a DataLoader; a worker's start belongs to no window."""
     shape, batch_size = pixels.shape[1:], params.train.batch_size
     model = build_vae(params.model, shape, 256, seed=0)
     optimiser = torch.optim.Adam(model.parameters(), lr=params.train.optimiser.lr)
     loader: DataLoader[torch.Tensor] = DataLoader(
-        PerImage(pixels),
+        PerImageDataset(pixels),
         batch_size,
         shuffle=True,
         num_workers=workers,
@@ -186,16 +199,16 @@ def textbook(params: Params, pixels: np.ndarray, workers: int) -> Step:
         persistent_workers=workers > 0,
     )
 
-    def endless() -> Iterator[torch.Tensor]:
+    def repeat_batches() -> Iterator[torch.Tensor]:
         while True:
             yield from loader
 
-    batches = endless()
+    batches = repeat_batches()
 
     def step() -> int:
         x = next(batches)
         optimiser.zero_grad()
-        terms = model.terms(x, torch.randn(len(x), *model.latent))
+        terms = model.terms(x, torch.randn(len(x), *model.latent_shape))
         (terms.distortion.mean() + terms.rate_per_image().mean()).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         return len(x)
@@ -203,12 +216,12 @@ def textbook(params: Params, pixels: np.ndarray, workers: int) -> Step:
     return step
 
 
-def ours(params: Params, pixels: np.ndarray, machine: Machine) -> Step:
+def build_pipeline_step(params: Params, pixels: np.ndarray, machine: Machine) -> Step:
     """The pipeline's own loop; its epochs have no end, so that nothing but training is timed."""
     state = build_state(params.model, params.train, pixels.shape[1:], 256, machine)
-    plan = build_plan(params.objective, params.train, state.model.latent, machine)
+    plan = build_plan(params.objective, params.train, state.model.latent_shape, machine)
     plan = replace(plan, epochs=10**6)
-    images = Endless(pixels, machine.device)
+    images = EndlessImages(pixels, machine.device)
     reports = fit(state, plan, images, Images(pixels[:256], machine.device), machine)
 
     def step() -> int:
@@ -218,19 +231,19 @@ def ours(params: Params, pixels: np.ndarray, machine: Machine) -> Step:
     return step
 
 
-class Endless(Images):
+class EndlessImages(Images):
     """Images whose first epoch is followed by others without an end between them."""
 
-    def shuffled(self, batch_size: int, seed: int, epoch: int) -> Iterator[torch.Tensor]:
+    def shuffled_batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[torch.Tensor]:
         while True:
-            yield from super().shuffled(batch_size, seed, epoch)
+            yield from super().shuffled_batches(batch_size, seed, epoch)
             epoch += 1
 
 
-def ceiling(params: Params, pixels: np.ndarray, machine: Machine) -> Step:
+def build_bare_step(params: Params, pixels: np.ndarray, machine: Machine) -> Step:
     """One resident batch, forward, backward and the optimiser's step."""
     state = build_state(params.model, params.train, pixels.shape[1:], 256, machine)
-    x = as_real(torch.from_numpy(pixels[: params.train.batch_size]).to(machine.device))
+    x = to_float(torch.from_numpy(pixels[: params.train.batch_size]).to(machine.device))
     return resident_step(state.model, state.optimiser, x, machine)
 
 
@@ -238,7 +251,7 @@ def resident_step(
     model: VAE, optimiser: torch.optim.Optimizer, x: torch.Tensor, machine: Machine
 ) -> Step:
     """Forward, backward and update on images x (B, C, H, W) that stay."""
-    noise = normal((len(x), *model.latent), 0, "noise", 0, device=machine.device)
+    noise = normal((len(x), *model.latent_shape), 0, "noise", 0, device=machine.device)
 
     def step() -> int:
         with machine.autocast():
@@ -253,27 +266,29 @@ def resident_step(
     return step
 
 
-def training_operations(params: Params, shape: tuple[int, int, int]) -> float:
+def count_training_operations(params: Params, shape: tuple[int, int, int]) -> float:
     """Floating-point operations of convolutions and products, forward and backward, an image."""
     model: VAE = copy.deepcopy(build_vae(params.model, shape, 256, seed=0))
-    x, noise = torch.zeros(2, *shape), torch.zeros(2, *model.latent)
+    x, noise = torch.zeros(2, *shape), torch.zeros(2, *model.latent_shape)
     with FlopCounterMode(display=False) as counter:
         terms = model.terms(x, noise)
         (terms.distortion.mean() + terms.rate_per_image().mean()).backward()  # type: ignore[no-untyped-call]
     return counter.get_total_flops() / len(x)
 
 
-def product_rate(machine: Machine, seconds: float) -> float:
+def measure_matmul_rate(machine: Machine, seconds: float) -> float:
     """Operations a second of a product of two square matrices."""
     dtype = torch.bfloat16 if machine.precision == "bf16" else torch.float32
-    a, b = (torch.ones(PRODUCT, PRODUCT, dtype=dtype, device=machine.device) for _ in range(2))
+    a, b = (
+        torch.ones(MATMUL_SIZE, MATMUL_SIZE, dtype=dtype, device=machine.device) for _ in range(2)
+    )
     a @ b
-    begun, done = time.perf_counter(), 0
-    while (took := time.perf_counter() - begun) < seconds:
+    start, count = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - start) < seconds:
         a @ b
-        done += 1
-    return done * 2 * PRODUCT**3 / took
+        count += 1
+    return count * 2 * MATMUL_SIZE**3 / elapsed
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -30,142 +30,168 @@ import numpy as np
 
 from benchmarks import windows
 from benchmarks.project import STAGES, Project
-from benchmarks.throughput import BATCHES, SHAPES, WARM_UP, ours, speed_of
+from benchmarks.throughput import BATCHES, SHAPES, WARM_UP, build_pipeline_step, make_speed_window
 from pipeline import ROOT
 from pipeline.config import params
-from pipeline.config.preset import preset
+from pipeline.config.preset import load_preset
 from pipeline.factory.build import build_machine
 from pipeline.runtime import paths, run_log
-from pipeline.runtime.console import command, say
+from pipeline.runtime.console import info, run_command
 from vae.io import read_csv, read_json, write_json
 from vae.rng import numpy_generator
 from vae.training.loop import best_epoch
 
-CLOCKED = ("source", "prepare", "train", "prior")
+TIMED_STAGES = ("source", "prepare", "train", "prior")
 MARGIN = 0.03  # of the budget, for what varies from run to run
-BESIDE = 1.1  # validation, checkpoints and pictures: an epoch over its steps
+EPOCH_OVERHEAD = 1.1  # validation, checkpoints and pictures: an epoch over its steps
 MODULE = "benchmarks.time_to_quality"
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """A preset under a budget; `reserve` is kept for what is no epoch, seconds.
+class BudgetedRun:
+    """A preset under a budget; `reserve_seconds` is kept for what is no epoch, seconds.
 
-    `within` are shorter budgets, of which it is the continuation; it then has no row of its own.
+    `shorter_budgets` are shorter budgets, of which it is the continuation; it then has no row of its own.
     """
 
     minutes: float
     preset: str
-    reserve: float
+    reserve_seconds: float
     changes: tuple[str, ...] = ()
-    within: tuple[float, ...] = ()
+    shorter_budgets: tuple[float, ...] = ()
 
 
-ATTEMPTS = (
-    Attempt(1, "fashion_mnist/sweep", 30, ("prior.gmm.components=[10]",)),
-    Attempt(2, "fashion_mnist", 78, ("prior.gmm.components=[10]",)),
-    Attempt(5, "fashion_mnist", 150, ("prior.gmm.components=[100]",)),
-    Attempt(10, "fashion_mnist", 150),
-    Attempt(14, "fashion_mnist/textbook", 28, ("checkpoints.keep_every=1",), (1, 2, 5, 10)),
+BUDGETED_RUNS = (
+    BudgetedRun(1, "fashion_mnist/sweep", 30, ("prior.gmm.components=[10]",)),
+    BudgetedRun(2, "fashion_mnist", 78, ("prior.gmm.components=[10]",)),
+    BudgetedRun(5, "fashion_mnist", 150, ("prior.gmm.components=[100]",)),
+    BudgetedRun(10, "fashion_mnist", 150),
+    BudgetedRun(14, "fashion_mnist/textbook", 28, ("checkpoints.keep_every=1",), (1, 2, 5, 10)),
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, default=windows.place("time_to_quality"))
+    parser.add_argument("--out", type=Path, default=windows.result_path("time_to_quality"))
     parser.add_argument("--judge", metavar="CHECKPOINT", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.judge:
-        print(json.dumps(judged(arguments.judge)))
+        print(json.dumps(compute_scores(arguments.judge)))
         return
-    about, rows = windows.machine(), list[dict[str, Any]]()
+    machine, rows = windows.describe_machine(), list[dict[str, Any]]()
     with tempfile.TemporaryDirectory(prefix="time-to-quality-") as folder:
-        judge = Project(Path(folder, "judge"), ATTEMPTS[0].preset, [])
-        judge.run(*(STAGES[name] for name in ("source", "prepare", "extractor")))
-        for attempt in ATTEMPTS:
-            for row in timed(attempt, Path(folder, "run"), judge.folder):
+        extractor_project = Project(Path(folder, "judge"), BUDGETED_RUNS[0].preset, [])
+        extractor_project.run(*(STAGES[name] for name in ("source", "prepare", "extractor")))
+        for budgeted_run in BUDGETED_RUNS:
+            for row in run_budgeted(budgeted_run, Path(folder, "run"), extractor_project.folder):
                 rows.append(row)
-                say(line(row))
-    write_json(arguments.out, {"machine": about, "rows": rows})
-    say(f"written: {arguments.out}")
+                info(format_row(row))
+    write_json(arguments.out, {"machine": machine, "rows": rows})
+    info(f"written: {arguments.out}")
 
 
-def timed(attempt: Attempt, own: Path, judge: Path) -> Iterator[dict[str, Any]]:
+def run_budgeted(
+    budgeted_run: BudgetedRun, folder: Path, extractor_project: Path
+) -> Iterator[dict[str, Any]]:
     """An attempt under its budgets, ascending, and how its samples are judged."""
-    spec = read_json(judge / here(paths.SPEC))
-    epochs = fitting(attempt, spec["counts"]["train"])
-    project = Project(own, attempt.preset, [*attempt.changes, f"train.epochs={epochs}"])
-    took = project.run(*(STAGES[name] for name in CLOCKED))
-    for part in ("extractor", "cache"):
-        if (judge / "artifacts" / part).exists():
+    spec = read_json(extractor_project / relative_path(paths.SPEC))
+    epochs = count_fitting_epochs(budgeted_run, spec["counts"]["train"])
+    project = Project(
+        folder, budgeted_run.preset, [*budgeted_run.changes, f"train.epochs={epochs}"]
+    )
+    stage_seconds = project.run(*(STAGES[name] for name in TIMED_STAGES))
+    for artifact in ("extractor", "cache"):
+        if (extractor_project / "artifacts" / artifact).exists():
             shutil.copytree(
-                judge / "artifacts" / part, own / "artifacts" / part, dirs_exist_ok=True
+                extractor_project / "artifacts" / artifact,
+                folder / "artifacts" / artifact,
+                dirs_exist_ok=True,
             )
-    shutil.copy(judge / "reports" / "extractor.json", own / "reports")
-    early = early_ends(own, sum(took), attempt.within)
-    for minutes, (epoch, seconds) in zip(attempt.within, early, strict=True):
-        row = row_of(attempt, minutes, epoch, seconds)
-        yield row | judgement(project, f"epoch:{best_until(own, epoch)}")
-    if not attempt.within:
-        row = row_of(attempt, attempt.minutes, epochs, sum(took))
-        row["stages"] = {name: round(s, 1) for name, s in zip(CLOCKED, took, strict=True)}
-        yield row | judgement(project, "best")
-    shutil.rmtree(own)
+    shutil.copy(extractor_project / "reports" / "extractor.json", folder / "reports")
+    early_ends_by_budget = find_early_ends(
+        folder, sum(stage_seconds), budgeted_run.shorter_budgets
+    )
+    for minutes, (epoch, seconds) in zip(
+        budgeted_run.shorter_budgets, early_ends_by_budget, strict=True
+    ):
+        row = build_row(budgeted_run, minutes, epoch, seconds)
+        yield row | score_checkpoint(project, f"epoch:{find_best_epoch(folder, epoch)}")
+    if not budgeted_run.shorter_budgets:
+        row = build_row(budgeted_run, budgeted_run.minutes, epochs, sum(stage_seconds))
+        row["stages"] = {
+            name: round(s, 1) for name, s in zip(TIMED_STAGES, stage_seconds, strict=True)
+        }
+        yield row | score_checkpoint(project, "best")
+    shutil.rmtree(folder)
 
 
-def here(path: Path) -> Path:
+def relative_path(path: Path) -> Path:
     """A file's place in a project."""
     return path.relative_to(ROOT)
 
 
-def early_ends(own: Path, seconds: float, minutes: Sequence[float]) -> list[tuple[int, float]]:
+def find_early_ends(
+    folder: Path, seconds: float, minutes: Sequence[float]
+) -> list[tuple[int, float]]:
     """For each budget the last epoch within it, the first at least, and the seconds until then.
 
     `seconds` is what all stages took: what follows the last epoch would follow an earlier one.
     """
-    key = read_json(own / here(paths.RUN))["key"]
-    events = run_log.read(own / here(paths.log_of(key)))
+    key = read_json(folder / relative_path(paths.RUN))["key"]
+    events = run_log.read_events(folder / relative_path(paths.run_log_path(key)))
     ends = [event["time"] for event in events if event["event"] == "epoch"]
-    until = [seconds - (ends[-1] - end) for end in ends]
-    last = [max(1, sum(one <= 60 * budget for one in until)) for budget in minutes]
-    return [(epoch, until[epoch - 1]) for epoch in last]
+    seconds_until_epoch = [seconds - (ends[-1] - end) for end in ends]
+    last_epochs = [
+        max(1, sum(one <= 60 * budget for one in seconds_until_epoch)) for budget in minutes
+    ]
+    return [(epoch, seconds_until_epoch[epoch - 1]) for epoch in last_epochs]
 
 
-def best_until(own: Path, epoch: int) -> int:
+def find_best_epoch(folder: Path, epoch: int) -> int:
     """The epoch that would have been shipped then."""
-    return best_epoch(list(read_csv(own / here(paths.HISTORY)))[:epoch])
+    return best_epoch(list(read_csv(folder / relative_path(paths.HISTORY)))[:epoch])
 
 
-def judgement(project: Project, checkpoint: str) -> dict[str, Any]:
-    """`judged`, by the project's own code."""
-    told = project.output(f"-m {MODULE} --judge {checkpoint}").splitlines()[-1]
-    found: dict[str, Any] = json.loads(told)
-    return found
+def score_checkpoint(project: Project, checkpoint: str) -> dict[str, Any]:
+    """`compute_scores`, by the project's own code."""
+    output = project.output(f"-m {MODULE} --judge {checkpoint}").splitlines()[-1]
+    scores: dict[str, Any] = json.loads(output)
+    return scores
 
 
-def fitting(attempt: Attempt, images: int) -> int:
+def count_fitting_epochs(budgeted_run: BudgetedRun, images: int) -> int:
     """The most epochs of so many images that fit into the budget, one at least."""
-    settings = preset(attempt.preset)
-    shape, size = SHAPES[settings.data.name], BATCHES * settings.train.batch_size
+    preset_params = load_preset(budgeted_run.preset)
+    shape, size = SHAPES[preset_params.data.name], BATCHES * preset_params.train.batch_size
     pixels = numpy_generator(0, "benchmark").integers(0, 256, (size, *shape), dtype=np.uint8)
-    step = ours(settings, pixels, build_machine(settings.train))
+    step = build_pipeline_step(preset_params, pixels, build_machine(preset_params.train))
     for _ in range(WARM_UP):
         step()
-    epoch = BESIDE * images / speed_of(step, seconds=5.0)()
-    return max(1, int((60 * attempt.minutes * (1 - MARGIN) - attempt.reserve) / epoch))
+    epoch_seconds = EPOCH_OVERHEAD * images / make_speed_window(step, seconds=5.0)()
+    return max(
+        1,
+        int(
+            (60 * budgeted_run.minutes * (1 - MARGIN) - budgeted_run.reserve_seconds)
+            / epoch_seconds
+        ),
+    )
 
 
-def row_of(attempt: Attempt, minutes: float, epochs: int, seconds: float) -> dict[str, Any]:
+def build_row(
+    budgeted_run: BudgetedRun, minutes: float, epochs: int, seconds: float
+) -> dict[str, Any]:
     return {
-        "preset": attempt.preset,
-        "changes": [change for change in attempt.changes if not change.startswith("checkpoints")],
+        "preset": budgeted_run.preset,
+        "changes": [
+            change for change in budgeted_run.changes if not change.startswith("checkpoints")
+        ],
         "minutes": minutes,
         "epochs": epochs,
         "seconds": round(seconds, 1),
     }
 
 
-def line(row: Mapping[str, Any]) -> str:
+def format_row(row: Mapping[str, Any]) -> str:
     return (
         f"{row['preset']} in {row['seconds']:.0f} s of {60 * row['minutes']:.0f}: "
         f"{row['epochs']} epochs, {row['bits_per_dim']:.3f} bits/dim, "
@@ -173,38 +199,44 @@ def line(row: Mapping[str, Any]) -> str:
     )
 
 
-def judged(checkpoint: str) -> dict[str, Any]:
+def compute_scores(checkpoint: str) -> dict[str, Any]:
     """The numbers of weights of the project in this folder, of its test split."""
-    from pipeline.factory.build import from_tensors
-    from pipeline.factory.load import find_checkpoint, open_prior, resolve
+    from pipeline.factory.build import model_from_tensors
+    from pipeline.factory.load import find_checkpoint, load_prior, resolve_machine
     from pipeline.scoring import extractors, sample_metrics
     from pipeline.scoring.renderer import Renderer
-    from pipeline.stages.evaluate.stage import metrics, score
+    from pipeline.stages.evaluate.stage import elbo_metrics, score_split
 
     settings = params.load()
-    chosen = settings.evaluate
-    machine = resolve(chosen.device)
-    model = from_tensors(*find_checkpoint(checkpoint)[:2], machine, checkpoint)
-    bits = metrics(model, score(model, settings, machine, "test"))["bits_per_dim"]
-    known = paths.read_priors()
-    prior = open_prior("shipped", machine)
-    renderer = Renderer(model, machine, chosen.batch_size, known["temperature"])
-    codes = prior.sample(chosen.samples, chosen.seed, known["temperature"])
-    drawn = np.concatenate(list(renderer.decoded(codes)))
-    fast = resolve(chosen.device, precision="auto")
-    name = extractors.approved(settings)[0]
-    judge = extractors.open_judge(name, settings, fast)
-    court = sample_metrics.Court(judge, chosen.batch_size, chosen.seed, chosen.samples)
-    seen = court.features(drawn, "samples")
-    found = court.compare("test", seen[: len(court.chosen("test"))])
+    evaluate_params = settings.evaluate
+    machine = resolve_machine(evaluate_params.device)
+    model = model_from_tensors(*find_checkpoint(checkpoint)[:2], machine, checkpoint)
+    bits_per_dim = elbo_metrics(model, score_split(model, settings, machine, "test"))[
+        "bits_per_dim"
+    ]
+    priors = paths.read_prior_index()
+    prior = load_prior("shipped", machine)
+    renderer = Renderer(model, machine, evaluate_params.batch_size, priors["temperature"])
+    codes = prior.sample(evaluate_params.samples, evaluate_params.seed, priors["temperature"])
+    samples = np.concatenate(list(renderer.decode(codes)))
+    fast_machine = resolve_machine(evaluate_params.device, precision="auto")
+    name = extractors.passed_extractors(settings)[0]
+    extractor = extractors.load_extractor(name, settings, fast_machine)
+    feature_cache = sample_metrics.FeatureCache(
+        extractor, evaluate_params.batch_size, evaluate_params.seed, evaluate_params.samples
+    )
+    sample_features = feature_cache.features(samples, "samples")
+    distances = feature_cache.compare_to_split(
+        "test", sample_features[: len(feature_cache.reference_index("test"))]
+    )
     return {
-        "bits_per_dim": bits,
-        "prior": known["shipped"],
+        "bits_per_dim": bits_per_dim,
+        "prior": priors["shipped"],
         "judge": name,
-        "distance": found["distance"],
-        "coverage": found["coverage"],
+        "distance": distances["distance"],
+        "coverage": distances["coverage"],
     }
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

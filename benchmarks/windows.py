@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.report.costs import FOLDER, machine_name
+from pipeline.report.costs import FOLDER, format_machine
 from pipeline.runtime import paths
 
 Spread = dict[str, float]
@@ -22,45 +22,49 @@ Spread = dict[str, float]
 def alternate(
     contestants: Mapping[str, Callable[[], float]],
     rounds: int,
-    tell: Callable[[int, Mapping[str, float]], None] = lambda number, found: None,
+    report: Callable[[int, Mapping[str, float]], None] = lambda number, found: None,
 ) -> dict[str, list[float]]:
     """Each contestant's value of every round; a call is one window."""
     values: dict[str, list[float]] = {name: [] for name in contestants}
     names = list(contestants)
     for number in range(rounds):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
+        offset = number % len(names)
+        for name in names[offset:] + names[:offset]:
             values[name].append(contestants[name]())
-        tell(number + 1, {name: found[-1] for name, found in values.items()})
+        report(number + 1, {name: found[-1] for name, found in values.items()})
     return values
 
 
-def spread(values: Sequence[float]) -> Spread:
+def summarise(values: Sequence[float]) -> Spread:
     """Median, smallest and largest."""
-    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: round(value, 4) for name, value in found.items()}
+    statistics_by_name = {
+        "median": statistics.median(values),
+        "min": min(values),
+        "max": max(values),
+    }
+    return {name: round(value, 4) for name, value in statistics_by_name.items()}
 
 
-def ratio(values: Sequence[float], of: Sequence[float]) -> Spread:
+def summarise_ratio(values: Sequence[float], reference: Sequence[float]) -> Spread:
     """Of windows of the same rounds."""
-    return spread([one / other for one, other in zip(values, of, strict=True)])
+    return summarise([value / other for value, other in zip(values, reference, strict=True)])
 
 
-def place(name: str) -> Path:
+def result_path(name: str) -> Path:
     """Where a benchmark's evidence of this kind of machine belongs."""
-    folder = re.sub(r"[^a-z0-9]+", "_", machine_name(hardware()).lower())
+    folder = re.sub(r"[^a-z0-9]+", "_", format_machine(describe_hardware()).lower())
     return paths.RESULTS / FOLDER / folder / f"{name}.json"
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """What these numbers depend on, and what else ran when they were begun."""
     import torch
 
-    about = {"platform": platform.platform(), "torch": torch.__version__}
-    return hardware() | about | {"load_before": round(os.getloadavg()[0], 2)}
+    versions = {"platform": platform.platform(), "torch": torch.__version__}
+    return describe_hardware() | versions | {"load_before": round(os.getloadavg()[0], 2)}
 
 
-def hardware() -> dict[str, Any]:
+def describe_hardware() -> dict[str, Any]:
     """The processor, and how many of its cores this process may use."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = {line.partition(": ")[2] for line in lines if line.startswith("model name")}

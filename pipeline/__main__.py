@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from pipeline.runtime.console import command, table
+from pipeline.runtime.console import format_table, run_command
 from vae.errors import UserError
 
 COMMANDS = {
@@ -24,7 +24,7 @@ def main() -> None:
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print("usage: python -m pipeline COMMAND [--help]\n")
-        print(table([(key, words) for key, (_, words) in COMMANDS.items()]))
+        print(format_table([(key, words) for key, (_, words) in COMMANDS.items()]))
         return
     if name not in COMMANDS:
         raise UserError(f"no command `{name}`", remedy=f"choose from {', '.join(COMMANDS)}")
@@ -33,4 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

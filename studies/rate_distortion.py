@@ -29,38 +29,38 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import params
-from pipeline.config.preset import preset
+from pipeline.config.preset import load_preset
 from pipeline.config.schema import Params
 from pipeline.factory.build import (
     build_machine,
     build_plan,
     build_state,
-    warn_if_slow,
+    warn_if_not_compiled,
 )
 from pipeline.runtime import paths, run_log
 from pipeline.runtime.code_digest import code_digest
-from pipeline.runtime.console import bar, command, say
+from pipeline.runtime.console import info, run_command, show_bar
 from vae import device as machines
 from vae.data.batches import Images
 from vae.errors import UserError
 from vae.evaluation.metrics import elbo, linear_vae
 from vae.figures.charts import Chart, Panel, Series
 from vae.figures.png import write_png
-from vae.io import digest_of, read_array, read_csv, read_json, write_csv, write_json
+from vae.io import json_digest, read_array, read_csv, read_json, write_csv, write_json
 from vae.models.build import latent_shape
 from vae.training.loop import EpochReport, State, fit
 from vae.training.validation import calibrate
 
-FOLDER = "rate_distortion"
+RESULT_FOLDER = "rate_distortion"
 BETAS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-BATCH = 256
+BATCH_SIZE = 256
 SECTIONS = ("model", "objective", "train")  # of the params that points depend on
-MEASURED = ("rate", "distortion", "mse", "bits_per_dim")
-LINEAR_POINTS, MARGIN = 60, 1.1  # of the linear curve, and how far beyond the measured rates
+METRICS = ("rate", "distortion", "mse", "bits_per_dim")
+LINEAR_POINTS, RATE_MARGIN = 60, 1.1  # of the linear curve, and how far beyond the measured rates
 Point = dict[str, Any]
 
 
-def measure(
+def measure_curve(
     name: str,
     betas: Sequence[float],
     seeds: Sequence[int],
@@ -68,28 +68,30 @@ def measure(
     overrides: Sequence[str] = (),
 ) -> list[Point]:
     """Train and score what is missing; write points, chart and stamp. UserError for other data."""
-    base = shortened(name, epochs, overrides)
-    check_data(base)
-    folder, made = paths.RESULTS / FOLDER, stamp(name, epochs, overrides)
-    points = known(made)
+    preset_params = shorten_preset(name, epochs, overrides)
+    check_data(preset_params)
+    folder, stamp_now = paths.RESULTS / RESULT_FOLDER, build_stamp(name, epochs, overrides)
+    points = read_points(stamp_now)
     if not points:  # before the stamp is theirs: a kill between the two must not lend it to others
         (folder / "points.csv").unlink(missing_ok=True)
-    write_json(folder / "stamp.json", made)
-    done = {(point["beta"], point["seed"]) for point in points}
+    write_json(folder / "stamp.json", stamp_now)
+    finished = {(point["beta"], point["seed"]) for point in points}
     for seed in seeds:
         for beta in betas:
-            if (beta, seed) not in done:
-                points = in_order([*points, point_of(base, beta, seed)])
+            if (beta, seed) not in finished:
+                points = sort_points([*points, train_and_score(preset_params, beta, seed)])
                 write_csv(folder / "points.csv", points)
-    write_png(chart(name, points, base), folder / "curve.png")
+    write_png(build_chart(name, points, preset_params), folder / "curve.png")
     return points
 
 
-def shortened(name: str, epochs: int, overrides: Sequence[str]) -> Params:
+def shorten_preset(name: str, epochs: int, overrides: Sequence[str]) -> Params:
     """The preset with a budget of epochs, whose first third warms beta up."""
     warm_up = f"{{name: linear, start: 0.0, epochs: {epochs / 3:.3f}}}"
-    budget = [f"train.epochs={epochs}", f"objective.beta_schedule={warm_up}"]
-    return params.parse(params.override(params.to_tree(preset(name)), [*budget, *overrides]))
+    budget_overrides = [f"train.epochs={epochs}", f"objective.beta_schedule={warm_up}"]
+    return params.parse(
+        params.override(params.to_tree(load_preset(name)), [*budget_overrides, *overrides])
+    )
 
 
 def check_data(chosen: Params) -> None:
@@ -104,113 +106,125 @@ def check_data(chosen: Params) -> None:
         )
 
 
-def stamp(name: str, epochs: int, overrides: Sequence[str]) -> dict[str, Any]:
+def build_stamp(name: str, epochs: int, overrides: Sequence[str]) -> dict[str, Any]:
     """What made the points: equal stamps, equal points."""
     return {
         "preset": name,
         "epochs": epochs,
         "overrides": list(overrides),
-        "params": digest_of(params.to_tree(shortened(name, epochs, overrides), *SECTIONS)),
+        "params": json_digest(params.to_tree(shorten_preset(name, epochs, overrides), *SECTIONS)),
         "data": paths.read_spec()["digest"],
-        "commit": run_log.surroundings()["commit"],
+        "commit": run_log.environment_info()["commit"],
         "code": {"rate_distortion": code_digest("studies/rate_distortion.py")},
     }
 
 
-def known(made: Mapping[str, Any]) -> list[Point]:
+def read_points(expected_stamp: Mapping[str, Any]) -> list[Point]:
     """The points that are there already, if the stamp beside them differs in the commit alone."""
-    folder = paths.RESULTS / FOLDER
-    before, points = folder / "stamp.json", folder / "points.csv"
-    if not (before.is_file() and points.is_file()):
+    folder = paths.RESULTS / RESULT_FOLDER
+    stamp_file, points = folder / "stamp.json", folder / "points.csv"
+    if not (stamp_file.is_file() and points.is_file()):
         return []
-    same = {**read_json(before), "commit": made["commit"]} == made
-    return list(read_csv(points)) if same else []
+    is_same = {**read_json(stamp_file), "commit": expected_stamp["commit"]} == expected_stamp
+    return list(read_csv(points)) if is_same else []
 
 
-def in_order(points: Sequence[Point]) -> list[Point]:
+def sort_points(points: Sequence[Point]) -> list[Point]:
     return sorted(points, key=lambda point: (point["seed"], point["beta"]))
 
 
-def point_of(base: Params, beta: float, seed: int) -> Point:
+def train_and_score(preset_params: Params, beta: float, seed: int) -> Point:
     """Train at one beta and score the validation split."""
     changes = [f"objective.beta={beta}", f"train.seed={seed}"]
-    chosen = params.parse(params.override(params.to_tree(base), changes))
-    machine = build_machine(chosen.train)
-    warn_if_slow(chosen.train, machine)
+    point_params = params.parse(params.override(params.to_tree(preset_params), changes))
+    machine = build_machine(point_params.train)
+    warn_if_not_compiled(point_params.train, machine)
     spec = paths.read_spec()
-    state = build_state(chosen.model, chosen.train, tuple(spec["shape"]), spec["levels"], machine)
+    state = build_state(
+        point_params.model, point_params.train, tuple(spec["shape"]), spec["levels"], machine
+    )
     train, valid = (
-        Images.open(paths.DATA / f"{split}.npy", machine.device, chosen.train.data_on)
+        Images.open(paths.DATA / f"{split}.npy", machine.device, point_params.train.data_location)
         for split in ("train", "valid")
     )
-    fit_whole(chosen, state, train, valid, machine)
-    model = state.average.model
-    calibrate(model, train, machine, seed=seed, batch_size=BATCH)
-    scores = elbo.gather(elbo.score(model, valid, machine, seed=seed, batch_size=BATCH))
-    found = elbo.summarise(scores, model.dimensions)
+    train_to_end(point_params, state, train, valid, machine)
+    model = state.ema.model
+    calibrate(model, train, machine, seed=seed, batch_size=BATCH_SIZE)
+    scores = elbo.concatenate(elbo.score(model, valid, machine, seed=seed, batch_size=BATCH_SIZE))
+    summary = elbo.summarise(scores, model.dimensions)
     point = {"data_set": spec["name"], "beta": beta, "seed": seed}
-    say(f"beta {beta:g}, seed {seed}: rate {found['rate']:.2f} nats, MSE {found['mse']:.5f}")
-    return point | {name: found[name] for name in MEASURED}
+    info(f"beta {beta:g}, seed {seed}: rate {summary['rate']:.2f} nats, MSE {summary['mse']:.5f}")
+    return point | {name: summary[name] for name in METRICS}
 
 
-def fit_whole(
-    chosen: Params, state: State, train: Images, valid: Images, machine: machines.Machine
+def train_to_end(
+    point_params: Params, state: State, train: Images, valid: Images, machine: machines.Machine
 ) -> None:
     """Train from the first step to the last."""
     binarize = paths.read_spec()["binarize"] == "dynamic"
-    latent = state.model.latent
-    plan = build_plan(chosen.objective, chosen.train, latent, machine, binarize=binarize)
+    latent = state.model.latent_shape
+    plan = build_plan(
+        point_params.objective, point_params.train, latent, machine, binarize=binarize
+    )
     steps = train.steps(plan.batch_size) * plan.epochs
-    with bar(steps, f"beta {plan.beta:g}") as advance:
+    with show_bar(steps, f"beta {plan.beta:g}") as advance:
         for report in fit(state, plan, train, valid, machine):
             if not isinstance(report, EpochReport):
                 advance()
 
 
-def chart(name: str, points: Sequence[Point], base: Params) -> Chart:
+def build_chart(name: str, points: Sequence[Point], preset_params: Params) -> Chart:
     """The plane of rate and distortion, the error, and the code length over beta."""
     seeds = list(dict.fromkeys(point["seed"] for point in points))
-    of_seed = {seed: [p for p in points if p["seed"] == seed] for seed in seeds}
+    points_by_seed = {seed: [p for p in points if p["seed"] == seed] for seed in seeds}
 
-    def lines(x: str, y: str) -> list[Series]:
+    def build_series(x: str, y: str) -> list[Series]:
         return [
-            Series(f"seed {seed}", [p[x] for p in of], [p[y] for p in of])
-            for seed, of in of_seed.items()
+            Series(f"seed {seed}", [p[x] for p in points_of_seed], [p[y] for p in points_of_seed])
+            for seed, points_of_seed in points_by_seed.items()
         ]
 
-    plane = [*lines("rate", "distortion"), *linear_curve(points, base)]
+    plane = [*build_series("rate", "distortion"), *build_linear_curve(points, preset_params)]
     beta = "beta, weight of the rate"
     return Chart(
-        f"{name}: rate and distortion over beta, {base.train.epochs} epochs a point",
+        f"{name}: rate and distortion over beta, {preset_params.train.epochs} epochs a point",
         [
             Panel("Plane", "rate, nats an image", "distortion, nats an image", plane),
-            Panel("Error", beta, "MSE, x in [0, 1]", lines("beta", "mse"), log_x=True),
-            Panel("Code length", beta, "bits/dim", lines("beta", "bits_per_dim"), log_x=True),
+            Panel("Error", beta, "MSE, x in [0, 1]", build_series("beta", "mse"), log_x=True),
+            Panel(
+                "Code length", beta, "bits/dim", build_series("beta", "bits_per_dim"), log_x=True
+            ),
         ],
     )
 
 
-def linear_curve(points: Sequence[Point], base: Params) -> list[Series]:
+def build_linear_curve(points: Sequence[Point], preset_params: Params) -> list[Series]:
     """D over R of a linear VAE, as far as the measured rates go; none for other likelihoods."""
-    likelihood, spectrum = base.model.likelihood, paths.DATA / "spectrum.npy"
-    optimal = likelihood.name == "gaussian" and getattr(likelihood, "sigma", None) == "optimal"
-    if not (optimal and spectrum.is_file()):
+    likelihood, spectrum = preset_params.model.likelihood, paths.DATA / "spectrum.npy"
+    has_optimal_sigma = (
+        likelihood.name == "gaussian" and getattr(likelihood, "sigma", None) == "optimal"
+    )
+    if not (has_optimal_sigma and spectrum.is_file()):
         return []
-    values, total = read_array(spectrum), total_variance()
+    values, total = read_array(spectrum), read_total_variance()
     shape = tuple(paths.read_spec()["shape"])
-    d, latent = math.prod(shape), math.prod(latent_shape(base.model.model_dump(), shape))
+    d, latent = math.prod(shape), math.prod(latent_shape(preset_params.model.model_dump(), shape))
     curve = []
-    for s in np.geomspace(values[0], values[0] * 1e-4, LINEAR_POINTS):
+    for noise_variance in np.geomspace(values[0], values[0] * 1e-4, LINEAR_POINTS):
         options = {"total_variance": total, "dimensions": d, "latent": latent}
-        found = linear_vae.linear_vae(values.tolist(), sigma=math.sqrt(s), **options)
-        curve.append((found.rate, d / 2 * math.log(2 * math.pi * math.e * found.mean_square)))
-    furthest = MARGIN * max(point["rate"] for point in points)
-    shown = [point for point in curve if point[0] <= furthest]
-    return [Series("linear VAE", [r for r, _ in shown], [y for _, y in shown], dash=True)]
+        solution = linear_vae.predict_linear_vae(
+            values.tolist(), sigma=math.sqrt(noise_variance), **options
+        )
+        curve.append(
+            (solution.rate, d / 2 * math.log(2 * math.pi * math.e * solution.mean_square))
+        )
+    max_rate = RATE_MARGIN * max(point["rate"] for point in points)
+    visible = [point for point in curve if point[0] <= max_rate]
+    return [Series("linear VAE", [r for r, _ in visible], [y for _, y in visible], dash=True)]
 
 
-def total_variance() -> float:
-    return float(read_json(paths.report("data"))["pixels"]["train"]["total_variance"])
+def read_total_variance() -> float:
+    return float(read_json(paths.report_path("data"))["pixels"]["train"]["total_variance"])
 
 
 def main() -> None:
@@ -225,15 +239,15 @@ def main() -> None:
     parser.add_argument("--budget-epochs", type=int, default=3, help="epochs a point")
     parser.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
-    measure(
+    measure_curve(
         arguments.preset,
         arguments.betas,
         arguments.seeds,
         arguments.budget_epochs,
         arguments.set,
     )
-    say("wrote reports/results/rate_distortion; `python -m pipeline report` shows it")
+    info("wrote reports/results/rate_distortion; `python -m pipeline report` shows it")
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

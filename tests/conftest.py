@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.checkout import relocate
+from tests.support.checkout import redirect_paths
 from vae.data import sources
-from vae.data.readers import MissingData
+from vae.data.readers import MissingDataError
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def real_data_root(request: pytest.FixtureRequest) -> Path:
         give_up(f"real data {name}: VAE_DATA_ROOT is not set")
     try:
         sources.find(name, Path(root))
-    except MissingData as missing:
+    except MissingDataError as missing:
         give_up(f"real data {name}: {missing}")
     return Path(root)
 
@@ -34,6 +34,6 @@ def real_data_root(request: pytest.FixtureRequest) -> Path:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder in which the stages of this process read and write; no data root is set."""
     root = tmp_path / "project"
-    relocate(monkeypatch, root)
+    redirect_paths(monkeypatch, root)
     monkeypatch.delenv("VAE_DATA_ROOT", raising=False)
     return root

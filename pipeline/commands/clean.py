@@ -15,20 +15,20 @@ from vae.io import read_json
 CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".import_linter_cache")
 
 
-def disposable() -> Iterator[Path]:
+def list_disposable() -> Iterator[Path]:
     """Folders that can go."""
     yield from (ROOT / name for name in CACHES)
     for folder in (ROOT / "pipeline", ROOT / "src", ROOT / "tests"):
         yield from folder.rglob("__pycache__")
     yield paths.CACHE
-    shipped = read_json(paths.RUN)["key"] if paths.RUN.exists() else None
+    current_key = read_json(paths.RUN)["key"] if paths.RUN.exists() else None
     if paths.RESUME.exists():
-        yield from (state for state in paths.RESUME.iterdir() if state.name != shipped)
+        yield from (state for state in paths.RESUME.iterdir() if state.name != current_key)
 
 
 def main() -> None:
     total = 0
-    for folder in [folder for folder in disposable() if folder.exists()]:
+    for folder in [folder for folder in list_disposable() if folder.exists()]:
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         shutil.rmtree(folder)
         total += size

@@ -15,22 +15,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.commands import training_logs
-from pipeline.commands.log_columns import OWN, parse_map
-from pipeline.commands.training_logs import Log
+from pipeline.commands.log_columns import HISTORY_COLUMNS, parse_column_map
+from pipeline.commands.training_logs import TrainingLog
 from pipeline.runtime import paths
-from pipeline.scoring.diagnosis_inputs import evidence_of_run
-from vae.evaluation.diagnosis.engine import Diagnosis, Finding, judge
-from vae.evaluation.diagnosis.inputs import Evidence
+from pipeline.scoring.diagnosis_inputs import shipped_run_inputs
+from vae.evaluation.diagnosis.engine import Diagnosis, Finding, apply_rules
+from vae.evaluation.diagnosis.inputs import DiagnosisInputs
 
 WIDTH = 99
 
 
-def evidence_of_log(log: Log, options: argparse.Namespace) -> Evidence:
+def inputs_from_log(log: TrainingLog, options: argparse.Namespace) -> DiagnosisInputs:
     """What a log and the command line say."""
     latent = options.latent or log.latent
-    return Evidence(
+    return DiagnosisInputs(
         history=log.rows,
-        nats=options.nats or _is_ours(log),
+        nats=options.nats or _is_own_log(log),
         rate_resolution=log.rate_resolution,
         beta=options.beta,
         beta_end_epoch=options.warm_up,
@@ -42,68 +42,79 @@ def evidence_of_log(log: Log, options: argparse.Namespace) -> Evidence:
     )
 
 
-def _is_ours(log: Log) -> bool:
+def _is_own_log(log: TrainingLog) -> bool:
     """Written by this project's training: sums in nats."""
-    return "valid_final_objective" in log.columns and log.columns.keys() <= OWN
+    return "valid_final_objective" in log.columns and log.columns.keys() <= HISTORY_COLUMNS
 
 
-def report(title: str, remarks: list[str], diagnosis: Diagnosis, figures: bool) -> str:
-    """One run's diagnosis as text; with `figures`, where to look."""
-    lines = [title, *_wrapped(remarks, "  ")]
+def format_diagnosis(
+    title: str, remarks: list[str], diagnosis: Diagnosis, with_figures: bool
+) -> str:
+    """One run's diagnosis as text; with `with_figures`, where to look."""
+    lines = [title, *_wrap(remarks, "  ")]
     if not {finding.severity for finding in diagnosis.findings} & {"fault", "warning"}:
         lines.append("  nothing wrong is proven")
     for finding in diagnosis.findings:
-        lines += _finding(finding, figures)
-    if diagnosis.cleared:
-        lines += _wrapped([f"ruled out: {', '.join(map(_words, diagnosis.cleared))}"], "  ")
-    lines += _wrapped(_unjudged(diagnosis.unjudged), "  ")
+        lines += _format_finding(finding, with_figures)
+    if diagnosis.ruled_out:
+        lines += _wrap([f"ruled out: {', '.join(map(_spaced, diagnosis.ruled_out))}"], "  ")
+    lines += _wrap(_format_undetermined(diagnosis.not_assessed), "  ")
     return "\n".join(lines)
 
 
-def _finding(finding: Finding, figures: bool) -> list[str]:
-    numbers = ", ".join(f"{_words(name)} {value:.6g}" for name, value in finding.numbers.items())
-    texts = [finding.hypothesis]
+def _format_finding(finding: Finding, with_figures: bool) -> list[str]:
+    numbers = ", ".join(f"{_spaced(name)} {value:.6g}" for name, value in finding.numbers.items())
+    texts = [finding.explanation]
     texts += [f"evidence: {numbers}"] if numbers else []
-    texts += [f"seen in {finding.shown_by}"] if figures else []
-    texts += [f"try {cure.key}={cure.value}  # {cure.why}" for cure in finding.remedies]
-    return [f"  {finding.severity.upper()}: {finding.title}", *_wrapped(texts, "    ")]
+    texts += [f"seen in {finding.evidence}"] if with_figures else []
+    texts += [
+        f"try {change.key}={change.value}  # {change.reason}"
+        for change in finding.suggested_changes
+    ]
+    return [f"  {finding.severity.upper()}: {finding.title}", *_wrap(texts, "    ")]
 
 
-def _unjudged(unjudged: Mapping[str, str]) -> list[str]:
+def _format_undetermined(undetermined: Mapping[str, str]) -> list[str]:
     """By what is missing, so that one more fact shows what it would decide."""
     by_missing: dict[str, list[str]] = {}
-    for name, missing in unjudged.items():
-        by_missing.setdefault(missing, []).append(_words(name))
-    return [f"not judged (missing: {what}): {', '.join(n)}" for what, n in by_missing.items()]
+    for name, missing in undetermined.items():
+        by_missing.setdefault(missing, []).append(_spaced(name))
+    return [
+        f"not judged (missing: {what}): {', '.join(names)}" for what, names in by_missing.items()
+    ]
 
 
-def _words(name: str) -> str:
+def _spaced(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _wrapped(texts: list[str], indent: str) -> list[str]:
+def _wrap(texts: list[str], indent: str) -> list[str]:
     wrapper = textwrap.TextWrapper(WIDTH, indent, f"{indent}  ")
     return [line for text in texts for line in wrapper.wrap(text)]
 
 
 def diagnose_file(path: Path, options: argparse.Namespace) -> str:
     """Every run in the file."""
-    found = training_logs.read(path, parse_map(options.map))
+    runs = training_logs.read_logs(path, parse_column_map(options.map))
     return "\n\n".join(
-        report(
+        format_diagnosis(
             f"{path.name}, {log.name}",
-            _remarks(log),
-            judge(evidence_of_log(log, options)),
-            figures=False,
+            _describe_log(log),
+            apply_rules(inputs_from_log(log, options)),
+            with_figures=False,
         )
-        for log in found
+        for log in runs
     )
 
 
-def _remarks(log: Log) -> list[str]:
-    names = [f"{ours} = `{theirs}`" for ours, theirs in log.columns.items() if ours != theirs]
+def _describe_log(log: TrainingLog) -> list[str]:
+    names = [
+        f"{column} = `{file_name}`"
+        for column, file_name in log.columns.items()
+        if column != file_name
+    ]
     texts = [", ".join([f"{len(log.rows)} epochs, to {log.rows[-1]['epoch']}", *names])]
-    if missing := training_logs.gaps(log):
+    if missing := training_logs.list_missing_epochs(log):
         texts.append(
             f"epochs {missing} are not in the log: what happens from one epoch to the "
             "next is judged where epochs are consecutive"
@@ -115,7 +126,7 @@ def diagnose_run() -> str:
     """This project's run."""
     run = paths.read_run()
     title = f"{run['data_set']} {run['params']['model']['network']['name']} {run['key'][:8]}"
-    return report(title, [], judge(evidence_of_run()), figures=True)
+    return format_diagnosis(title, [], apply_rules(shipped_run_inputs()), with_figures=True)
 
 
 def main() -> None:

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 
 from vae.errors import UserError
 
-TRAIN = {"train", "training", "tr"}
-VALID = {"val", "valid", "validation", "test", "eval", "dev", "heldout"}
-LOSS = {"loss", "losses", "cost"}
-FILLING = {"avg", "average", "mean", "running", "epoch", "term", "set"}
+TRAIN_WORDS = {"train", "training", "tr"}
+VALID_WORDS = {"val", "valid", "validation", "test", "eval", "dev", "heldout"}
+LOSS_WORDS = {"loss", "losses", "cost"}
+FILLER_WORDS = {"avg", "average", "mean", "running", "epoch", "term", "set"}
 QUANTITIES = {
     "objective": ("total", "objective", "vae", "negative elbo", "neg elbo", "nelbo"),
     "distortion": (
@@ -49,81 +49,93 @@ QUANTITIES = {
     "clipped_share": ("clipped share",),
     "bits_per_dim": ("bits per dim", "bits dim", "bpd"),
 }
-WHOLE = {
+SPLITLESS_COLUMNS = {
     "epoch": ("epoch", "epochs", "ep"),
     "step": ("step", "steps", "iteration", "iterations", "iter"),
     "beta": ("beta", "kl weight", "kld weight", "kl beta", "beta kl", "kl coeff"),
     "lr": ("lr", "learning rate"),
 }
-MAP_KEYS = {"total": "objective", "recon": "distortion", "kl": "rate"}
-OWN_ONLY = {"sigma", "train_skipped", "valid_final_objective"}
+MAP_ALIASES = {"total": "objective", "recon": "distortion", "kl": "rate"}
+HISTORY_ONLY_COLUMNS = {"sigma", "train_skipped", "valid_final_objective"}
 
-_LOOKUP = {text: name for name, texts in QUANTITIES.items() for text in texts}
-_WHOLE = {text: name for name, texts in WHOLE.items() for text in texts}
-OWN = {f"{split}_{name}" for split in ("train", "valid") for name in QUANTITIES}
-OWN |= set(WHOLE) | OWN_ONLY
+_QUANTITY_LOOKUP = {text: name for name, texts in QUANTITIES.items() for text in texts}
+_SPLITLESS_LOOKUP = {text: name for name, texts in SPLITLESS_COLUMNS.items() for text in texts}
+HISTORY_COLUMNS = {f"{split}_{name}" for split in ("train", "valid") for name in QUANTITIES}
+HISTORY_COLUMNS |= set(SPLITLESS_COLUMNS) | HISTORY_ONLY_COLUMNS
 
 
-def column_of(name: str) -> str | None:
+def find_column(name: str) -> str | None:
     """Our name of a column, or None."""
-    if name in OWN:
+    if name in HISTORY_COLUMNS:
         return name
-    words = _words(name)
-    if " ".join(words) in _WHOLE:
-        return _WHOLE[" ".join(words)]
-    split = "valid" if VALID & set(words) else "train"
-    telling = [word for word in words if word not in VALID | TRAIN | FILLING]
-    bare = [word for word in telling if word not in LOSS]
-    if telling and not bare:
+    words = _split_words(name)
+    if " ".join(words) in _SPLITLESS_LOOKUP:
+        return _SPLITLESS_LOOKUP[" ".join(words)]
+    split = "valid" if VALID_WORDS & set(words) else "train"
+    content_words = [
+        word for word in words if word not in VALID_WORDS | TRAIN_WORDS | FILLER_WORDS
+    ]
+    quantity_words = [word for word in content_words if word not in LOSS_WORDS]
+    if content_words and not quantity_words:
         return f"{split}_objective"
-    found = _LOOKUP.get(" ".join(telling)) or _LOOKUP.get(" ".join(bare))
-    return None if found is None else f"{split}_{found}"
+    quantity = _QUANTITY_LOOKUP.get(" ".join(content_words)) or _QUANTITY_LOOKUP.get(
+        " ".join(quantity_words)
+    )
+    return None if quantity is None else f"{split}_{quantity}"
 
 
-def _words(name: str) -> list[str]:
+def _split_words(name: str) -> list[str]:
     """Lower-case words; a capital after a small letter begins one."""
-    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    return re.findall(r"[a-z]+", parted.lower())
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return re.findall(r"[a-z]+", spaced.lower())
 
 
-def parse_map(text: str) -> dict[str, str]:
+def parse_column_map(text: str) -> dict[str, str]:
     """`total=loss,kl=kld` as {name in the file: our column}."""
-    chosen = {}
-    for pair in filter(None, (part.strip() for part in text.split(","))):
-        key, equals, name = (part.strip() for part in pair.partition("="))
-        column = _column_of_key(key)
+    column_map = {}
+    for pair in filter(None, (pair_text.strip() for pair_text in text.split(","))):
+        key, equals, name = (pair_text.strip() for pair_text in pair.partition("="))
+        column = _find_map_column(key)
         if not equals or not name or column is None:
             raise UserError(
                 f"`{pair}` is not of the form column=name in the file",
                 where="--map",
-                remedy=f"columns: {', '.join(_keys())}",
+                remedy=f"columns: {', '.join(_list_map_keys())}",
             )
-        chosen[name] = column
-    return chosen
+        column_map[name] = column
+    return column_map
 
 
-def _column_of_key(key: str) -> str | None:
+def _find_map_column(key: str) -> str | None:
     valid = key.startswith("valid_")
     stem = key.removeprefix("valid_").removeprefix("train_")
-    stem = MAP_KEYS.get(stem, stem)
+    stem = MAP_ALIASES.get(stem, stem)
     if stem in QUANTITIES:
         return f"{'valid' if valid else 'train'}_{stem}"
-    return key if key in OWN else None
+    return key if key in HISTORY_COLUMNS else None
 
 
-def _keys() -> Iterable[str]:
-    return [*WHOLE, *MAP_KEYS, "mu_mean", "log_var_mean", "grad_norm", "valid_total", "..."]
+def _list_map_keys() -> Iterable[str]:
+    return [
+        *SPLITLESS_COLUMNS,
+        *MAP_ALIASES,
+        "mu_mean",
+        "log_var_mean",
+        "grad_norm",
+        "valid_total",
+        "...",
+    ]
 
 
-def assign(names: Iterable[str], chosen: Mapping[str, str]) -> dict[str, str]:
+def assign_columns(names: Iterable[str], column_map: Mapping[str, str]) -> dict[str, str]:
     """{name in the file: our column}; a column that is chosen has no other name.
 
     Else several names may be one column, as `Loss` of batches and `Average loss` of the epoch;
     of one epoch the last value stands.
     """
-    found = {}
+    columns = {}
     for name in names:
-        column = chosen.get(name) or column_of(name)
-        if column is not None and (name in chosen or column not in chosen.values()):
-            found[name] = column
-    return found
+        column = column_map.get(name) or find_column(name)
+        if column is not None and (name in column_map or column not in column_map.values()):
+            columns[name] = column
+    return columns

@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.commands.log_columns import WHOLE, assign
+from pipeline.commands.log_columns import SPLITLESS_COLUMNS, assign_columns
 from vae.errors import UserError
 
 NUMBER = (
     r"[+-]?(?:[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?|\d+\.?\d*(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?"
     r"|nan|inf(?:inity)?)"
 )
-THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?$")
+THOUSANDS_SEPARATED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?$")
 PAIR = re.compile(
     r"(?<![A-Za-z_])(?P<name>[A-Za-z][A-Za-z_()]*+(?:[ /.-][A-Za-z_()]++){0,5})[\"']?"
     rf"(?:\s*[:=]\s*|\s+)(?P<value>{NUMBER})(?![\w.]*\w)",
@@ -40,13 +40,13 @@ LOSSES = ("objective", "distortion", "rate")
 
 
 @dataclass
-class Log:
+class TrainingLog:
     """One run: rows with our column names, in the order of their epochs."""
 
     name: str
     rows: list[dict[str, Any]] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)  # our name: the file's
-    digits: list[float] = field(default_factory=list)  # half the last digit of each KL
+    rate_half_digits: list[float] = field(default_factory=list)  # half the last digit of each KL
 
     @property
     def latent(self) -> int | None:
@@ -56,38 +56,38 @@ class Log:
 
     @property
     def rate_resolution(self) -> float:
-        return min(self.digits, default=0.0)
+        return min(self.rate_half_digits, default=0.0)
 
     def add(self, epoch: int, values: Mapping[str, str], columns: Mapping[str, str]) -> None:
         """Put values (by the file's names) into the epoch's row."""
         if not self.rows or self.rows[-1]["epoch"] != epoch:
             self.rows.append({"epoch": epoch})
         for name, text in values.items():
-            number = _number(text)
+            number = _parse_number(text)
             if number is None or columns[name] == "epoch":
                 continue
             self.rows[-1][columns[name]] = number
             self.columns[columns[name]] = name
             if columns[name].endswith("_rate"):
-                self.digits.append(_half_digit(text))
+                self.rate_half_digits.append(_half_last_digit(text))
 
 
-def read(path: Path, chosen: Mapping[str, str]) -> list[Log]:
-    """The runs of a file; `chosen` maps names in the file to our columns. UserError if none."""
-    lines = [line.strip() for line in _text(path).splitlines()]
-    header, logs = _read_table(lines, chosen)
+def read_logs(path: Path, column_map: Mapping[str, str]) -> list[TrainingLog]:
+    """The runs of a file; `column_map` maps names in the file to our columns. UserError if none."""
+    lines = [line.strip() for line in _load_text(path).splitlines()]
+    header, logs = _parse_table(lines, column_map)
     if not logs:
-        names, logs = _read_text(lines, chosen)
+        names, logs = _parse_text(lines, column_map)
     if not logs:
         raise UserError(
-            f"no losses of epochs found; names in it: {_listed([*header, *names])}",
+            f"no losses of epochs found; names in it: {_format_names([*header, *names])}",
             where=str(path),
             remedy="say what they are, as in --map total=NAME,recon=NAME,kl=NAME,epoch=NAME",
         )
     return logs
 
 
-def _text(path: Path) -> str:
+def _load_text(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -102,11 +102,11 @@ def _text(path: Path) -> str:
     return text
 
 
-def _with_losses(logs: Sequence[Log]) -> list[Log]:
+def _select_with_losses(logs: Sequence[TrainingLog]) -> list[TrainingLog]:
     return [log for log in logs if any(name.endswith(LOSSES) for row in log.rows for name in row)]
 
 
-def _listed(names: Sequence[str]) -> str:
+def _format_names(names: Sequence[str]) -> str:
     short = [name[:30] for name in dict.fromkeys(names)]
     return ", ".join(f"`{name}`" for name in short[:12]) or "none"
 
@@ -114,69 +114,73 @@ def _listed(names: Sequence[str]) -> str:
 # Tables
 
 
-def _read_table(lines: Sequence[str], chosen: Mapping[str, str]) -> tuple[list[str], list[Log]]:
+def _parse_table(
+    lines: Sequence[str], column_map: Mapping[str, str]
+) -> tuple[list[str], list[TrainingLog]]:
     """Names of the columns and the runs; none, where there is no header that names a loss."""
-    filled = [line for line in lines if line]
-    mark = max(",;\t", key=filled[0].count)
+    nonempty = [line for line in lines if line]
+    delimiter = max(",;\t", key=nonempty[0].count)
     try:
-        table = list(csv.reader(io.StringIO("\n".join(filled)), delimiter=mark))
+        table = list(csv.reader(io.StringIO("\n".join(nonempty)), delimiter=delimiter))
     except csv.Error:  # a quote that never closes, a line without end: no table
         return [], []
     header = [cell.strip() for cell in table[0]]
-    columns = assign(header, chosen)
-    logs = [Log("run 1")]
+    columns = assign_columns(header, column_map)
+    logs = [TrainingLog("run 1")]
     for cells in table[1:]:
         stripped = [cell.strip() for cell in cells]
         values = {
             name: text for name, text in zip(header, stripped, strict=False) if name in columns
         }
         rows = logs[-1].rows
-        told = next((values[name] for name in values if columns[name] == "epoch"), None)
-        epoch = _number(told) if told is not None else float(len(rows) + 1)
+        epoch_text = next((values[name] for name in values if columns[name] == "epoch"), None)
+        epoch = _parse_number(epoch_text) if epoch_text is not None else float(len(rows) + 1)
         if stripped == header:
-            logs.append(Log(f"run {len(logs) + 1}"))
+            logs.append(TrainingLog(f"run {len(logs) + 1}"))
         elif epoch is not None and math.isfinite(epoch):
             if rows and epoch < rows[-1]["epoch"]:
-                logs.append(Log(f"run {len(logs) + 1}"))
+                logs.append(TrainingLog(f"run {len(logs) + 1}"))
             logs[-1].add(round(epoch), values, columns)
-    return header, _with_losses(logs)
+    return header, _select_with_losses(logs)
 
 
 # Text
 
 
-def _read_text(lines: Sequence[str], chosen: Mapping[str, str]) -> tuple[list[str], list[Log]]:
+def _parse_text(
+    lines: Sequence[str], column_map: Mapping[str, str]
+) -> tuple[list[str], list[TrainingLog]]:
     """Names that stand before numbers, and the runs."""
-    pairs = [dict(_pairs(line)) for line in lines]
-    names = list(dict.fromkeys(name for found in pairs for name in found))
-    columns = assign(names, chosen)
-    logs, heading, epoch = [Log("run 1")], "", 0
-    counted = not any(EPOCH.search(line) for line in lines)
-    for line, found in zip(lines, pairs, strict=True):
-        values = {name: text for name, text in found.items() if name in columns}
-        told = EPOCH.search(line)
+    pairs = [dict(_find_pairs(line)) for line in lines]
+    names = list(dict.fromkeys(name for pairs_of_line in pairs for name in pairs_of_line))
+    columns = assign_columns(names, column_map)
+    logs, heading, epoch = [TrainingLog("run 1")], "", 0
+    counts_epochs = not any(EPOCH.search(line) for line in lines)
+    for line, pairs_of_line in zip(lines, pairs, strict=True):
+        values = {name: text for name, text in pairs_of_line.items() if name in columns}
+        epoch_match = EPOCH.search(line)
         named = {columns[name] for name in values} - {"epoch"}
-        is_row = bool(named if told else named - WHOLE.keys())
-        if not is_row and _is_heading(line, told is not None):
+        is_row = bool(named if epoch_match else named - SPLITLESS_COLUMNS.keys())
+        if not is_row and _is_heading(line, epoch_match is not None):
             heading = line.strip("#=*-: \t")
             continue
-        epoch = int(told[1]) if told else epoch
+        epoch = int(epoch_match[1]) if epoch_match else epoch
         if not is_row:
             continue
         log = logs[-1]
         repeats = bool(log.rows) and any(columns[name] in log.rows[-1] for name in values)
-        if counted:
+        if counts_epochs:
             epoch += 1 if repeats or not log.rows else 0
-        elif log.rows and _begins_again(log, epoch, repeats, heading):
-            logs.append(Log(f"run {len(logs) + 1}"))
+        elif log.rows and _starts_new_run(log, epoch, repeats, heading):
+            logs.append(TrainingLog(f"run {len(logs) + 1}"))
         if heading:
             logs[-1].name = heading if not logs[-1].rows else logs[-1].name
             heading = ""
         logs[-1].add(epoch, values, columns)
-    return names, _with_losses(logs)
+    return names, _select_with_losses(logs)
 
 
-def _pairs(line: str) -> Iterator[tuple[str, str]]:
+def _find_pairs(line: str) -> Iterator[tuple[str, str]]:
     for match in PAIR.finditer(line):
         yield match["name"].strip(" .-/("), match["value"]
 
@@ -188,7 +192,7 @@ def _is_heading(line: str, has_epoch: bool) -> bool:
     return line.endswith(":") or line.startswith(("#", "=", "*")) or bool(LATENT.search(line))
 
 
-def _begins_again(log: Log, epoch: int, repeats: bool, heading: str) -> bool:
+def _starts_new_run(log: TrainingLog, epoch: int, repeats: bool, heading: str) -> bool:
     last = log.rows[-1]["epoch"]
     if epoch < last or (heading and epoch == last and repeats):
         return True
@@ -196,15 +200,15 @@ def _begins_again(log: Log, epoch: int, repeats: bool, heading: str) -> bool:
     return other is not None and log.latent is not None and other[0] not in log.name
 
 
-def _number(text: str) -> float | None:
-    plain = text.replace(",", "") if THOUSANDS.match(text) else text
+def _parse_number(text: str) -> float | None:
+    plain = text.replace(",", "") if THOUSANDS_SEPARATED.match(text) else text
     try:
         return float(plain)
     except ValueError:
         return None
 
 
-def _half_digit(text: str) -> float:
+def _half_last_digit(text: str) -> float:
     """Half a unit of the last digit that is printed: 0.000002 -> 0.0000005."""
     mantissa, _, power = text.lower().replace(",", "").partition("e")
     decimals = len(mantissa.partition(".")[2])
@@ -213,7 +217,7 @@ def _half_digit(text: str) -> float:
     return float(0.5 * 10.0 ** (int(power or 0) - decimals))
 
 
-def gaps(log: Log) -> str:
+def list_missing_epochs(log: TrainingLog) -> str:
     """Which epochs are not there, in words; empty if none."""
     epochs = [row["epoch"] for row in log.rows]
     pairs = itertools.pairwise(epochs)

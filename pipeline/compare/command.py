@@ -15,94 +15,102 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.compare import git_revisions, page
-from pipeline.compare.candidates import Candidate, from_files
+from pipeline.compare.candidates import ComparedRun, from_files
 from pipeline.compare.comparison import (
     Comparison,
-    as_markdown,
-    as_text,
-    metrics_grid,
-    missing_lines,
-    params_grid,
-    records,
-    runs_grid,
+    build_metrics_table,
+    build_params_table,
+    build_records,
+    build_runs_table,
+    format_markdown_table,
+    format_text_table,
+    list_remarks,
 )
-from pipeline.compare.mlflow_runs import FINISHED, Archive, Run
+from pipeline.compare.mlflow_runs import FINISHED, MlflowRuns, Run
 from pipeline.config import params
 from pipeline.runtime import paths
-from pipeline.runtime.console import say
+from pipeline.runtime.console import info
 from vae.errors import UserError
 from vae.io import write_csv, write_text
 
-NEWEST = 8  # rows of experiments that are compared
-LISTED = 8  # names in an error's line
-KEPT = "kept:"
+MAX_RUNS = 8  # rows of experiments that are compared
+MAX_LISTED = 8  # names in an error's line
+RESULTS_PREFIX = "kept:"
 
 
-def newest(archive: Archive, experiments: Sequence[str]) -> list[Candidate]:
+def select_newest(archive: MlflowRuns, experiment_names: Sequence[str]) -> list[ComparedRun]:
     """The newest finished trainings of some experiments; says which, and how many there are."""
-    known = archive.experiments()
-    unknown = [name for name in experiments if name not in known]
-    if unknown and known:
+    experiments = archive.experiment_ids()
+    unknown = [name for name in experiment_names if name not in experiments]
+    if unknown and experiments:
         raise UserError(
             f"no experiment `{unknown[0]}` in the tracker",
             where="--experiments",
-            remedy=f"there are: {', '.join(sorted(known))}",
+            remedy=f"there are: {', '.join(sorted(experiments))}",
         )
-    rows = [] if unknown else archive.trainings(experiments)
-    done = [row for row in rows if row.info.status == FINISHED]
-    if not done:
+    runs = [] if unknown else archive.training_runs(experiment_names)
+    finished = [row for row in runs if row.info.status == FINISHED]
+    if not finished:
         raise UserError(
-            f"no finished run in {_quoted(experiments)}",
+            f"no finished run in {_quote_names(experiment_names)}",
             where="the tracker",
             remedy="`make repro` makes one; or name runs (--runs) or revisions (--git)",
         )
-    chosen = done[:NEWEST]
-    counts = f"the newest {len(chosen)} of {len(done)} finished runs"
-    say(f"comparing {counts} of {_quoted(experiments)}")
-    return [archive.candidate(row) for row in chosen]
+    selected = finished[:MAX_RUNS]
+    count_text = f"the newest {len(selected)} of {len(finished)} finished runs"
+    info(f"comparing {count_text} of {_quote_names(experiment_names)}")
+    return [archive.load_run(row) for row in selected]
 
 
-def _quoted(names: Sequence[str]) -> str:
+def _quote_names(names: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def named(archive: Archive, words: Sequence[str]) -> list[Candidate]:
+def select_by_name(archive: MlflowRuns, names: Sequence[str]) -> list[ComparedRun]:
     """Runs by beginnings of their keys or MLflow ids, or `kept:NAME`."""
-    rows = archive.trainings() if any(not word.startswith(KEPT) for word in words) else []
+    runs = (
+        archive.training_runs()
+        if any(not name.startswith(RESULTS_PREFIX) for name in names)
+        else []
+    )
     return [
-        kept(word.removeprefix(KEPT))
-        if word.startswith(KEPT)
-        else archive.candidate(find(rows, word))
-        for word in words
+        load_result(name.removeprefix(RESULTS_PREFIX))
+        if name.startswith(RESULTS_PREFIX)
+        else archive.load_run(find_run(runs, name))
+        for name in names
     ]
 
 
-def find(rows: Sequence[Run], word: str, where: str = "--runs") -> Run:
+def find_run(runs: Sequence[Run], prefix: str, option: str = "--runs") -> Run:
     """The one row whose key or id begins so; UserError for none or several, which it lists."""
-    found = [row for row in rows if _begins(row, word)]
-    if len(found) == 1:
-        return found[0]
-    listed = [f"{row.data.tags['key']} ({row.info.run_name})" for row in (found or rows)[:LISTED]]
-    if found:
+    matches = [row for row in runs if _matches_prefix(row, prefix)]
+    if len(matches) == 1:
+        return matches[0]
+    descriptions = [
+        f"{row.data.tags['key']} ({row.info.run_name})" for row in (matches or runs)[:MAX_LISTED]
+    ]
+    if matches:
         raise UserError(
-            f"`{word}` is the beginning of {len(found)} runs",
-            where=where,
-            remedy=f"say more of a key or of MLflow's run id: {_ids(found)}",
+            f"`{prefix}` is the beginning of {len(matches)} runs",
+            where=option,
+            remedy=f"say more of a key or of MLflow's run id: {_list_ids(matches)}",
         )
-    there = f"the newest are: {', '.join(listed)}" if listed else "`make repro` makes one"
-    raise UserError(f"no run begins with `{word}`", where=where, remedy=there)
+    remedy = (
+        f"the newest are: {', '.join(descriptions)}" if descriptions else "`make repro` makes one"
+    )
+    raise UserError(f"no run begins with `{prefix}`", where=option, remedy=remedy)
 
 
-def _begins(row: Run, word: str) -> bool:
-    names = (row.data.tags["key"], row.info.run_id)
-    return bool(word) and any(name.startswith(word) for name in names)
+def _matches_prefix(run: Run, prefix: str) -> bool:
+    names = (run.data.tags["key"], run.info.run_id)
+    return bool(prefix) and any(name.startswith(prefix) for name in names)
 
 
-def _ids(rows: Sequence[Run]) -> str:
-    return ", ".join(f"{row.data.tags['key']} = {row.info.run_id}" for row in rows[:LISTED])
+def _list_ids(runs: Sequence[Run]) -> str:
+    return ", ".join(f"{row.data.tags['key']} = {row.info.run_id}" for row in runs[:MAX_LISTED])
 
 
-def kept(name: str) -> Candidate:
+def load_result(name: str) -> ComparedRun:
     """The evidence in reports/results; a / in the name is a dot."""
     folder = paths.RESULTS / name.replace("/", ".")
     if not (folder / "run.json").is_file():
@@ -120,50 +128,54 @@ def kept(name: str) -> Candidate:
     return from_files(read, f"kept {folder.name}")
 
 
-def of_revision(archive: Archive, revision: str) -> Candidate:
+def load_revision(archive: MlflowRuns, revision: str) -> ComparedRun:
     """The evidence of a revision; what Git lacks of it from the tracker."""
-    found = git_revisions.candidate(revision)
-    row = archive.of_key(found.facts["key"])
-    return found if row is None else found.filled(archive.candidate(row))
+    compared = git_revisions.load_run(revision)
+    tracked_run = archive.find_by_key(compared.provenance["key"])
+    return compared if tracked_run is None else compared.filled_from(archive.load_run(tracked_run))
 
 
-def chosen(options: argparse.Namespace) -> list[Candidate]:
+def select_runs(options: argparse.Namespace) -> list[ComparedRun]:
     """The runs that the command line names."""
     settings = params.load().tracking
-    archive = Archive(settings.uri)
+    archive = MlflowRuns(settings.uri)
     if options.runs:
-        return named(archive, options.runs)
+        return select_by_name(archive, options.runs)
     if options.git:
-        return [of_revision(archive, revision) for revision in options.git]
-    return newest(archive, options.experiments or [settings.experiment])
+        return [load_revision(archive, revision) for revision in options.git]
+    return select_newest(archive, options.experiments or [settings.experiment])
 
 
-def as_lines(comparison: Comparison) -> str:
+def format_terminal(comparison: Comparison) -> str:
     """What the terminal shows."""
-    parts = [as_text(runs_grid(comparison))]
-    parts += [as_text(params_grid(comparison))] if comparison.params else ["no param differs"]
-    parts += [as_text(metrics_grid(comparison, comparison.metrics))]
-    return "\n\n".join([*parts, "\n".join(missing_lines(comparison))]).rstrip()
+    blocks = [format_text_table(build_runs_table(comparison))]
+    blocks += (
+        [format_text_table(build_params_table(comparison))]
+        if comparison.params
+        else ["no param differs"]
+    )
+    blocks += [format_text_table(build_metrics_table(comparison, comparison.metrics))]
+    return "\n\n".join([*blocks, "\n".join(list_remarks(comparison))]).rstrip()
 
 
-def as_page(comparison: Comparison) -> str:
+def format_page(comparison: Comparison) -> str:
     """The same in Markdown."""
-    parts = {
-        "Runs": as_markdown(runs_grid(comparison)),
-        "Params that differ": as_markdown(params_grid(comparison)),
-        "Numbers": as_markdown(metrics_grid(comparison, comparison.metrics)),
-        "Remarks": "\n".join(f"- {line}" for line in missing_lines(comparison)) or "Nothing.",
+    sections = {
+        "Runs": format_markdown_table(build_runs_table(comparison)),
+        "Params that differ": format_markdown_table(build_params_table(comparison)),
+        "Numbers": format_markdown_table(build_metrics_table(comparison, comparison.metrics)),
+        "Remarks": "\n".join(f"- {line}" for line in list_remarks(comparison)) or "Nothing.",
     }
-    chapters = [f"## {title}\n\n{text}" for title, text in parts.items()]
+    chapters = [f"## {title}\n\n{text}" for title, text in sections.items()]
     return "\n\n".join(["# Comparison", *chapters]) + "\n"
 
 
-def write(comparison: Comparison, folder: Path) -> None:
+def write_comparison(comparison: Comparison, folder: Path) -> None:
     """The page with its pictures, comparison.md, metrics.csv and params.csv."""
-    page.write(comparison, folder)
-    write_text(folder / "comparison.md", as_page(comparison))
-    write_csv(folder / "metrics.csv", records(comparison))
-    head, *rows = params_grid(comparison)
+    page.write_comparison_page(comparison, folder)
+    write_text(folder / "comparison.md", format_page(comparison))
+    write_csv(folder / "metrics.csv", build_records(comparison))
+    head, *rows = build_params_table(comparison)
     nothing = [dict.fromkeys(head)]
     write_csv(
         folder / "params.csv", [dict(zip(head, row, strict=True)) for row in rows] or nothing
@@ -176,15 +188,15 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--runs", nargs="+", metavar="KEY", help="beginnings of keys or ids")
-    which.add_argument("--experiments", nargs="+", metavar="NAME", help="of the tracker")
-    which.add_argument("--git", nargs="+", metavar="REV", help="revisions with evidence")
+    selection = parser.add_mutually_exclusive_group()
+    selection.add_argument("--runs", nargs="+", metavar="KEY", help="beginnings of keys or ids")
+    selection.add_argument("--experiments", nargs="+", metavar="NAME", help="of the tracker")
+    selection.add_argument("--git", nargs="+", metavar="REV", help="revisions with evidence")
     parser.add_argument(
         "--out", type=Path, default=paths.COMPARISON, help="folder; default: reports/comparison"
     )
     options = parser.parse_args()
-    comparison = Comparison(chosen(options))
-    write(comparison, options.out)
-    print(as_lines(comparison))
+    comparison = Comparison(select_runs(options))
+    write_comparison(comparison, options.out)
+    print(format_terminal(comparison))
     print(f"\nwritten to {options.out}: index.html, comparison.md, metrics.csv, params.csv")

@@ -22,24 +22,24 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from pipeline.compare.candidates import PICTURES, Candidate
+from pipeline.compare.candidates import PICTURES, ComparedRun
 from vae.errors import UserError
 
 Direction = Literal["lower", "higher"]
-Verdict = Literal["better", "worse", "within error", ""]
-ABSENT = "\N{EN DASH}"
+Assessment = Literal["better", "worse", "within error", ""]
+DASH = "\N{EN DASH}"
 MISSING = "missing"
-SIGMAS = 2  # standard errors of a difference
-SPREADS = ("_se", "_spread")
+STANDARD_ERRORS = 2  # standard errors of a difference
+ERROR_SUFFIXES = ("_se", "_spread")
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number of a run as it is shown. `kind` says with what it compares: see `fair`."""
+    """A number of a run as it is shown. `kind` says with what it compares: see `is_comparable`."""
 
     name: str
     label: str
-    better: Direction | None = None
+    direction: Direction | None = None
     digits: int | None = 3
     kind: Literal["image", "nats", "judge", "objective", "fact"] = "image"
 
@@ -78,14 +78,14 @@ class Cell:
     value: float | None
     spread: float | None = None
     delta: float | None = None
-    verdict: Verdict = ""
+    assessment: Assessment = ""
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Runs in their order; UserError for none or for more than the alphabet has letters."""
 
-    runs: Sequence[Candidate]
+    runs: Sequence[ComparedRun]
 
     def __post_init__(self) -> None:
         if not 0 < len(self.runs) <= len(string.ascii_uppercase):
@@ -99,41 +99,51 @@ class Comparison:
     def params(self) -> dict[str, list[str]]:
         """Texts of the params that differ, one a run; `missing` without the section."""
         names = sorted({name for run in self.runs for name in run.params})
-        rows = {name: [_param(run, name) for run in self.runs] for name in names}
+        rows = {name: [_format_param(run, name) for run in self.runs] for name in names}
         return {name: row for name, row in rows.items() if len({*row} - {MISSING}) > 1}
 
     @cached_property
     def metrics(self) -> list[tuple[Metric, list[Cell]]]:
         """The metrics that a run has, in the order of METRICS."""
-        return self._rows(METRICS)
+        return self._build_rows(METRICS)
 
     @cached_property
-    def further(self) -> list[tuple[Metric, list[Cell]]]:
+    def other_metrics(self) -> list[tuple[Metric, list[Cell]]]:
         """Every other number, without a direction."""
         known = {metric.name for metric in METRICS}
-        names = {name for run in self.runs for name in run.metrics if not name.endswith(SPREADS)}
-        return self._rows([Metric(name, name, digits=None) for name in sorted(names - known)])
+        names = {
+            name for run in self.runs for name in run.metrics if not name.endswith(ERROR_SUFFIXES)
+        }
+        return self._build_rows(
+            [Metric(name, name, digits=None) for name in sorted(names - known)]
+        )
 
-    def _rows(self, metrics: Sequence[Metric]) -> list[tuple[Metric, list[Cell]]]:
-        places = range(len(self.runs))
-        rows = [(metric, [self._cell(metric, place) for place in places]) for metric in metrics]
+    def _build_rows(self, metrics: Sequence[Metric]) -> list[tuple[Metric, list[Cell]]]:
+        indices = range(len(self.runs))
+        rows = [
+            (metric, [self._build_cell(metric, index) for index in indices]) for metric in metrics
+        ]
         return [row for row in rows if any(cell.value is not None for cell in row[1])]
 
-    def _cell(self, metric: Metric, place: int) -> Cell:
-        first, run = self.runs[0], self.runs[place]
-        value, spread = run.metrics.get(metric.name), _spread(run, metric.name)
-        base = first.metrics.get(metric.name)
-        if not place or value is None or base is None:
+    def _build_cell(self, metric: Metric, index: int) -> Cell:
+        reference_run, run = self.runs[0], self.runs[index]
+        value, spread = run.metrics.get(metric.name), _find_spread(run, metric.name)
+        reference = reference_run.metrics.get(metric.name)
+        if not index or value is None or reference is None:
             return Cell(value, spread)
-        delta = value - base
-        shown = abs(delta) >= 0.5 * 10 ** -(metric.digits or 0)
-        if metric.better is None or not shown or not fair(metric, first, run):
+        delta = value - reference
+        is_visible = abs(delta) >= 0.5 * 10 ** -(metric.digits or 0)
+        if (
+            metric.direction is None
+            or not is_visible
+            or not is_comparable(metric, reference_run, run)
+        ):
             return Cell(value, spread, delta)
-        error = math.hypot(_spread(first, metric.name) or 0, spread or 0)
-        if abs(delta) < SIGMAS * error:
+        error = math.hypot(_find_spread(reference_run, metric.name) or 0, spread or 0)
+        if abs(delta) < STANDARD_ERRORS * error:
             return Cell(value, spread, delta, "within error")
-        good = (delta < 0) == (metric.better == "lower")
-        return Cell(value, spread, delta, "better" if good else "worse")
+        improved = (delta < 0) == (metric.direction == "lower")
+        return Cell(value, spread, delta, "better" if improved else "worse")
 
     @property
     def pictures(self) -> list[str]:
@@ -143,155 +153,166 @@ class Comparison:
     @cached_property
     def missing(self) -> dict[str, list[str]]:
         """What each run lacks, by its letter; sections of params that another run has, too."""
-        sections = list(dict.fromkeys(name for run in self.runs for name in _sections(run)))
-        found = {}
+        sections = list(dict.fromkeys(name for run in self.runs for name in _list_sections(run)))
+        missing_by_letter = {}
         for letter, run in zip(self.letters, self.runs, strict=True):
-            gone = [f"params of `{name}`" for name in sections if name not in _sections(run)]
-            found[letter] = [*run.lacks(self.pictures), *(gone if run.params else [])]
-        return {letter: names for letter, names in found.items() if names}
+            missing_sections = [
+                f"params of `{name}`" for name in sections if name not in _list_sections(run)
+            ]
+            missing_by_letter[letter] = [
+                *run.list_missing(self.pictures),
+                *(missing_sections if run.params else []),
+            ]
+        return {letter: names for letter, names in missing_by_letter.items() if names}
 
     @cached_property
     def remarks(self) -> list[str]:
         """Why some deltas have no verdict, in sentences."""
-        rest = list(zip(self.letters[1:], self.runs[1:], strict=True))
+        others = list(zip(self.letters[1:], self.runs[1:], strict=True))
         first = self.runs[0]
         reasons = {
             "learned other data than A: no verdicts": _data_differ,
             "has another likelihood than A: no verdicts on nats": _likelihoods_differ,
-            "judged at another number of images than A: no verdicts on distances": _counts_differ,
+            "judged at another number of images than A: no verdicts on distances": _sample_counts_differ,
             "minimised another objective than A: no verdict on it": _objectives_differ,
         }
-        found = []
+        sentences = []
         for reason, applies in reasons.items():
-            letters = [letter for letter, run in rest if applies(first, run)]
-            found += [f"{', '.join(letters)} {reason}."] if letters else []
-        return found
+            letters = [letter for letter, run in others if applies(first, run)]
+            sentences += [f"{', '.join(letters)} {reason}."] if letters else []
+        return sentences
 
 
-def fair(metric: Metric, first: Candidate, run: Candidate) -> bool:
+def is_comparable(metric: Metric, reference: ComparedRun, run: ComparedRun) -> bool:
     """Whether two runs' numbers mean the same."""
     if metric.kind == "fact":
         return True
-    if metric.kind == "judge" and _counts_differ(first, run):
+    if metric.kind == "judge" and _sample_counts_differ(reference, run):
         return False
-    if metric.kind == "nats" and _likelihoods_differ(first, run):
+    if metric.kind == "nats" and _likelihoods_differ(reference, run):
         return False
-    if metric.kind == "objective" and _objectives_differ(first, run):
+    if metric.kind == "objective" and _objectives_differ(reference, run):
         return False
-    return not _data_differ(first, run)
+    return not _data_differ(reference, run)
 
 
-def _data_differ(first: Candidate, run: Candidate) -> bool:
+def _data_differ(reference: ComparedRun, run: ComparedRun) -> bool:
     """By the digest; where a run has none, by the params that both have."""
-    digests = [first.facts.get("data"), run.facts.get("data")]
+    digests = [reference.provenance.get("data"), run.provenance.get("data")]
     if None not in digests:
         return digests[0] != digests[1]
-    return any(_differ(first, run, name) for name in first.params if name.startswith("data."))
+    return any(
+        _param_differs(reference, run, name)
+        for name in reference.params
+        if name.startswith("data.")
+    )
 
 
-def _counts_differ(first: Candidate, run: Candidate) -> bool:
-    counts = [each.metrics.get("test_judged_images") for each in (first, run)]
+def _sample_counts_differ(reference: ComparedRun, run: ComparedRun) -> bool:
+    counts = [each.metrics.get("test_judged_images") for each in (reference, run)]
     return None not in counts and counts[0] != counts[1]
 
 
-def _likelihoods_differ(first: Candidate, run: Candidate) -> bool:
-    return _differ(first, run, "model.likelihood.name")
+def _likelihoods_differ(reference: ComparedRun, run: ComparedRun) -> bool:
+    return _param_differs(reference, run, "model.likelihood.name")
 
 
-def _objectives_differ(first: Candidate, run: Candidate) -> bool:
+def _objectives_differ(reference: ComparedRun, run: ComparedRun) -> bool:
     """At the final beta: how beta gets there is no part of it."""
     shared = ("objective.beta", "objective.penalty", "objective.perceptual", "model.likelihood")
-    names = [n for n in first.params if n.startswith(shared) and "schedule" not in n]
-    return any(_differ(first, run, name) for name in names)
+    names = [n for n in reference.params if n.startswith(shared) and "schedule" not in n]
+    return any(_param_differs(reference, run, name) for name in names)
 
 
-def _differ(first: Candidate, run: Candidate, name: str) -> bool:
+def _param_differs(reference: ComparedRun, run: ComparedRun, name: str) -> bool:
     """Whether both say something of a param, and not the same."""
-    texts = [first.params.get(name), run.params.get(name)]
+    texts = [reference.params.get(name), run.params.get(name)]
     return None not in texts and texts[0] != texts[1]
 
 
-def _param(run: Candidate, name: str) -> str:
-    if name.partition(".")[0] not in _sections(run):
+def _format_param(run: ComparedRun, name: str) -> str:
+    if name.partition(".")[0] not in _list_sections(run):
         return MISSING
-    return run.params.get(name, ABSENT)
+    return run.params.get(name, DASH)
 
 
-def _sections(run: Candidate) -> list[str]:
+def _list_sections(run: ComparedRun) -> list[str]:
     return list(dict.fromkeys(name.partition(".")[0] for name in run.params))
 
 
-def _spread(run: Candidate, name: str) -> float | None:
-    found = (run.metrics.get(f"{name}{kind}") for kind in SPREADS)
-    return next((value for value in found if value is not None), None)
+def _find_spread(run: ComparedRun, name: str) -> float | None:
+    candidates = (run.metrics.get(f"{name}{kind}") for kind in ERROR_SUFFIXES)
+    return next((value for value in candidates if value is not None), None)
 
 
 # As texts
 
 
-def value_text(metric: Metric, cell: Cell) -> str:
+def format_value(metric: Metric, cell: Cell) -> str:
     """A number with its error."""
     if cell.value is None:
         return MISSING
-    around = "" if cell.spread is None else f" ± {_number(cell.spread, metric.digits)}"
-    return f"{_number(cell.value, metric.digits)}{around}"
+    error_text = "" if cell.spread is None else f" ± {_format_number(cell.spread, metric.digits)}"
+    return f"{_format_number(cell.value, metric.digits)}{error_text}"
 
 
-def delta_text(metric: Metric, cell: Cell) -> str:
+def format_delta(metric: Metric, cell: Cell) -> str:
     """A delta with its verdict; a dash without one."""
     if cell.delta is None:
-        return ABSENT
-    places = ".6g" if metric.digits is None else f".{metric.digits}f"
-    text = f"{cell.delta:+,{places}}" if cell.delta else "0"
-    return f"{text} {cell.verdict}".strip()
+        return DASH
+    number_format = ".6g" if metric.digits is None else f".{metric.digits}f"
+    text = f"{cell.delta:+,{number_format}}" if cell.delta else "0"
+    return f"{text} {cell.assessment}".strip()
 
 
-def _number(value: float, digits: int | None) -> str:
+def _format_number(value: float, digits: int | None) -> str:
     """A number with its digits, six telling ones without; a tiny one with its own."""
     if digits is None:
         return f"{value:,.6g}"
     return f"{value:.2g}" if 0 < abs(value) < 0.5 * 10**-digits else f"{value:,.{digits}f}"
 
 
-Grid = list[list[str]]
+TextTable = list[list[str]]
 
 
-def runs_grid(comparison: Comparison) -> Grid:
+def build_runs_table(comparison: Comparison) -> TextTable:
     """What each run is."""
-    names = list(dict.fromkeys(name for run in comparison.runs for name in run.facts))
-    grid = [["", "run", "from", *names]]
+    names = list(dict.fromkeys(name for run in comparison.runs for name in run.provenance))
+    table = [["", "run", "from", *names]]
     for letter, run in zip(comparison.letters, comparison.runs, strict=True):
-        facts = [_short(run.facts.get(name, MISSING)) for name in names]
-        grid.append([letter, run.name, run.source, *facts])
-    return grid
+        values = [_shorten_digest(run.provenance.get(name, MISSING)) for name in names]
+        table.append([letter, run.name, run.source, *values])
+    return table
 
 
-def _short(text: str) -> str:
+def _shorten_digest(text: str) -> str:
     """A digest by its beginning."""
     return text[:12] if len(text) >= 32 and set(text) <= set(string.hexdigits) else text
 
 
-def params_grid(comparison: Comparison) -> Grid:
+def build_params_table(comparison: Comparison) -> TextTable:
     """The params that differ."""
     rows = [[name, *texts] for name, texts in comparison.params.items()]
     return [["param", *comparison.letters], *rows]
 
 
-def metrics_grid(comparison: Comparison, rows: Sequence[tuple[Metric, Sequence[Cell]]]) -> Grid:
+def build_metrics_table(
+    comparison: Comparison, rows: Sequence[tuple[Metric, Sequence[Cell]]]
+) -> TextTable:
     """Numbers, and beside each but the first its delta."""
-    head = [part for letter in comparison.letters for part in (letter, f"{letter} - A")]
-    grid = [["metric", "better", *head[:1], *head[2:]]]
+    head = [text for letter in comparison.letters for text in (letter, f"{letter} - A")]
+    table = [["metric", "better", *head[:1], *head[2:]]]
     for metric, cells in rows:
-        pairs = [text for cell in cells for text in _pair(metric, cell)]
-        grid.append([metric.label, metric.better or ABSENT, *pairs[:1], *pairs[2:]])
-    return grid
+        pairs = [text for cell in cells for text in _format_cell(metric, cell)]
+        table.append([metric.label, metric.direction or DASH, *pairs[:1], *pairs[2:]])
+    return table
 
 
-def _pair(metric: Metric, cell: Cell) -> tuple[str, str]:
-    return value_text(metric, cell), delta_text(metric, cell)
+def _format_cell(metric: Metric, cell: Cell) -> tuple[str, str]:
+    return format_value(metric, cell), format_delta(metric, cell)
 
 
-def missing_lines(comparison: Comparison) -> list[str]:
+def list_remarks(comparison: Comparison) -> list[str]:
     """What each run lacks, and why verdicts are left out."""
     lines = [
         f"{letter} lacks: {', '.join(names)}." for letter, names in comparison.missing.items()
@@ -299,34 +320,34 @@ def missing_lines(comparison: Comparison) -> list[str]:
     return [*comparison.remarks, *lines]
 
 
-def as_text(grid: Grid) -> str:
+def format_text_table(table: TextTable) -> str:
     """A table for the terminal; a heading alone says that there is nothing."""
-    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in grid
+        for row in table
     )
 
 
-def as_markdown(grid: Grid) -> str:
+def format_markdown_table(table: TextTable) -> str:
     """A table in Markdown."""
-    rows = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in grid]
-    return "\n".join([rows[0], "|" + "---|" * len(grid[0]), *rows[1:]])
+    rows = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in table]
+    return "\n".join([rows[0], "|" + "---|" * len(table[0]), *rows[1:]])
 
 
-def records(comparison: Comparison) -> list[dict[str, str | float | None]]:
+def build_records(comparison: Comparison) -> list[dict[str, str | float | None]]:
     """Every number in full, a row a metric and run: metric, better, run, value ..."""
     return [
         {
             "metric": metric.name,
-            "better": metric.better,
+            "better": metric.direction,
             "run": letter,
-            "key": run.facts.get("key"),
+            "key": run.provenance.get("key"),
             "value": cell.value,
             "spread": cell.spread,
             "delta": cell.delta,
-            "verdict": cell.verdict or None,
+            "verdict": cell.assessment or None,
         }
-        for metric, cells in [*comparison.metrics, *comparison.further]
+        for metric, cells in [*comparison.metrics, *comparison.other_metrics]
         for letter, run, cell in zip(comparison.letters, comparison.runs, cells, strict=True)
     ]

@@ -10,10 +10,10 @@ from functools import cache
 from pathlib import PurePosixPath
 
 from pipeline import ROOT
-from pipeline.compare.candidates import Candidate, from_files
+from pipeline.compare.candidates import ComparedRun, from_files
 from vae.errors import UserError
 
-PLACES = {
+REPOSITORY_PATHS = {
     "params.yaml": ("params.yaml",),
     "history.csv": ("artifacts/model/history.csv",),
     "run.json": ("artifacts/model/run.json",),
@@ -21,37 +21,42 @@ PLACES = {
 """Where a file of the chain may lie; any other lies in reports/."""
 
 
-def candidate(revision: str) -> Candidate:
+def load_run(revision: str) -> ComparedRun:
     """The training whose evidence a revision holds.
 
     UserError outside a repository, for an unknown revision, or without reports/train.json.
     """
-    commit = _commit_of(revision)
-    train = _shown(commit, "reports/train.json")
+    commit = _resolve_commit(revision)
+    train = _show_file(commit, "reports/train.json")
     if train is None:
         raise UserError(
             "no evidence of a training in reports/train.json",
             where=f"--git {revision}",
             remedy="name a revision that has it: `git log --oneline -- reports/train.json`",
         )
-    kept = _kept(commit, json.loads(train)["key"])
+    result_folder = _find_result_folder(commit, json.loads(train)["key"])
 
-    def read(name: str) -> bytes | None:
-        places = [*PLACES.get(name, (f"reports/{name}",)), *([f"{kept}/{name}"] if kept else [])]
-        found = (_shown(commit, place) for place in places)
-        return next((content for content in found if content is not None), None)
+    def read_file(name: str) -> bytes | None:
+        paths = [
+            *REPOSITORY_PATHS.get(name, (f"reports/{name}",)),
+            *([f"{result_folder}/{name}"] if result_folder else []),
+        ]
+        contents = (_show_file(commit, path) for path in paths)
+        return next((content for content in contents if content is not None), None)
 
-    return from_files(read, f"git {revision}", {"revision": commit})
+    return from_files(read_file, f"git {revision}", {"revision": commit})
 
 
-def _commit_of(revision: str) -> str:
-    if _git("rev-parse", "--is-inside-work-tree") is None:
+def _resolve_commit(revision: str) -> str:
+    if _run_git("rev-parse", "--is-inside-work-tree") is None:
         raise UserError(
             "this folder is no git repository, so it has no revisions",
             where="--git",
             remedy="compare tracked runs (--runs) or kept evidence (--runs kept:NAME)",
         )
-    commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    commit = _run_git(
+        "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
+    )
     if commit is None:
         raise UserError(
             f"unknown revision `{revision}`",
@@ -61,26 +66,26 @@ def _commit_of(revision: str) -> str:
     return commit.decode().strip()
 
 
-def _kept(commit: str, key: str) -> str | None:
+def _find_result_folder(commit: str, key: str) -> str | None:
     """The folder of reports/results with the evidence of this training."""
-    listed = _git("ls-tree", "-r", "--name-only", commit, "--", "reports/results") or b""
-    for name in listed.decode().splitlines():
-        run = _shown(commit, name) if PurePosixPath(name).name == "run.json" else None
+    listing = _run_git("ls-tree", "-r", "--name-only", commit, "--", "reports/results") or b""
+    for name in listing.decode().splitlines():
+        run = _show_file(commit, name) if PurePosixPath(name).name == "run.json" else None
         if run is not None and json.loads(run)["key"] == key:
             return str(PurePosixPath(name).parent)
     return None
 
 
 @cache
-def _shown(commit: str, path: str) -> bytes | None:
+def _show_file(commit: str, path: str) -> bytes | None:
     """A file at a commit; None where it is not there. A commit never changes."""
-    return _git("show", f"{commit}:./{path}")
+    return _run_git("show", f"{commit}:./{path}")
 
 
-def _git(*arguments: str) -> bytes | None:
+def _run_git(*arguments: str) -> bytes | None:
     """What git prints; None where it fails or is not installed."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False)
+        process = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False)
     except FileNotFoundError:
         return None
-    return done.stdout if done.returncode == 0 else None
+    return process.stdout if process.returncode == 0 else None

@@ -19,19 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import ROOT
-from pipeline.compare.candidates import CURVES, PICTURES, Candidate
+from pipeline.compare.candidates import CURVES, PICTURES, ComparedRun
 from pipeline.runtime.run_log import UNKNOWN
 from pipeline.tracking import backend
-from pipeline.tracking.mlflow_sync import PARENT, open_client, outages
-from pipeline.tracking.records import ASKED_DATA
-from pipeline.tracking.run_record import PICTURES as SHEETS
+from pipeline.tracking.mlflow_sync import PARENT_TAG, connection_errors, open_client
+from pipeline.tracking.records import DATA_PARAMS_TAG
+from pipeline.tracking.run_record import IMAGES_FOLDER as SHEETS
 from vae.errors import UserError
 
 Run = Any  # mlflow.entities.Run; MLflow's names are known to `tracking` alone
 FINISHED = "FINISHED"
 COMMIT = "mlflow.source.git.commit"
-OF_AN_EPOCH = re.compile(r"(train|valid)_(?!prior_)|(step|beta|lr|sigma|images_per_second)$")
-FACTS = {
+EPOCH_METRIC = re.compile(r"(train|valid)_(?!prior_)|(step|beta|lr|sigma|images_per_second)$")
+PROVENANCE_TAGS = {
     "commit": COMMIT,
     "uncommitted changes": "git.dirty",
     "data": "data",
@@ -42,159 +42,168 @@ FACTS = {
 }
 
 
-class Archive:
+class MlflowRuns:
     """The trainings of a store; it is opened by the first question."""
 
     def __init__(self, uri: str | None, root: Path = ROOT) -> None:
-        self._place = backend.resolve(uri, root)
-        self._folders: dict[tuple[str, str], list[str]] = {}
+        self._backend = backend.resolve_backend(uri, root)
+        self._listings: dict[tuple[str, str], list[str]] = {}
 
     @property
     def is_empty(self) -> bool:
         """Whether there is no store yet; looking makes none."""
-        return self._place.database is not None and not self._place.database.exists()
+        return self._backend.database is not None and not self._backend.database.exists()
 
     @cached_property
     def _client(self) -> Any:
-        backend.mend(self._place)
-        with self._answering():
-            return open_client(self._place)
+        backend.repair_artifact_paths(self._backend)
+        with self._reporting_outages():
+            return open_client(self._backend)
 
     @contextmanager
-    def _answering(self) -> Iterator[None]:
+    def _reporting_outages(self) -> Iterator[None]:
         """What a store that fails raises, as a UserError."""
-        backend.calm()
+        backend.configure_mlflow()
         try:
             yield
-        except outages() as error:
+        except connection_errors() as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise UserError(
                 f"the tracker fails ({reason})",
-                where=self._place.shown,
+                where=self._backend.display_uri,
                 remedy="see that it runs, or compare kept evidence (kept:NAME) or revisions",
             ) from error
 
-    def experiments(self) -> dict[str, str]:
+    def experiment_ids(self) -> dict[str, str]:
         """Ids of the experiments by name."""
         if self.is_empty:
             return {}
         client = self._client
-        with self._answering():
-            return {found.name: found.experiment_id for found in client.search_experiments()}
+        with self._reporting_outages():
+            return {
+                experiment.name: experiment.experiment_id
+                for experiment in client.search_experiments()
+            }
 
-    def trainings(self, experiments: Iterable[str] | None = None) -> list[Run]:
+    def training_runs(self, names: Iterable[str] | None = None) -> list[Run]:
         """Rows of trainings, the newest first; of all experiments, or of those named."""
-        known = self.experiments()
-        places = [known[name] for name in (known if experiments is None else experiments)]
-        return self._search(places, "tags.stage = 'train'")
+        experiment_ids = self.experiment_ids()
+        selected = [experiment_ids[name] for name in (experiment_ids if names is None else names)]
+        return self._search(selected, "tags.stage = 'train'")
 
-    def of_key(self, key: str) -> Run | None:
+    def find_by_key(self, key: str) -> Run | None:
         """The newest finished training of this key."""
-        places = list(self.experiments().values())
-        found = self._search(places, f"tags.stage = 'train' and tags.`key` = '{key}'")
-        return next((run for run in found if run.info.status == FINISHED), None)
+        experiment_ids = list(self.experiment_ids().values())
+        runs = self._search(experiment_ids, f"tags.stage = 'train' and tags.`key` = '{key}'")
+        return next((run for run in runs if run.info.status == FINISHED), None)
 
-    def children(self, run: Run) -> dict[str, Run]:
+    def latest_stage_runs(self, run: Run) -> dict[str, Run]:
         """The newest finished row of each later stage."""
-        where = f"tags.`{PARENT}` = '{run.info.run_id}'"
-        found = self._search([run.info.experiment_id], where)
-        done = [child for child in reversed(found) if child.info.status == FINISHED]
-        return {child.data.tags["stage"]: child for child in done}
+        query = f"tags.`{PARENT_TAG}` = '{run.info.run_id}'"
+        runs = self._search([run.info.experiment_id], query)
+        finished = [child for child in reversed(runs) if child.info.status == FINISHED]
+        return {child.data.tags["stage"]: child for child in finished}
 
-    def _search(self, places: Sequence[str], where: str) -> list[Run]:
-        if not places:
+    def _search(self, experiment_ids: Sequence[str], query: str) -> list[Run]:
+        if not experiment_ids:
             return []
         client, newest = self._client, ["attributes.start_time DESC"]
-        with self._answering():
-            page = client.search_runs(list(places), where, order_by=newest)
-            found = list(page)
+        with self._reporting_outages():
+            page = client.search_runs(list(experiment_ids), query, order_by=newest)
+            runs = list(page)
             while page.token:
                 page = client.search_runs(
-                    list(places), where, order_by=newest, page_token=page.token
+                    list(experiment_ids), query, order_by=newest, page_token=page.token
                 )
-                found += page
-        return found
+                runs += page
+        return runs
 
-    def params(self, run: Run, below: Mapping[str, Run]) -> dict[str, str]:
+    def read_params(self, run: Run, stage_runs: Mapping[str, Run]) -> dict[str, str]:
         """Flat params of a training, its data and its later stages, as texts."""
-        asked = run.data.tags.get(ASKED_DATA, UNKNOWN)
-        data = json.loads(asked) if is_known(asked) else {}
+        data_text = run.data.tags.get(DATA_PARAMS_TAG, UNKNOWN)
+        data = json.loads(data_text) if is_known(data_text) else {}
         texts = {f"data.{name}": str(value) for name, value in data.items()}
-        for row in (run, *below.values()):
-            texts |= row.data.params
+        for stage_run in (run, *stage_runs.values()):
+            texts |= stage_run.data.params
         return texts
 
-    def candidate(self, run: Run) -> Candidate:
+    def load_run(self, run: Run) -> ComparedRun:
         """A training as it is compared."""
-        tags, below = run.data.tags, self.children(run)
-        verdict = self._artifact(below.get("evaluate"), "diagnosis.json")
+        tags, stage_runs = run.data.tags, self.latest_stage_runs(run)
+        diagnosis_json = self._read_artifact(stage_runs.get("evaluate"), "diagnosis.json")
         numbers = run.data.metrics.items()
-        return Candidate(
+        return ComparedRun(
             name=run.info.run_name,
             source="tracker",
-            facts={
+            provenance={
                 "key": tags["key"],
                 "status": run.info.status,
-                **{fact: tags[tag] for fact, tag in FACTS.items() if is_known(tags.get(tag))},
+                **{
+                    fact: tags[tag]
+                    for fact, tag in PROVENANCE_TAGS.items()
+                    if is_known(tags.get(tag))
+                },
             },
-            params=self.params(run, below),
-            metrics={name: value for name, value in numbers if not OF_AN_EPOCH.match(name)},
-            history=self.history(run),
-            rates=self._rates(below.get("evaluate")),
-            verdict=json.loads(verdict) if verdict else None,
-            pictures=self._pictures(run, below),
+            params=self.read_params(run, stage_runs),
+            metrics={name: value for name, value in numbers if not EPOCH_METRIC.match(name)},
+            history=self.read_history(run),
+            rates=self._read_rates(stage_runs.get("evaluate")),
+            diagnosis=json.loads(diagnosis_json) if diagnosis_json else None,
+            pictures=self._read_pictures(run, stage_runs),
         )
 
-    def history(self, run: Run, names: Sequence[str] = CURVES) -> list[dict[str, Any]]:
+    def read_history(self, run: Run, names: Sequence[str] = CURVES) -> list[dict[str, Any]]:
         """Curves from the points of metrics, a row an epoch; None where a column has no point."""
         rows: dict[int, dict[str, float | None]] = {}
-        with self._answering():
+        with self._reporting_outages():
             for name in names:
                 for point in self._client.get_metric_history(run.info.run_id, name):
                     rows.setdefault(point.step, dict.fromkeys(names))[name] = point.value
         return [{"epoch": epoch, **rows[epoch]} for epoch in sorted(rows)]
 
-    def _rates(self, evaluated: Run | None) -> list[float]:
-        content = self._artifact(evaluated, "rates.csv")
+    def _read_rates(self, evaluate_run: Run | None) -> list[float]:
+        content = self._read_artifact(evaluate_run, "rates.csv")
         table = csv.DictReader(io.StringIO(content.decode())) if content else ()
         return [float(row["rate"]) for row in table]
 
     # Files
 
-    def _pictures(self, run: Run, below: Mapping[str, Run]) -> dict[str, bytes]:
+    def _read_pictures(self, run: Run, stage_runs: Mapping[str, Run]) -> dict[str, bytes]:
         """The gallery's sheets, and the training's last ones."""
-        gallery = below.get("gallery")
-        shipped = below["prior"].data.tags.get("prior") if "prior" in below else None
+        gallery = stage_runs.get("gallery")
+        default_prior = (
+            stage_runs["prior"].data.tags.get("prior") if "prior" in stage_runs else None
+        )
         names = {name: f"{name}.png" for name in PICTURES}
-        if shipped:
-            names["samples"] = f"samples-{shipped}.png"
-        found = {name: self._artifact(gallery, path) for name, path in names.items()}
-        sheets = [path for path in self._listed(run, SHEETS) if path.endswith(".png")]
+        if default_prior:
+            names["samples"] = f"samples-{default_prior}.png"
+        pictures = {name: self._read_artifact(gallery, path) for name, path in names.items()}
+        sheets = [path for path in self._list_files(run, SHEETS) if path.endswith(".png")]
         for kind in ("reconstructions", "samples"):
             of_kind = [path for path in sheets if path.startswith(f"{SHEETS}/{kind}+step+")]
             if of_kind:
                 last = max(of_kind, key=lambda path: int(path.split("+")[2]))
-                found[f"epoch-{kind}"] = self._artifact(run, last)
-        return {name: content for name, content in found.items() if content}
+                pictures[f"epoch-{kind}"] = self._read_artifact(run, last)
+        return {name: content for name, content in pictures.items() if content}
 
-    def _artifact(self, run: Run | None, path: str) -> bytes | None:
+    def _read_artifact(self, run: Run | None, path: str) -> bytes | None:
         """A file's content; None without the row or without the file."""
         folder = path.rpartition("/")[0]
-        if run is None or path not in self._listed(run, folder):
+        if run is None or path not in self._list_files(run, folder):
             return None
-        with self._answering(), tempfile.TemporaryDirectory() as target:
+        with self._reporting_outages(), tempfile.TemporaryDirectory() as target:
             return Path(
                 self._client.download_artifacts(run.info.run_id, path, target)
             ).read_bytes()
 
-    def _listed(self, run: Run, folder: str) -> list[str]:
+    def _list_files(self, run: Run, folder: str) -> list[str]:
         """Files of a row in one folder of its artifacts; asked for once."""
-        place = run.info.run_id, folder
-        if place not in self._folders:
-            with self._answering():
+        listing_key = run.info.run_id, folder
+        if listing_key not in self._listings:
+            with self._reporting_outages():
                 items = self._client.list_artifacts(run.info.run_id, folder or None)
-            self._folders[place] = [item.path for item in items if not item.is_dir]
-        return self._folders[place]
+            self._listings[listing_key] = [item.path for item in items if not item.is_dir]
+        return self._listings[listing_key]
 
 
 def is_known(text: str | None) -> bool:

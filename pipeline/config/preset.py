@@ -20,62 +20,62 @@ from pipeline.config.schema import Params
 from vae.errors import UserError
 from vae.io import write_text
 
-FOLDER = Path(__file__).parent / "presets"
-BASE = "digits"
-FIELDS = {"claim", "source", "based_on", "params"}
+PRESETS_FOLDER = Path(__file__).parent / "presets"
+BASE_PRESET = "digits"
+ENTRY_FIELDS = {"claim", "source", "based_on", "params"}
 
 
-def entries() -> dict[str, dict[str, Any]]:
+def read_presets() -> dict[str, dict[str, Any]]:
     """All presets by name, as their files have them."""
-    found: dict[str, dict[str, Any]] = {}
-    for path in sorted(FOLDER.glob("*.yaml")):
-        for name, entry in _read(path, path.stat().st_mtime_ns).items():
-            unknown = entry.keys() - FIELDS
-            if unknown or name in found:
-                fault = f"unknown {sorted(unknown)}" if unknown else "named twice"
-                raise UserError(f"preset `{name}`: {fault}", where=str(path.name))
-            found[name] = entry
-    return found
+    presets: dict[str, dict[str, Any]] = {}
+    for path in sorted(PRESETS_FOLDER.glob("*.yaml")):
+        for name, entry in _read_file(path, path.stat().st_mtime_ns).items():
+            unknown = entry.keys() - ENTRY_FIELDS
+            if unknown or name in presets:
+                problem = f"unknown {sorted(unknown)}" if unknown else "named twice"
+                raise UserError(f"preset `{name}`: {problem}", where=str(path.name))
+            presets[name] = entry
+    return presets
 
 
 @functools.cache
-def _read(path: Path, changed: int) -> dict[str, dict[str, Any]]:
+def _read_file(path: Path, mtime_ns: int) -> dict[str, dict[str, Any]]:
     """A file's entries, read again only once it has changed."""
     return params.read(path)
 
 
-def preset(name: str) -> Params:
+def load_preset(name: str) -> Params:
     """The params of a preset; an unknown name lists the nearest ones, or the data sets'."""
-    return params.parse(_tree(name, entries()), where=f"preset {name}")
+    return params.parse(_preset_tree(name, read_presets()), where=f"preset {name}")
 
 
-def _tree(name: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=5)
-        shown = near or [other for other in sorted(known) if "/" not in other]
+def _preset_tree(name: str, presets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    if name not in presets:
+        near = difflib.get_close_matches(name, presets, n=5)
+        suggestions = near or [other for other in sorted(presets) if "/" not in other]
         raise UserError(
             f"unknown preset `{name}`",
-            remedy=f"choose {', '.join(shown)} or another one of --list",
+            remedy=f"choose {', '.join(suggestions)} or another one of --list",
         )
-    entry = known[name]
-    if name == BASE:
+    entry = presets[name]
+    if name == BASE_PRESET:
         return dict(entry["params"])
-    tree = _tree(entry.get("based_on", BASE), known)
+    tree = _preset_tree(entry.get("based_on", BASE_PRESET), presets)
     for path, value in entry["params"].items():
-        tree = _replaced(tree, path.split("."), value)
+        tree = _with_value(tree, path.split("."), value)
     return tree
 
 
-def _replaced(tree: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+def _with_value(tree: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
     """A copy of the tree with the value at the path; a mapping is merged unless it is named."""
     key, *rest = path
     old = tree.get(key)
     if rest:
-        new: Any = _replaced(old if isinstance(old, Mapping) else {}, rest, value)
+        new: Any = _with_value(old if isinstance(old, Mapping) else {}, rest, value)
     elif isinstance(value, Mapping) and isinstance(old, Mapping) and _is_merged(old, value):
         new = dict(old)
-        for name, part in value.items():
-            new = _replaced(new, name.split("."), part)
+        for name, item in value.items():
+            new = _with_value(new, name.split("."), item)
     else:
         new = value
     return {**tree, key: new}
@@ -87,12 +87,12 @@ def _is_merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     return not any(tag in new for tag in params.TAGS) and not any("." in key for key in old)
 
 
-def listing(known: Mapping[str, Mapping[str, Any]], width: int) -> str:
+def format_presets(presets: Mapping[str, Mapping[str, Any]], width: int) -> str:
     """Names, each with its claim below it in lines of at most `width` characters."""
     indent = " " * 4
     claims = {
         name: textwrap.fill(entry["claim"], width, initial_indent=indent, subsequent_indent=indent)
-        for name, entry in known.items()
+        for name, entry in presets.items()
     }
     return "\n".join(f"{name}\n{claim}" for name, claim in claims.items())
 
@@ -104,13 +104,15 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=params.PARAMS, help="default: params.yaml")
     arguments = parser.parse_args()
     if arguments.list:
-        begin = arguments.name or ""
-        chosen = {name: entry for name, entry in entries().items() if name.startswith(begin)}
-        if not chosen:
-            raise UserError(f"no preset begins with `{begin}`", remedy="--list alone shows all")
-        print(listing(chosen, shutil.get_terminal_size().columns))
+        prefix = arguments.name or ""
+        matching = {
+            name: entry for name, entry in read_presets().items() if name.startswith(prefix)
+        }
+        if not matching:
+            raise UserError(f"no preset begins with `{prefix}`", remedy="--list alone shows all")
+        print(format_presets(matching, shutil.get_terminal_size().columns))
     elif arguments.name is None:
         parser.error("name a preset, or --list")
     else:
-        write_text(arguments.params, params.render(preset(arguments.name)))
+        write_text(arguments.params, params.render(load_preset(arguments.name)))
         print(f"wrote {arguments.params.name}; `dvc repro` trains it")

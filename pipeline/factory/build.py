@@ -12,7 +12,7 @@ import torch
 from pipeline import ROOT
 from pipeline.config.schema import Model, Objective, Train
 from pipeline.runtime.console import warn
-from pipeline.runtime.distributed import ALONE, Place
+from pipeline.runtime.distributed import SINGLE_PROCESS, RankInfo
 from vae import device as machines
 from vae.data.batches import Augmentation
 from vae.device import Machine
@@ -21,38 +21,38 @@ from vae.io import read_tensors
 from vae.models import build
 from vae.models.vae import VAE
 from vae.objectives import PENALTIES
-from vae.objectives import Objective as Minimised
+from vae.objectives import Objective as ObjectiveFunction
 from vae.training import checkpoints
 from vae.training.checkpoints import load_weights
 from vae.training.loop import Plan, State
-from vae.training.optimiser import OPTIMISERS, Average
-from vae.training.schedules import BETA_SCHEDULES, RATE_SCHEDULES, warmed
+from vae.training.optimiser import EMA, OPTIMISERS
+from vae.training.schedules import BETA_SCHEDULES, LR_SCHEDULES, with_warmup
 
 
-def options(section: Any) -> dict[str, Any]:
+def section_options(section: Any) -> dict[str, Any]:
     """A named section's own settings, without the name."""
     return section.model_dump(exclude={"name", "kind"})
 
 
 def build_machine(
-    train: Train, place: Place = ALONE, threads: int | None = None
+    train: Train, rank_info: RankInfo = SINGLE_PROCESS, threads: int | None = None
 ) -> machines.Machine:
-    """What a training runs on, as its process of `place`; `threads` unless params say."""
+    """What a training runs on, as its process of `rank_info`; `threads` unless params say."""
     try:
         machine = machines.resolve(
             train.device,
             train.precision,
             train.threads or threads,
-            number=place.local_rank,
-            of=place.local_size,
-            compiled=train.compile and place.size == 1,
+            local_rank=rank_info.local_rank,
+            local_world_size=rank_info.local_size,
+            compiled=train.compile and rank_info.size == 1,
         )
     except ValueError as error:
         raise UserError(str(error), where="train.device") from None
-    return replace(machine, processes=place.size)
+    return replace(machine, processes=rank_info.size)
 
 
-def warn_if_slow(train: Train, machine: machines.Machine) -> None:
+def warn_if_not_compiled(train: Train, machine: machines.Machine) -> None:
     """One warning if the compiler was asked for and cannot be had."""
     if train.compile and not machine.compiled:
         why = "no C++ compiler" if machine.processes == 1 else "several processes share the work"
@@ -67,26 +67,30 @@ def build_vae(model: Model, image: tuple[int, int, int], levels: int, seed: int)
         raise UserError(str(error), where="model") from None
 
 
-def build_objective(objective: Objective, latent: tuple[int, ...], machine: Machine) -> Minimised:
+def build_objective(
+    objective: Objective, latent: tuple[int, ...], machine: Machine
+) -> ObjectiveFunction:
     """The penalty of the rate and the feature difference, its network on the machine."""
-    penalty = partial(PENALTIES[objective.penalty.name], **options(objective.penalty))
+    penalty = partial(PENALTIES[objective.penalty.name], **section_options(objective.penalty))
     try:
         penalty(torch.zeros(latent), 0.0)
     except ValueError as error:
         raise UserError(str(error), where="objective.penalty") from None
-    chosen = objective.perceptual
-    if chosen.name == "none":
-        return Minimised(penalty)
-    from vae.perceptual import Perceptual
+    perceptual = objective.perceptual
+    if perceptual.name == "none":
+        return ObjectiveFunction(penalty)
+    from vae.perceptual import PerceptualLoss
 
-    difference = Perceptual(chosen.name, weights_of(objective)).to(machine.device)
-    return Minimised(penalty, difference, chosen.weight)
+    difference = PerceptualLoss(perceptual.name, perceptual_weights_path(objective)).to(
+        machine.device
+    )
+    return ObjectiveFunction(penalty, difference, perceptual.weight)
 
 
-def weights_of(objective: Objective) -> Path | None:
+def perceptual_weights_path(objective: Objective) -> Path | None:
     """The file that params name for the perceptual network's weights; None is the usual place."""
-    named = getattr(objective.perceptual, "weights", None)
-    return None if named is None else ROOT / named
+    weights = getattr(objective.perceptual, "weights", None)
+    return None if weights is None else ROOT / weights
 
 
 def build_plan(
@@ -97,24 +101,26 @@ def build_plan(
     binarize: bool = False,
 ) -> Plan:
     """What the training does; `binarize` draws the pixels of training images at each step."""
-    rate = RATE_SCHEDULES[train.lr_schedule.name]
+    rate = LR_SCHEDULES[train.lr_schedule.name]
     beta = BETA_SCHEDULES[objective.beta_schedule.name]
     return Plan(
         seed=train.seed,
         epochs=train.epochs,
         batch_size=train.batch_size,
         lr=train.optimiser.lr,
-        rate_schedule=partial(
-            warmed,
-            schedule=partial(rate, **options(train.lr_schedule)),
+        lr_schedule=partial(
+            with_warmup,
+            schedule=partial(rate, **section_options(train.lr_schedule)),
             epochs=train.lr_warmup,
         ),
         objective=build_objective(objective, latent, machine),
         beta=objective.beta,
-        beta_schedule=partial(beta, beta=objective.beta, **options(objective.beta_schedule)),
+        beta_schedule=partial(
+            beta, beta=objective.beta, **section_options(objective.beta_schedule)
+        ),
         clip_norm=train.clip_norm,
         skip_norm=train.skip_norm,
-        augmentation=Augmentation(**options(train.augment), binarize=binarize),
+        augmentation=Augmentation(**section_options(train.augment), binarize=binarize),
     )
 
 
@@ -122,31 +128,33 @@ def build_state(
     model: Model, train: Train, image: tuple[int, int, int], levels: int, machine: Machine
 ) -> State:
     """Everything that training changes, before the first step."""
-    vae = _placed(build_vae(model, image, levels, train.seed), machine)
+    vae = _to_device(build_vae(model, image, levels, train.seed), machine)
     if train.init_from is not None:
         tensors, _ = read_tensors(ROOT / train.init_from)
         load_weights(vae, tensors, where=train.init_from)
-    average = _placed(build_vae(model, image, levels, train.seed), machine)
+    average = _to_device(build_vae(model, image, levels, train.seed), machine)
     if machine.compiled:
         # Its line about a CUDA_HOME without a GPU is no news to who trains on a CPU.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         vae.compile(dynamic=False)
-    optimiser = OPTIMISERS[train.optimiser.name](vae.parameters(), **options(train.optimiser))
-    return State(vae, Average(vae, average, train.ema_decay), optimiser)
+    optimiser = OPTIMISERS[train.optimiser.name](
+        vae.parameters(), **section_options(train.optimiser)
+    )
+    return State(vae, EMA(vae, average, train.ema_decay), optimiser)
 
 
-def _placed(vae: VAE, machine: Machine) -> VAE:
+def _to_device(vae: VAE, machine: Machine) -> VAE:
     return vae.to(machine.device).to(memory_format=torch.channels_last)
 
 
-def from_weights(path: Path, machine: Machine) -> tuple[VAE, dict[str, Any]]:
+def load_model_file(path: Path, machine: Machine) -> tuple[VAE, dict[str, Any]]:
     """A trained model from a weights file, which describes itself; and that description."""
-    tensors, about = read_tensors(path)
-    return from_tensors(tensors, about, machine, str(path)), about
+    tensors, metadata = read_tensors(path)
+    return model_from_tensors(tensors, metadata, machine, str(path)), metadata
 
 
-def from_tensors(
-    tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any], machine: Machine, where: str
+def model_from_tensors(
+    tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], machine: Machine, source: str
 ) -> VAE:
     """A trained model from weights and the description stored with them."""
-    return checkpoints.restored_model(tensors, about, machine.device, where)
+    return checkpoints.restored_model(tensors, metadata, machine.device, source)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.factory.build import from_tensors
+from pipeline.factory.build import model_from_tensors
 from pipeline.runtime import paths
 from vae import device as machines
 from vae.data.batches import Images
@@ -12,29 +12,29 @@ from vae.errors import UserError
 from vae.io import read_tensors
 from vae.models.vae import VAE
 from vae.priors.prior import Prior
-from vae.priors.prior import from_tensors as from_file
+from vae.priors.prior import from_tensors as prior_from_tensors
 from vae.training import checkpoints
 
 
 def find_checkpoint(name: str) -> tuple[Mapping[str, Any], dict[str, Any], str]:
     """Weights and description of best | last | epoch:N | a path."""
-    shipped = {"best": paths.BEST, "last": paths.LAST}
+    named_files = {"best": paths.BEST, "last": paths.LAST}
     if name.startswith("epoch:"):
         key = paths.read_run()["key"]
-        found = [
+        matching = [
             file
-            for file in checkpoints.stored(paths.RESUME / key)
+            for file in checkpoints.list_checkpoints(paths.RESUME / key)
             if str(file.epoch) == name.removeprefix("epoch:")
         ]
-        if not found:
-            kept = [file.epoch for file in checkpoints.stored(paths.RESUME / key)]
+        if not matching:
+            epochs = [file.epoch for file in checkpoints.list_checkpoints(paths.RESUME / key)]
             raise UserError(
-                f"no checkpoint of that epoch; kept are {kept}",
+                f"no checkpoint of that epoch; kept are {epochs}",
                 where=f"--checkpoint {name}",
                 remedy="choose one of these, or train with a smaller checkpoints.keep_every",
             )
-        return *checkpoints.shipped(found[0]), str(found[0].path.name)
-    path = shipped.get(name, Path(name))
+        return *checkpoints.read_weights(matching[0]), str(matching[0].path.name)
+    path = named_files.get(name, Path(name))
     if not path.is_file():
         raise UserError(
             "no such weights file",
@@ -44,17 +44,17 @@ def find_checkpoint(name: str) -> tuple[Mapping[str, Any], dict[str, Any], str]:
     return *read_tensors(path), str(path)
 
 
-def open_model(
+def load_model(
     path: Path, device: machines.DeviceName, where: str = "evaluate.device"
 ) -> tuple[VAE, dict[str, Any], machines.Machine]:
     """The shipped model, what it says of itself, and the machine to judge it on, in fp32."""
     paths.read_run()
-    machine = resolve(device, where)
-    tensors, about = read_tensors(path)
-    return from_tensors(tensors, about, machine, str(path)), about, machine
+    machine = resolve_machine(device, where)
+    tensors, metadata = read_tensors(path)
+    return model_from_tensors(tensors, metadata, machine, str(path)), metadata, machine
 
 
-def resolve(
+def resolve_machine(
     device: machines.DeviceName,
     where: str = "evaluate.device",
     precision: machines.PrecisionName = "fp32",
@@ -66,35 +66,35 @@ def resolve(
         raise UserError(str(error), where=where) from None
 
 
-def open_prior(name: str, machine: machines.Machine) -> Prior:
-    """A prior fitted to the shipped model, by name or as `shipped`, to draw on this machine.
+def load_prior(name: str, machine: machines.Machine) -> Prior:
+    """A prior fitted to the shipped model, by name or as `read_weights`, to draw on this machine.
 
     UserError if none was fitted, if it belongs to another model, if there is none of the name, or
     if its file is of another format.
     """
-    about = paths.read_priors()
-    chosen = about["shipped"] if name == "shipped" else name
-    if chosen not in about["fitted"]:
+    index = paths.read_prior_index()
+    prior_name = index["shipped"] if name == "shipped" else name
+    if prior_name not in index["fitted"]:
         raise UserError(
-            f"no fitted prior `{name}`; there are {', '.join(about['fitted'])}",
+            f"no fitted prior `{name}`; there are {', '.join(index['fitted'])}",
             where="artifacts/prior",
             remedy="name it in prior.fit and run `dvc repro prior`",
         )
-    path = paths.PRIOR / f"{chosen}.safetensors"
-    tensors, described = read_tensors(path)
+    path = paths.PRIOR / f"{prior_name}.safetensors"
+    tensors, metadata = read_tensors(path)
     try:
-        return from_file(tensors, described, machine)
+        return prior_from_tensors(tensors, metadata, machine)
     except UserError as error:
         where = f"artifacts/prior/{path.name}"
         raise UserError(error.what, where=where, remedy="run `dvc repro prior`") from None
 
 
-def open_split(name: str, model: VAE, device: str) -> Images:
+def load_split(name: str, model: VAE, device: str) -> Images:
     """A prepared split; UserError if it is not of the model's image shape."""
     images = Images.open(paths.DATA / f"{name}.npy", device)
-    if images.shape != model.image:
+    if images.shape != model.image_shape:
         raise UserError(
-            f"the model is for images {model.image}, the data are {images.shape}",
+            f"the model is for images {model.image_shape}, the data are {images.shape}",
             where="artifacts/data",
             remedy="evaluate it with the params that it was trained with",
         )

@@ -14,42 +14,46 @@ from pipeline.config.schema import Data
 from pipeline.runtime import paths
 from pipeline.runtime.console import progress
 from vae.data import sources
-from vae.data.fingerprint import fingerprints, set_digest
+from vae.data.fingerprint import compute_fingerprints, dataset_digest
 from vae.data.readers import Files
-from vae.io import digest_of, read_json, write_json
+from vae.io import json_digest, read_json, write_json
 
-Reader = Callable[[str, Path, str], Files]
+FileFinder = Callable[[str, Path, str], Files]
 
 
-def root_of(data: Data) -> Path:
+def raw_data_root(data: Data) -> Path:
     """Folder of the raw data: VAE_DATA_ROOT or data.root, relative ones from the project on."""
     return ROOT / Path(os.environ.get("VAE_DATA_ROOT") or data.root).expanduser()
 
 
-def request_of(data: Data) -> str:
+def request_digest(data: Data) -> str:
     """Digest of what was asked; where the raw data lie is no part of it."""
-    return digest_of(data.model_dump(mode="json", exclude={"root"}))
+    return json_digest(data.model_dump(mode="json", exclude={"root"}))
 
 
-def locate(data: Data, reader: Reader) -> Files:
+def find_raw_files(data: Data, finder: FileFinder) -> Files:
     """The raw files, by `sources.find` or by `sources.fetch`, which downloads."""
-    return reader(data.name, root_of(data), getattr(data, "path", ""))
+    return finder(data.name, raw_data_root(data), getattr(data, "path", ""))
 
 
-def fingerprint(data: Data, found: Files) -> dict[str, Any]:
+def fingerprint_files(data: Data, raw_files: Files) -> dict[str, Any]:
     """What source.json says of these files, after a look at the official checksums."""
     cache = paths.CACHE / "fingerprints.json"
-    memory = read_json(cache) if cache.is_file() else {}
-    known = memory.get(data.name, {})
-    now = {str(path): known[str(path)] for path in found.values() if str(path) in known}
-    prints = list(progress(fingerprints(found, now), len(found), "fingerprints"))
-    if now != known:
-        write_json(cache, memory | {data.name: now})
-    sources.verify(data.name, found, {entry.name: entry.sha256 for entry in prints})
+    cached = read_json(cache) if cache.is_file() else {}
+    previous = cached.get(data.name, {})
+    current = {
+        str(path): previous[str(path)] for path in raw_files.values() if str(path) in previous
+    }
+    entries = list(
+        progress(compute_fingerprints(raw_files, current), len(raw_files), "fingerprints")
+    )
+    if current != previous:
+        write_json(cache, cached | {data.name: current})
+    sources.verify(data.name, raw_files, {entry.name: entry.sha256 for entry in entries})
     return {
-        "request": request_of(data),
+        "request": request_digest(data),
         "name": data.name,
-        "files": len(prints),
-        "bytes": sum(entry.bytes for entry in prints),
-        "digest": set_digest(prints),
+        "files": len(entries),
+        "bytes": sum(entry.bytes for entry in entries),
+        "digest": dataset_digest(entries),
     }

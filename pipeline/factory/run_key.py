@@ -11,28 +11,28 @@ from typing import Any
 from pipeline import ROOT
 from pipeline.config.params import to_tree
 from pipeline.config.schema import Params
-from pipeline.factory.build import weights_of
+from pipeline.factory.build import perceptual_weights_path
 from pipeline.runtime import paths
 from pipeline.runtime.code_digest import code_digest
 from vae.errors import UserError
-from vae.io import digest_of, sha256_of_file
+from vae.io import json_digest, sha256_file
 
-SECTIONS = ("model", "objective", "train")
+TRAINING_SECTIONS = ("model", "objective", "train")
 
 
-def describe(params: Params) -> dict[str, Any]:
+def describe_run(params: Params) -> dict[str, Any]:
     """run.json: the key and everything that it is made of."""
     spec = paths.read_spec()
-    initial = params.train.init_from and sha256_of(ROOT / params.train.init_from)
-    identity = {
+    init_digest = params.train.init_from and init_weights_digest(ROOT / params.train.init_from)
+    key_content = {
         "data": spec["digest"],
-        "params": to_tree(params, *SECTIONS),
+        "params": to_tree(params, *TRAINING_SECTIONS),
         "code": code_digest("train.py"),
-        "init": initial,
+        "init": init_digest,
         "perceptual": perceptual_digest(params),
     }
-    about = {"data_set": spec["name"], "image": spec["shape"], "levels": spec["levels"]}
-    return {"key": digest_of(identity)[:16], **identity, **about}
+    data_facts = {"data_set": spec["name"], "image": spec["shape"], "levels": spec["levels"]}
+    return {"key": json_digest(key_content)[:16], **key_content, **data_facts}
 
 
 def perceptual_digest(params: Params) -> str | None:
@@ -42,14 +42,14 @@ def perceptual_digest(params: Params) -> str | None:
         return None
     from vae.imagenet import weights_digest
 
-    return weights_digest(name, weights_of(params.objective))
+    return weights_digest(name, perceptual_weights_path(params.objective))
 
 
-def sha256_of(path: Path) -> str:
+def init_weights_digest(path: Path) -> str:
     if not path.is_file():
         raise UserError(
             "no such weights file",
             where=f"train.init_from: {path}",
             remedy="name a safetensors file of another run, or null",
         )
-    return sha256_of_file(path)
+    return sha256_file(path)

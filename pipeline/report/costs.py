@@ -19,16 +19,16 @@ Line = tuple[str, str]
 """What, and how much."""
 
 
-def machine_name(machine: Mapping[str, Any]) -> str:
+def format_machine(machine: Mapping[str, Any]) -> str:
     """Such as `AMD EPYC, 2 cores`."""
     processor = re.sub(r"\(\w+\)| Processor$", "", machine["processor"])
     return f"{processor}, {machine['cores']} cores"
 
 
-def known(name: str) -> dict[str, Found]:
+def read_benchmark(name: str) -> dict[str, Found]:
     """A benchmark's evidence by the machine's name."""
     found = [read_json(path) for path in sorted((paths.RESULTS / FOLDER).glob(f"*/{name}.json"))]
-    return {machine_name(one["machine"]): one for one in found}
+    return {format_machine(one["machine"]): one for one in found}
 
 
 def chapters() -> list[str]:
@@ -36,7 +36,7 @@ def chapters() -> list[str]:
     cells = {
         (name, what, machine): value
         for name, lines in OF.items()
-        for machine, found in known(name).items()
+        for machine, found in read_benchmark(name).items()
         for what, value in lines(found)
     }
     if not cells:

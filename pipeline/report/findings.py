@@ -5,7 +5,7 @@ Published numbers stand here with their source; ours come from `reports/results`
 
 from collections.abc import Mapping
 
-from pipeline.report.results import Kept
+from pipeline.report.results import Result
 
 CONV_DRAW = 3.59  # bits/dim, CIFAR-10 test (Gregor et al. 2016)
 PUBLISHED_VAE = 228.70  # nats, IWAE-5000, dynamically binarised Fashion-MNIST, 40 latents
@@ -13,7 +13,7 @@ STUDY, REPAIRED = "cifar10.latent_study.128", "cifar10.latent_study.128_repaired
 LIKELIHOOD, BINARISED = "cifar10.likelihood", "fashion_mnist.binarised"
 
 
-def chapters(runs: Mapping[str, Kept]) -> list[str]:
+def chapters(runs: Mapping[str, Result]) -> list[str]:
     """The chapters whose evidence is there."""
     found: list[str] = []
     if STUDY in runs and REPAIRED in runs:
@@ -23,7 +23,7 @@ def chapters(runs: Mapping[str, Kept]) -> list[str]:
     return found
 
 
-def collapse(study: Kept, twin: Kept) -> str:
+def collapse(study: Result, twin: Result) -> str:
     """The latent study's training beside its repaired twin."""
     d = f"{study.dimensions:,}"
     return "\n".join(
@@ -42,7 +42,7 @@ def collapse(study: Kept, twin: Kept) -> str:
             *_study_table(study, twin),
             "",
             f"{study.train['epochs']} of the published 50 epochs (`train.epochs`), latent "
-            f"{study.latents}, {study.machine_words}. "
+            f"{study.latents}, {study.machine_description}. "
             "Totals of training, rate and units of validation, errors of the test split.",
             "",
             "| collapsed | repaired |",
@@ -53,7 +53,7 @@ def collapse(study: Kept, twin: Kept) -> str:
     )
 
 
-def _study_table(study: Kept, twin: Kept) -> list[str]:
+def _study_table(study: Result, twin: Result) -> list[str]:
     constant = study.train["constant_distortion"] / study.dimensions
     return [
         "| | total a sub-pixel, epoch 1 | epoch 2 | last epoch | rate, nats | active units "
@@ -66,7 +66,7 @@ def _study_table(study: Kept, twin: Kept) -> list[str]:
     ]
 
 
-def _study_row(name: str, run: Kept, *, bce: bool) -> str:
+def _study_row(name: str, run: Result, *, bce: bool) -> str:
     history, metrics = run.history, run.metrics
     ends = (history[0], history[1], history[-1])
     totals = [f"{row['train_objective'] / run.dimensions:.4f}" for row in ends]
@@ -82,7 +82,7 @@ def _study_row(name: str, run: Kept, *, bce: bool) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def literature(cifar: Kept, fashion: Kept) -> str:
+def literature(cifar: Result, fashion: Result) -> str:
     """Likelihoods beside published ones."""
     bits, nats = cifar.metrics, fashion.metrics
     return "\n".join(
@@ -112,6 +112,6 @@ def literature(cifar: Kept, fashion: Kept) -> str:
     )
 
 
-def _minutes(run: Kept) -> str:
+def _minutes(run: Result) -> str:
     minutes = run.machine["training_seconds"] / 60
-    return f"{run.train['epochs']} epochs, {minutes:.0f} min, {run.machine_words}"
+    return f"{run.train['epochs']} epochs, {minutes:.0f} min, {run.machine_description}"

@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from pipeline.report.replicates import counted
-from pipeline.report.results import Kept, machine_words, total_seconds
+from pipeline.report.replicates import select_comparable
+from pipeline.report.results import Result, describe_machine, total_seconds
 
 FASHION, FASHION_TEXTBOOK = "fashion_mnist", "fashion_mnist.textbook"
 FACES, FACES_TEXTBOOK = "celeba", "celeba.textbook"
@@ -42,10 +42,10 @@ class Answer(NamedTuple):
         return f"| {self.goal} | {self.measured}{also} | {'yes' if self.met else '**no**'} |"
 
 
-Measure = Callable[[Kept], Measured | None]
+Measure = Callable[[Result], Measured | None]
 
 
-def chapter(runs: Mapping[str, Kept]) -> list[str]:
+def chapter(runs: Mapping[str, Result]) -> list[str]:
     """The goals as a table in Markdown; nothing without a run that has one."""
     rows = [answer.row() for answer in answers(runs)]
     if not rows:
@@ -57,7 +57,7 @@ def chapter(runs: Mapping[str, Kept]) -> list[str]:
     return ["\n".join([*head, "| goal | measured | met |", "|---|---|---|", *rows])]
 
 
-def answers(runs: Mapping[str, Kept]) -> Iterator[Answer]:
+def answers(runs: Mapping[str, Result]) -> Iterator[Answer]:
     """Of the runs that are kept, in the order of the page."""
     near = f"samples' distance within {GAP:.0%} of the reconstructions'"
     yield from asked(runs, FASHION, near, gap)
@@ -68,15 +68,15 @@ def answers(runs: Mapping[str, Kept]) -> Iterator[Answer]:
         yield from duration(runs, name)
 
 
-def asked(runs: Mapping[str, Kept], name: str, goal: str, measure: Measure) -> Iterator[Answer]:
+def asked(runs: Mapping[str, Result], name: str, goal: str, measure: Measure) -> Iterator[Answer]:
     """What a kept run and its replicates answer; nothing without the run or its number."""
     if name in runs and (found := measure(runs[name])):
-        others = (measure(other) for other in counted(runs[name])[1:])
+        others = (measure(other) for other in select_comparable(runs[name])[1:])
         measured = f"{found.source}: {found.value}" if found.source else found.value
         yield Answer(f"`{name}`: {goal}", measured, found.met, tuple(filter(None, others)))
 
 
-def gap(run: Kept) -> Measured | None:
+def gap(run: Result) -> Measured | None:
     samples, own = (run.metrics.get(f"{of}_distance") for of in ("sample", "reconstruction"))
     if samples is None or own is None:
         return None
@@ -85,14 +85,14 @@ def gap(run: Kept) -> Measured | None:
 
 
 def beside(
-    runs: Mapping[str, Kept], name: str, twin: str, metric: str, share: float, words: str
+    runs: Mapping[str, Result], name: str, twin: str, metric: str, share: float, words: str
 ) -> Iterator[Answer]:
     """A metric at most so large a share of the textbook's."""
     theirs = runs[twin].metrics.get(metric) if twin in runs else None
     if theirs is None:
         return
 
-    def measure(run: Kept) -> Measured | None:
+    def measure(run: Result) -> Measured | None:
         ours = run.metrics.get(metric)
         if ours is None:
             return None
@@ -103,17 +103,17 @@ def beside(
     yield from asked(runs, name, goal, measure)
 
 
-def coverage(runs: Mapping[str, Kept], name: str) -> Iterator[Answer]:
+def coverage(runs: Mapping[str, Result], name: str) -> Iterator[Answer]:
     least = COVERED[name]
 
-    def measure(run: Kept) -> Measured | None:
+    def measure(run: Result) -> Measured | None:
         found = run.metrics.get("coverage")
         return None if found is None else Measured(f"{found:.3f}", "", found >= least)
 
     yield from asked(runs, name, f"coverage at least {least:.2f}", measure)
 
 
-def duration(runs: Mapping[str, Kept], name: str) -> Iterator[Answer]:
+def duration(runs: Mapping[str, Result], name: str) -> Iterator[Answer]:
     """Of the run, and of the same one on a faster machine where that is known."""
     if name not in runs:
         return
@@ -129,5 +129,5 @@ def in_time(goal: str, made: Mapping[str, Any], most: float) -> Iterator[Answer]
     """Whether all stages took at most so many minutes, by a kept machine.json."""
     seconds = total_seconds(made)
     if math.isfinite(seconds):
-        where = f"{machine_words(made['machine'])} at {made['images_per_second']:,.0f} images/s"
+        where = f"{describe_machine(made['machine'])} at {made['images_per_second']:,.0f} images/s"
         yield Answer(goal, f"{seconds / 60:.1f} on {where}", seconds / 60 <= most)

@@ -17,10 +17,15 @@ from scipy.stats import binomtest
 LEVEL = 0.95
 
 
-def rate(what: str, right: int, of: int) -> dict[str, Any]:
+def clopper_pearson(count_name: str, successes: int, trials: int) -> dict[str, Any]:
     """`{what: right, "of": of}` and the interval `low`, `high` of right / of."""
-    found = binomtest(right, of).proportion_ci(LEVEL, method="exact")
-    return {what: right, "of": of, "low": float(found.low), "high": float(found.high)}
+    found = binomtest(successes, trials).proportion_ci(LEVEL, method="exact")
+    return {
+        count_name: successes,
+        "of": trials,
+        "low": float(found.low),
+        "high": float(found.high),
+    }
 
 
 def chapter(proof: Mapping[str, Any]) -> list[str]:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config.params import to_flat
-from pipeline.report.results import Kept, headlines
-from pipeline.report.tables import judged, number
+from pipeline.config.params import flatten
+from pipeline.report.results import Result, select_headlines
+from pipeline.report.tables import format_metric, read_sample_metrics
 
 STANDARD = "standard"
 MOST_KEYS = 4  # differences that a row names
@@ -58,16 +58,16 @@ PAIRS = (
 )
 
 
-def table(runs: Mapping[str, Kept]) -> str:
+def table(runs: Mapping[str, Result]) -> str:
     """Markdown; a plain line where no pair is kept."""
     rows = [_pair_row(pair, runs) for pair in PAIRS if {pair.before, pair.after} <= runs.keys()]
-    rows += [row for run in headlines(runs) if (row := _hole_row(run))]
+    rows += [row for run in select_headlines(runs) if (row := _hole_row(run))]
     if not rows:
         return "No pair of runs is kept."
     return "\n".join(["| problem | before | fix | after |", "|---|---|---|---|", *rows])
 
 
-def _pair_row(pair: Pair, runs: Mapping[str, Kept]) -> str:
+def _pair_row(pair: Pair, runs: Mapping[str, Result]) -> str:
     before, after = runs[pair.before], runs[pair.after]
     known = [
         item for item in pair.shown if {item[0]} <= before.metrics.keys() & after.metrics.keys()
@@ -81,17 +81,17 @@ def _pair_row(pair: Pair, runs: Mapping[str, Kept]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _numbers(run: Kept, shown: list[tuple[str, str, int]]) -> str:
+def _numbers(run: Result, shown: list[tuple[str, str, int]]) -> str:
     values = [
-        f"{label} {number(run.metrics, name, digits, around=False)}"
+        f"{label} {format_metric(run.metrics, name, digits, with_error=False)}"
         for name, label, digits in shown
     ]
     return f"`{run.preset}`: {', '.join(values)}"
 
 
-def _changes(before: Kept, after: Kept) -> str:
+def _changes(before: Result, after: Result) -> str:
     """The params that differ, old value and new."""
-    old, new = to_flat(before.run["params"]), to_flat(after.run["params"])
+    old, new = flatten(before.run["params"]), flatten(after.run["params"])
     keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     # A key that only the old run has went with the section that the new one replaced.
     named = [f"`{key}: {_plain(new[key])}`{_was(old, key)}" for key in keys if key in new]
@@ -107,9 +107,9 @@ def _plain(value: Any) -> str:
     return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _hole_row(run: Kept) -> str | None:
+def _hole_row(run: Result) -> str | None:
     """The distance of samples of N(0, I) beside that of the prior that is shipped."""
-    found, shipped = judged(run), run.metrics.get("prior")
+    found, shipped = read_sample_metrics(run), run.metrics.get("prior")
     if found is None or shipped in (None, STANDARD):
         return None
     split, numbers = found

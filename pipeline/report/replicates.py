@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.report.results import Kept, is_kept, read
-from pipeline.report.tables import MISSING, Row, number
+from pipeline.report.results import Result, has_result, read_result
+from pipeline.report.tables import MISSING, Row, format_metric
 
-SEED, FOLDER = "train.seed", "seeds"
-SCORED = ("train", "prior", "evaluate")  # parts of a stamp that its numbers come from
+SEED, SEEDS_FOLDER = "train.seed", "seeds"
+SCORED_STAGES = ("train", "prior", "evaluate")  # parts of a stamp that its numbers come from
 
 # Metric, label, digits.
 SHOWN: tuple[tuple[str, str, int], ...] = (
@@ -34,32 +34,32 @@ SHOWN: tuple[tuple[str, str, int], ...] = (
 ROW = ("bits_per_dim", "sample_distance", "coverage")
 
 
-def replicate_folder(run: Kept) -> Path:
+def replicate_folder(run: Result) -> Path:
     """Where a replicate of the run in `run.folder` is kept."""
-    return run.folder / FOLDER / str(_seed(run))
+    return run.folder / SEEDS_FOLDER / str(_seed(run))
 
 
-def trainings(run: Kept) -> list[Kept]:
+def read_seeds(run: Result) -> list[Result]:
     """The kept run and its replicates, by seed."""
-    folders = [path for path in (run.folder / FOLDER).glob("*") if is_kept(path)]
-    return [run, *sorted(map(read, folders), key=_seed)]
+    folders = [path for path in (run.folder / SEEDS_FOLDER).glob("*") if has_result(path)]
+    return [run, *sorted(map(read_result, folders), key=_seed)]
 
 
-def apart(run: Kept, other: Kept) -> list[str]:
+def list_differences(run: Result, other: Result) -> list[str]:
     """What but the seed sets two trainings apart; nothing of two that count together."""
     found = [key for key in other.differences(run.params()) if key != SEED]
     found += ["data"] if other.run["data"] != run.run["data"] else []
-    stamps = [(one.more.get("stamp") or {}).get("code", {}) for one in (run, other)]
-    return found + [part for part in SCORED if stamps[0].get(part) != stamps[1].get(part)]
+    stamps = [(one.optional_reports.get("stamp") or {}).get("code", {}) for one in (run, other)]
+    return found + [part for part in SCORED_STAGES if stamps[0].get(part) != stamps[1].get(part)]
 
 
-def counted(run: Kept) -> list[Kept]:
+def select_comparable(run: Result) -> list[Result]:
     """The trainings whose numbers are drawn together; none where there is one alone."""
-    found = [other for other in trainings(run) if not apart(run, other)]
+    found = [other for other in read_seeds(run) if not list_differences(run, other)]
     return found if len(found) > 1 else []
 
 
-def over_trainings(runs: Sequence[Kept], metric: str, digits: int) -> str:
+def format_mean_and_std(runs: Sequence[Result], metric: str, digits: int) -> str:
     """Mean ± standard deviation; the missing word where one of them lacks it."""
     values = [run.metrics.get(metric) for run in runs]
     known = [value for value in values if value is not None]
@@ -72,17 +72,17 @@ def over_trainings(runs: Sequence[Kept], metric: str, digits: int) -> str:
 def row() -> Row:
     """The report's row: bound, distance and coverage, and how many trainings they are over."""
 
-    def cell(run: Kept) -> str | None:
-        together = counted(run)
-        texts = [over_trainings(together, name, _digits(name)) for name in ROW if together]
+    def cell(run: Result) -> str | None:
+        together = select_comparable(run)
+        texts = [format_mean_and_std(together, name, _digits(name)) for name in ROW if together]
         return f"{'; '.join(texts)} ({len(together)})" if together else None
 
     return "± over trainings: bits/dim; distance; coverage", cell
 
 
-def chapter(runs: Sequence[Kept]) -> list[str]:
+def chapter(runs: Sequence[Result]) -> list[str]:
     """Every training in a table in Markdown; nothing where none has a replicate."""
-    groups = [(run, found) for run in runs if len(found := trainings(run)) > 1]
+    groups = [(run, found) for run in runs if len(found := read_seeds(run)) > 1]
     if not groups:
         return []
     labels = [label for _, label, _ in SHOWN]
@@ -98,32 +98,36 @@ def chapter(runs: Sequence[Kept]) -> list[str]:
     ]
     for run, found in groups:
         lines += [_line(run, other) for other in found]
-        lines += _mean(counted(run))
+        lines += _mean(select_comparable(run))
     return ["\n".join(lines)]
 
 
-def _line(run: Kept, other: Kept) -> str:
-    found = [number(other.metrics, name, digits, around=False) for name, _, digits in SHOWN]
+def _line(run: Result, other: Result) -> str:
+    found = [
+        format_metric(other.metrics, name, digits, with_error=False) for name, _, digits in SHOWN
+    ]
     cells = [
         f"`{run.preset}`, seed {_seed(other)}",
         *(value or MISSING for value in found),
         _prior(other),
-        ", ".join(f"`{part}`" for part in apart(run, other)),
+        ", ".join(f"`{part}`" for part in list_differences(run, other)),
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def _mean(together: Sequence[Kept]) -> list[str]:
+def _mean(together: Sequence[Result]) -> list[str]:
     if not together:
         return []
-    texts = [over_trainings(together, name, digits) for name, _, digits in SHOWN]
+    texts = [format_mean_and_std(together, name, digits) for name, _, digits in SHOWN]
     return [f"| **over {len(together)}** | {' | '.join(texts)} | | |"]
 
 
-def _prior(run: Kept) -> str:
+def _prior(run: Result) -> str:
     """The shipped prior; of a mixture with its components."""
     name = run.metrics.get("prior")
-    about: Mapping[str, Any] = (run.more.get("prior") or {}).get("metrics", {}).get(name) or {}
+    about: Mapping[str, Any] = (run.optional_reports.get("prior") or {}).get("metrics", {}).get(
+        name
+    ) or {}
     count = about.get("components")
     return f"{name}" + (f", {count:,} components" if count else "")
 
@@ -132,6 +136,6 @@ def _digits(metric: str) -> int:
     return next(digits for name, _, digits in SHOWN if name == metric)
 
 
-def _seed(run: Kept) -> int:
+def _seed(run: Result) -> int:
     seed: int = run.run["params"]["train"]["seed"]
     return seed

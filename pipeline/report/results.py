@@ -20,17 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.params import to_flat, to_tree
-from pipeline.config.preset import entries, preset
+from pipeline.config.params import flatten, to_tree
+from pipeline.config.preset import load_preset, read_presets
 from pipeline.runtime import paths
 from pipeline.runtime.code_digest import DIAGNOSIS, code_digest
 from vae.data import sources
 from vae.io import read_csv, read_json
 
-HEADLINE = "fashion_mnist"
-SIDE_BY_SIDE = (HEADLINE, "cifar10", "celeba")
-NEEDED = ("run", "data", "train", "evaluate", "machine")
-OPTIONAL = (
+FIRST_HEADLINE = "fashion_mnist"
+HEADLINES = (FIRST_HEADLINE, "cifar10", "celeba")
+REQUIRED_REPORTS = ("run", "data", "train", "evaluate", "machine")
+OPTIONAL_REPORTS = (
     "spec",
     "architecture",
     "judges",
@@ -47,13 +47,13 @@ SCRIPTS = {
     "diagnosis": DIAGNOSIS,
 }
 WORDS = {"train": "trained", "prior": "fitted", "evaluate": "scored", "diagnosis": "diagnosed"}
-TIMED = ("extractor", "train", "prior", "evaluate")
+TIMED_STAGES = ("extractor", "train", "prior", "evaluate")
 CURRENT, UNSTAMPED = "current", "unstamped"
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A run's evidence; `more` holds those of the OPTIONAL files that there are."""
+class Result:
+    """A run's evidence; `optional_reports` holds those of the OPTIONAL files that there are."""
 
     folder: Path
     run: Mapping[str, Any]
@@ -62,7 +62,7 @@ class Kept:
     evaluate: Mapping[str, Any]
     machine: Mapping[str, Any]
     history: Sequence[Mapping[str, Any]]
-    more: Mapping[str, Any]
+    optional_reports: Mapping[str, Any]
 
     @property
     def name(self) -> str:
@@ -92,19 +92,19 @@ class Kept:
         return math.prod(self.train["latent_shape"])
 
     @property
-    def machine_words(self) -> str:
-        return machine_words(self.machine["machine"])
+    def machine_description(self) -> str:
+        return describe_machine(self.machine["machine"])
 
     @property
-    def seconds(self) -> Mapping[str, int] | None:
+    def stage_seconds(self) -> Mapping[str, int] | None:
         """Of each TIMED stage; None where one is not known."""
         found: Mapping[str, int] = self.machine.get("seconds", {})
-        return found if found.keys() >= {*TIMED} else None
+        return found if found.keys() >= {*TIMED_STAGES} else None
 
-    def about_data(self, what: str) -> str:
+    def describe_data(self, what: str) -> str:
         """`title`, `licence` or `citation` of the data set."""
-        spec = self.more.get("spec") or {}
-        return str(spec.get(what) or getattr(sources.named(self.run["data_set"]), what))
+        spec = self.optional_reports.get("spec") or {}
+        return str(spec.get(what) or getattr(sources.get_source(self.run["data_set"]), what))
 
     def has_picture(self, name: str) -> bool:
         return (self.folder / f"{name}.png").is_file()
@@ -116,7 +116,7 @@ class Kept:
         return self._age_of_code() + (f"; own `{'`, `'.join(departures)}`" if departures else "")
 
     def _age_of_code(self) -> str:
-        stamp = self.more.get("stamp")
+        stamp = self.optional_reports.get("stamp")
         if stamp is None:
             return UNSTAMPED
         older = [WORDS[stage] for stage in SCRIPTS if stamp["code"].get(stage) != present(stage)]
@@ -124,9 +124,9 @@ class Kept:
 
     def departures(self) -> list[str]:
         """Params or sections that the preset of the run's name has otherwise."""
-        if self.preset not in entries():
+        if self.preset not in read_presets():
             return []
-        return self.differences(to_flat(to_tree(preset(self.preset))))
+        return self.differences(flatten(to_tree(load_preset(self.preset))))
 
     def differences(self, meant: Mapping[str, Any]) -> list[str]:
         """Params or sections, of two words at most, that are otherwise in `meant` (dotted names).
@@ -142,26 +142,26 @@ class Kept:
     def params(self) -> dict[str, Any]:
         """What the stages were told, dotted, as far as their reports are kept."""
         found: dict[str, Any] = {"data.name": self.run["data_set"]}
-        for part in (self.run, *self.more.values(), self.evaluate):
-            found |= to_flat(part.get("params", {}))
+        for part in (self.run, *self.optional_reports.values(), self.evaluate):
+            found |= flatten(part.get("params", {}))
         return found
 
 
-def machine_words(resolved: Mapping[str, Any]) -> str:
+def describe_machine(machine: Mapping[str, Any]) -> str:
     """Devices and precision of a resolved machine."""
-    processes = resolved.get("processes", 1)
-    if resolved["device"] != "cpu":
+    processes = machine.get("processes", 1)
+    if machine["device"] != "cpu":
         times = f"{processes} x " if processes > 1 else ""
-        return f"{times}{resolved['device']} in {resolved['precision']}"
-    count = resolved["threads"] * processes
+        return f"{times}{machine['device']} in {machine['precision']}"
+    count = machine["threads"] * processes
     cores = "1 CPU core" if count == 1 else f"{count} CPU cores"
-    return f"{cores} in {resolved['precision']}"
+    return f"{cores} in {machine['precision']}"
 
 
-def total_seconds(made: Mapping[str, Any]) -> float:
+def total_seconds(machine_report: Mapping[str, Any]) -> float:
     """Of all TIMED stages of a machine.json; infinite where one is not known."""
-    seconds = made.get("seconds", {})
-    return float(sum(seconds.values())) if seconds.keys() >= {*TIMED} else math.inf
+    seconds = machine_report.get("seconds", {})
+    return float(sum(seconds.values())) if seconds.keys() >= {*TIMED_STAGES} else math.inf
 
 
 def present(stage: str) -> str:
@@ -175,31 +175,36 @@ def code_as_it_stands(script: str) -> str:
     return code_digest(script)
 
 
-def is_kept(folder: Path) -> bool:
+def has_result(folder: Path) -> bool:
     """Whether a folder has all that cannot be missing."""
-    needed = (*(f"{part}.json" for part in NEEDED), "history.csv")
+    needed = (*(f"{part}.json" for part in REQUIRED_REPORTS), "history.csv")
     return all((folder / name).is_file() for name in needed)
 
 
-def read(folder: Path) -> Kept:
+def read_result(folder: Path) -> Result:
     """The evidence in a folder."""
-    found = {part: read_json(folder / f"{part}.json") for part in NEEDED}
-    more = {
+    required = {part: read_json(folder / f"{part}.json") for part in REQUIRED_REPORTS}
+    optional = {
         part: read_json(folder / f"{part}.json")
-        for part in OPTIONAL
+        for part in OPTIONAL_REPORTS
         if (folder / f"{part}.json").is_file()
     }
-    return Kept(folder=folder, history=read_csv(folder / "history.csv"), more=more, **found)
+    return Result(
+        folder=folder,
+        history=read_csv(folder / "history.csv"),
+        optional_reports=optional,
+        **required,
+    )
 
 
-def read_all(results: Path | None = None) -> dict[str, Kept]:
+def read_results(results: Path | None = None) -> dict[str, Result]:
     """All kept runs by name, the headline first."""
     folder = results or paths.RESULTS
     names = sorted(path.parent.name for path in folder.glob("*/run.json"))
-    first = [name for name in SIDE_BY_SIDE if name in names]
-    return {name: read(folder / name) for name in dict.fromkeys([*first, *names])}
+    first = [name for name in HEADLINES if name in names]
+    return {name: read_result(folder / name) for name in dict.fromkeys([*first, *names])}
 
 
-def headlines(runs: Mapping[str, Kept]) -> list[Kept]:
+def select_headlines(runs: Mapping[str, Result]) -> list[Result]:
     """Those that stand side by side, in their order, as far as there are any."""
-    return [runs[name] for name in SIDE_BY_SIDE if name in runs]
+    return [runs[name] for name in HEADLINES if name in runs]

@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 
 from pipeline import ROOT
-from vae.io import digest_of, write_text
+from vae.io import json_digest, write_text
 
 STAGES = {
     "prepare": "pipeline/stages/prepare.py",
@@ -45,22 +45,22 @@ EXCLUDED_MODULES = (
 """Modules and packages that cannot change a result."""
 
 DIAGNOSIS = "pipeline/scoring/diagnosis.py"
-DRAWING = ("vae.figures", "pipeline.scoring.diagnosis")
+DRAWING_MODULES = ("vae.figures", "pipeline.scoring.diagnosis")
 """Excluded from the digest of numbers."""
 
 
-def modules_of(script: str, root: Path = ROOT, drawing: bool = True) -> list[Path]:
+def imported_files(script: str, root: Path = ROOT, drawing: bool = True) -> list[Path]:
     """Files of the modules that `script` imports, itself included, sorted."""
-    excluded = EXCLUDED_MODULES if drawing else EXCLUDED_MODULES + DRAWING
-    found: set[Path] = set()
-    waiting = [root / script]
-    while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found.add(path)
+    excluded = EXCLUDED_MODULES if drawing else EXCLUDED_MODULES + DRAWING_MODULES
+    visited: set[Path] = set()
+    pending = [root / script]
+    while pending:
+        path = pending.pop()
+        if path not in visited:
+            visited.add(path)
             imported = (module for module, _, _ in _imports(_tree(path), root))
-            waiting += [_file(name, root) for name in imported if not _is_in(name, excluded)]
-    return sorted(found)
+            pending += [_file(name, root) for name in imported if not _is_in(name, excluded)]
+    return sorted(visited)
 
 
 def code_digest(script: str, root: Path = ROOT, drawing: bool = False) -> str:
@@ -68,10 +68,10 @@ def code_digest(script: str, root: Path = ROOT, drawing: bool = False) -> str:
     drawing = drawing or script == DIAGNOSIS
     statements = {
         digest
-        for path in modules_of(script, root, drawing)
+        for path in imported_files(script, root, drawing)
         for digest in _statement_digests(path, root)
     }
-    return digest_of(sorted(statements))
+    return json_digest(sorted(statements))
 
 
 def write_stage_digests(folder: Path, root: Path = ROOT) -> None:
@@ -162,8 +162,8 @@ def _is_text(node: object) -> bool:
 def _canonical(node: object, internal: Iterable[int]) -> str:
     """A node as text, without positions, docstrings, internal imports and empty fields."""
     if isinstance(node, list):
-        kept = [item for item in node if not _is_text(item) and id(item) not in internal]
-        return "[" + ",".join(_canonical(item, internal) for item in kept) + "]"
+        items = [item for item in node if not _is_text(item) and id(item) not in internal]
+        return "[" + ",".join(_canonical(item, internal) for item in items) + "]"
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = ((name, value) for name, value in ast.iter_fields(node) if name != "type_comment")
@@ -180,5 +180,5 @@ def _sha256(text: str) -> str:
 
 
 if __name__ == "__main__":
-    for module_file in modules_of(sys.argv[1]):
+    for module_file in imported_files(sys.argv[1]):
         print(module_file.relative_to(ROOT))

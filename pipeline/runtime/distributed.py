@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Place:
+class RankInfo:
     """Process `rank` of `size`; on this machine number `local_rank` of `local_size`."""
 
     rank: int = 0
@@ -21,22 +21,22 @@ class Place:
     local_size: int = 1
 
 
-ALONE = Place()
+SINGLE_PROCESS = RankInfo()
 
 
-def place() -> Place:
+def current_rank() -> RankInfo:
     """What torchrun's environment says; a RANK that something else has set means nothing."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return ALONE
+        return SINGLE_PROCESS
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    return Place(*(int(os.environ[name]) for name in names))
+    return RankInfo(*(int(os.environ[name]) for name in names))
 
 
-def leave_word(line: str) -> None:
+def write_torchelastic_error(line: str) -> None:
     """Leave an error's line for torchrun's summary."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if place().size == 1 or not path:
+    if current_rank().size == 1 or not path:
         return
-    about = {"py_callstack": line, "timestamp": str(int(time.time()))}
+    extra_info = {"py_callstack": line, "timestamp": str(int(time.time()))}
     with open(path, "w") as file:
-        json.dump({"message": {"message": line, "extraInfo": about}}, file)
+        json.dump({"message": {"message": line, "extraInfo": extra_info}}, file)

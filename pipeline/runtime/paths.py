@@ -31,56 +31,58 @@ CLASSIFIER = EXTRACTOR / "classifier.safetensors"
 SAMPLES = ARTIFACTS / "samples"
 RECONSTRUCTIONS = ARTIFACTS / "reconstructions"
 PRIOR = ARTIFACTS / "prior"
-PRIORS = PRIOR / "prior.json"
+PRIOR_INDEX = PRIOR / "prior.json"
 
 FIGURES = REPORTS / "figures"
 GALLERY = REPORTS / "gallery"
-DIAGNOSIS = REPORTS / "diagnosis.md"
+DIAGNOSIS_PAGE = REPORTS / "diagnosis.md"
 RESULTS = REPORTS / "results"
 PRETRAINED = ROOT / "src" / "vae" / "pretrained"
 COMPARISON = REPORTS / "comparison"
 
 
-def report(stage: str) -> Path:
+def report_path(stage: str) -> Path:
     """The metrics file of a stage, in Git."""
     return REPORTS / f"{stage}.json"
 
 
-def log_of(key: str) -> Path:
+def run_log_path(key: str) -> Path:
     """Times, speed and machine of a row; no stage tracks it."""
     return LOGS / f"{key}.jsonl"
 
 
 def read_spec() -> dict[str, Any]:
     """What the prepared data are; UserError if there are none."""
-    return _described(SPEC, "the data are not prepared", "run `dvc repro prepare`")
+    return _read_required(SPEC, "the data are not prepared", "run `dvc repro prepare`")
 
 
 def read_run() -> dict[str, Any]:
     """What the shipped model is; UserError if there is none."""
-    return _described(RUN, "no trained model", "run `dvc repro train`")
+    return _read_required(RUN, "no trained model", "run `dvc repro train`")
 
 
-def read_priors() -> dict[str, Any]:
+def read_prior_index() -> dict[str, Any]:
     """What the fitted priors are (model, fitted, shipped, density, temperature).
 
     UserError if there are none, or if they belong to another model than the shipped one.
     """
-    about = _described(PRIORS, "no fitted prior", "run `dvc repro prior`")
-    if about["model"] != read_run()["key"]:
+    index = _read_required(PRIOR_INDEX, "no fitted prior", "run `dvc repro prior`")
+    if index["model"] != read_run()["key"]:
         raise UserError(
-            f"the priors are of another model, {about['model']}",
+            f"the priors are of another model, {index['model']}",
             where="artifacts/prior",
             remedy="run `dvc repro prior`",
         )
-    return about
+    return index
 
 
-def _described(path: Path, what: str, remedy: str) -> dict[str, Any]:
+def _read_required(path: Path, problem: str, remedy: str) -> dict[str, Any]:
     if not path.exists():
-        raise UserError(what, where=f"{path.parent.relative_to(ARTIFACTS.parent)}", remedy=remedy)
-    description: dict[str, Any] = read_json(path)
-    return description
+        raise UserError(
+            problem, where=f"{path.parent.relative_to(ARTIFACTS.parent)}", remedy=remedy
+        )
+    content: dict[str, Any] = read_json(path)
+    return content
 
 
 def sheet_epochs(folder: Path, suffix: str = ".png") -> list[int]:

@@ -17,16 +17,16 @@ from pipeline import ROOT
 UNKNOWN = "unknown"
 
 
-def append(path: Path, event: str, **facts: Any) -> None:
+def append_event(path: Path, event: str, **fields: Any) -> None:
     """Add a line: the event, the time (unix seconds), and facts; never onto a cut one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps({"event": event, "time": round(time.time(), 3), **facts})
-    cut = path.exists() and not path.read_bytes().endswith(b"\n")
+    line = json.dumps({"event": event, "time": round(time.time(), 3), **fields})
+    is_truncated = path.exists() and not path.read_bytes().endswith(b"\n")
     with open(path, "a") as file:
-        file.write(("\n" if cut else "") + line + "\n")
+        file.write(("\n" if is_truncated else "") + line + "\n")
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read_events(path: Path) -> list[dict[str, Any]]:
     """All whole lines, oldest first; none where there is no file."""
     lines: list[dict[str, Any]] = []
     for text in path.read_text().splitlines() if path.exists() else []:
@@ -37,12 +37,12 @@ def read(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def start(path: Path, stage: str, machine: Mapping[str, Any]) -> None:
+def append_start(path: Path, stage: str, machine: Mapping[str, Any]) -> None:
     """Note that a stage begins, on what machine and from what commit."""
-    append(path, "start", stage=stage, machine=dict(machine), **surroundings())
+    append_event(path, "start", stage=stage, machine=dict(machine), **environment_info())
 
 
-def surroundings() -> dict[str, Any]:
+def environment_info() -> dict[str, Any]:
     """Host, processor, versions, commit and whether the working tree differs from it."""
     return {
         "host": platform.node(),
@@ -63,9 +63,9 @@ def _is_dirty() -> str:
 def _git(*arguments: str) -> str | None:
     """What git prints, or None where there is no git, no repository or no commit."""
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
         )
     except FileNotFoundError:
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return result.stdout.strip() if result.returncode == 0 else None

@@ -2,27 +2,28 @@
 
 from typing import Any
 
-from vae.figures.widgets import Cure, Finding, Findings
+from vae.figures.widgets import ChangeSnippet, FindingCard, Findings
 
 
-def cards(verdict: dict[str, Any]) -> Findings:
+def finding_cards(report: dict[str, Any]) -> Findings:
     """Every finding with its numbers and remedies; what is ruled out; what was not judged."""
     return Findings(
-        [_finding(found) for found in verdict["findings"]],
-        verdict["ruled_out"],
-        verdict["not_judged"],
+        [_finding_card(finding) for finding in report["findings"]],
+        report["ruled_out"],
+        report["not_judged"],
     )
 
 
-def _finding(found: dict[str, Any]) -> Finding:
-    return Finding(
-        severity=found["severity"],
-        title=_sentence(found["title"]),
-        text=_sentence(f"{found['hypothesis']}."),
-        numbers=found["numbers"],
-        shown_by=found["shown_by"],
-        cures=[
-            Cure(as_lines(cure["key"], cure["value"]), cure["why"]) for cure in found["remedies"]
+def _finding_card(finding: dict[str, Any]) -> FindingCard:
+    return FindingCard(
+        severity=finding["severity"],
+        title=_sentence(finding["title"]),
+        text=_sentence(f"{finding['hypothesis']}."),
+        numbers=finding["numbers"],
+        evidence=finding["shown_by"],
+        suggested_changes=[
+            ChangeSnippet(yaml_lines(change["key"], change["value"]), change["why"])
+            for change in finding["remedies"]
         ],
     )
 
@@ -31,7 +32,7 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def as_lines(key: str, value: str) -> str:
+def yaml_lines(key: str, value: str) -> str:
     """`train.clip_norm` and a value as the lines that params.yaml has for it."""
     *sections, last = key.split(".")
     lines = [f"{'  ' * depth}{section}:" for depth, section in enumerate(sections)]

@@ -1,8 +1,8 @@
 """What the project's own files say of a run, as evidence for its diagnosis.
 
-`evidence_of` takes a training at work: its run.json and its history so far. `evidence_of_run`
+`running_inputs` takes a training at work: its run.json and its history so far. `shipped_run_inputs`
 takes the shipped one and whatever later stages have written about it. Such a stage needs no line
-here: a metric of reports/evaluate.json whose name is a field of `Evidence` is that field.
+here: a metric of reports/evaluate.json whose name is a field of `DiagnosisInputs` is that field.
 """
 
 import dataclasses
@@ -11,25 +11,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.runtime import paths
-from vae.evaluation.diagnosis.inputs import Evidence
+from vae.evaluation.diagnosis.inputs import DiagnosisInputs
 from vae.io import read_array, read_csv, read_json
 
-FIELDS = {field.name for field in dataclasses.fields(Evidence)}
+INPUT_FIELDS = {field.name for field in dataclasses.fields(DiagnosisInputs)}
 
 
-def evidence_of_run() -> Evidence:
+def shipped_run_inputs() -> DiagnosisInputs:
     """Of the shipped model; UserError if there is none."""
     run = paths.read_run()
-    known = evidence_of(run, read_csv(paths.HISTORY))
-    return dataclasses.replace(known, **_shipped(run), **_judged(run))
+    inputs = running_inputs(run, read_csv(paths.HISTORY))
+    return dataclasses.replace(inputs, **_train_report_inputs(run), **_evaluation_inputs(run))
 
 
-def evidence_of(run: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> Evidence:
+def running_inputs(
+    run: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
+) -> DiagnosisInputs:
     """Of a training at any moment: what was asked for, the data, the epochs so far."""
-    return Evidence(history=history, **_asked(run), **_data())
+    return DiagnosisInputs(history=history, **_params_inputs(run), **_data_inputs())
 
 
-def _asked(run: Mapping[str, Any]) -> dict[str, Any]:
+def _params_inputs(run: Mapping[str, Any]) -> dict[str, Any]:
     model, objective, train = (run["params"][name] for name in ("model", "objective", "train"))
     return {
         "beta": objective["beta"],
@@ -64,9 +66,9 @@ def _beta_end(schedule: Mapping[str, Any], epochs: int) -> float:
     return float(schedule["epochs"])
 
 
-def _data() -> dict[str, Any]:
+def _data_inputs() -> dict[str, Any]:
     """Nothing, where the data are not prepared. Classes are in the order of their labels."""
-    path = paths.report("data")
+    path = paths.report_path("data")
     if not (path.is_file() and paths.SPEC.is_file()):
         return {}
     report, names = read_json(path), read_json(paths.SPEC)["classes"]
@@ -79,24 +81,24 @@ def _data() -> dict[str, Any]:
     }
 
 
-def _shipped(run: Mapping[str, Any]) -> dict[str, Any]:
+def _train_report_inputs(run: Mapping[str, Any]) -> dict[str, Any]:
     """The training's own report, if it is of this model."""
-    path = paths.report("train")
+    path = paths.report_path("train")
     report = read_json(path) if path.is_file() else {}
     if report.get("key") != run["key"]:
         return {}
     return {name: report.get(name) for name in ("best_epoch", "constant_distortion")}
 
 
-def _judged(run: Mapping[str, Any]) -> dict[str, Any]:
+def _evaluation_inputs(run: Mapping[str, Any]) -> dict[str, Any]:
     """The evaluation, if it is of this model."""
-    path = paths.report("evaluate")
+    path = paths.report_path("evaluate")
     report = read_json(path) if path.is_file() else {}
     if report.get("model") != run["key"]:
         return {}
     metrics = report["metrics"]
-    facts = {name: value for name, value in metrics.items() if name in FIELDS}
+    values = {name: value for name, value in metrics.items() if name in INPUT_FIELDS}
     rates = paths.FIGURES / "evaluate" / "rates.csv"
     if rates.is_file():
-        facts["rates"] = tuple(float(row["rate"] or 0) for row in read_csv(rates))
-    return facts | {"test_count": metrics["images"]}
+        values["rates"] = tuple(float(row["rate"] or 0) for row in read_csv(rates))
+    return values | {"test_count": metrics["images"]}

@@ -1,6 +1,6 @@
 """Who judges: the frozen networks that evaluate.judges names, opened and tested.
 
-`auto` is the data's own classifier (in_domain) where there are labels, else the ImageNet network
+`auto` is the data's own classifier (in_domain_extractor) where there are labels, else the ImageNet network
 efficientnet_lite2. Inception is the one whose distance is called FID; clip-* and dinov2-* are
 torch-fidelity's, by its names, and want a download. The stage `extractor` tests each before it
 may judge (`feature_extractors.bends`) and writes the verdicts to artifacts/extractor/about.json;
@@ -15,7 +15,7 @@ import numpy as np
 from pipeline import ROOT
 from pipeline.config.schema import Params
 from pipeline.runtime import paths
-from pipeline.runtime.console import say, warn
+from pipeline.runtime.console import info, warn
 from vae import imagenet
 from vae.device import Machine
 from vae.errors import UserError
@@ -23,15 +23,17 @@ from vae.evaluation.metrics import feature_extractors, fidelity
 from vae.evaluation.metrics.classifier import load
 from vae.io import read_array, read_json
 
-LEAST = 40  # images of a split: from fewer no distance is worth its name
-TESTED = 6000  # images that a network is tested on at most: 2,000 features want thousands
+MIN_IMAGES = 40  # images of a split: from fewer no distance is worth its name
+MAX_TEST_IMAGES = 6000  # images that a network is tested on at most: 2,000 features want thousands
 
 
-def wanted(settings: Params) -> list[str]:
+def requested_extractors(settings: Params) -> list[str]:
     """The names in evaluate.judges, `auto` resolved, in their order and once each."""
     labels = bool(paths.read_spec()["classes"])
-    own = "in_domain" if labels else "efficientnet_lite2"
-    names = [own if name == "auto" else name for name in settings.evaluate.judges]
+    default_name = "in_domain" if labels else "efficientnet_lite2"
+    names = [
+        default_name if name == "auto" else name for name in settings.evaluate.feature_extractors
+    ]
     if "in_domain" in names and not labels:
         raise UserError(
             "the data have no labels to train an in-domain judge with",
@@ -41,64 +43,70 @@ def wanted(settings: Params) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def open_judge(name: str, settings: Params, machine: Machine) -> feature_extractors.Judge:
+def load_extractor(
+    name: str, settings: Params, machine: Machine
+) -> feature_extractors.NetworkExtractor:
     """A judge by name; UserError where its weights are missing."""
     if name == "in_domain":
-        return feature_extractors.in_domain(load(paths.CLASSIFIER), machine)
+        return feature_extractors.in_domain_extractor(load(paths.CLASSIFIER), machine)
     if name == fidelity.INCEPTION:
-        given = settings.evaluate.inception_weights
-        file = fidelity.inception_file(ROOT / given if given else None)
-        return feature_extractors.inception(file, machine)
-    if name in imagenet.JUDGES:
+        path = settings.evaluate.inception_weights
+        file = fidelity.inception_file(ROOT / path if path else None)
+        return feature_extractors.inception_extractor(file, machine)
+    if name in imagenet.EVALUATION_NETWORKS:
         return feature_extractors.imagenet_extractor(name, machine)
-    return feature_extractors.registered(name, machine)
+    return feature_extractors.torch_fidelity_extractor(name, machine)
 
 
-def tested(judge: feature_extractors.Judge, seed: int) -> dict[str, Any] | None:
+def test_extractor(
+    extractor: feature_extractors.NetworkExtractor, seed: int
+) -> dict[str, Any] | None:
     """The test as plain values, on images that the judge was not trained on: the validation
     split of its own data, else the training split. None with a warning for too few of them."""
-    split = "valid" if judge.name == "in_domain" else "train"
-    images = read_array(paths.DATA / f"{split}.npy", mapped=True)[:TESTED]
-    if len(images) < LEAST:
-        warn(f"{len(images)} {split} images: too few to test {judge.name}, which will not judge")
+    split = "valid" if extractor.name == "in_domain" else "train"
+    images = read_array(paths.DATA / f"{split}.npy", memory_map=True)[:MAX_TEST_IMAGES]
+    if len(images) < MIN_IMAGES:
+        warn(
+            f"{len(images)} {split} images: too few to test {extractor.name}, which will not judge"
+        )
         return None
     labels = paths.DATA / f"{split}_labels.npy"
     modes = read_array(labels)[: len(images)] if labels.exists() else None
-    say(f"extractor: testing {judge.name} on {len(images):,} {split} images")
-    bending = feature_extractors.bends(judge, np.asarray(images), seed, modes)
-    if not bending.passed:
-        failed = [fault for fault in bending.distances if not bending.rises(fault)]
+    info(f"extractor: testing {extractor.name} on {len(images):,} {split} images")
+    sensitivity = feature_extractors.sensitivity_test(extractor, np.asarray(images), seed, modes)
+    if not sensitivity.passed:
+        failed = [fault for fault in sensitivity.distances if not sensitivity.detects(fault)]
         warn(
-            f"the distance of {judge.name} does not rise under {', '.join(failed)} "
-            f"({bending.n} images): it will not judge"
+            f"the distance of {extractor.name} does not rise under {', '.join(failed)} "
+            f"({sensitivity.n} images): it will not judge"
         )
     return {
-        "digest": judge.digest,
-        "features": judge.size,
+        "digest": extractor.digest,
+        "features": extractor.feature_dim,
         "split": split,
-        "n": bending.n,
-        "passed": bending.passed,
-        "floor": bending.floor,
+        "n": sensitivity.n,
+        "passed": sensitivity.passed,
+        "floor": sensitivity.floor,
         "distances": {
-            fault: {f"{strength:g}": value for strength, value in found.items()}
-            for fault, found in bending.distances.items()
+            fault: {f"{strength:g}": value for strength, value in by_strength.items()}
+            for fault, by_strength in sensitivity.distances.items()
         },
     }
 
 
-def about() -> Path:
+def test_results_path() -> Path:
     return paths.EXTRACTOR / "about.json"
 
 
-def approved(settings: Params) -> list[str]:
+def passed_extractors(settings: Params) -> list[str]:
     """The wanted judges that passed their test; UserError if the stage has not tested them."""
-    verdicts = read_json(about()) if about().exists() else {}
-    names = wanted(settings)
-    missing = [name for name in names if name not in verdicts]
+    results = read_json(test_results_path()) if test_results_path().exists() else {}
+    names = requested_extractors(settings)
+    missing = [name for name in names if name not in results]
     if missing:
         raise UserError(
             f"{missing[0]} has not been tested on these data",
             where="artifacts/extractor",
             remedy="run `dvc repro extractor`",
         )
-    return [name for name in names if verdicts[name]]
+    return [name for name in names if results[name]]

@@ -15,10 +15,10 @@ from PIL.Image import Image
 
 from pipeline.runtime import paths
 from pipeline.runtime.console import progress
-from pipeline.scoring.training_sheets import as_bytes
+from pipeline.scoring.training_sheets import to_uint8
 from vae.device import Machine
 from vae.figures.sheets import sheet
-from vae.io import atomic, read_array
+from vae.io import atomic_write, read_array
 from vae.models.vae import VAE
 from vae.priors.prior import Prior
 
@@ -34,34 +34,34 @@ class Renderer:
     batch_size: int
     temperature: float
 
-    def decoded(self, z: np.ndarray) -> Iterator[np.ndarray]:
+    def decode(self, z: np.ndarray) -> Iterator[np.ndarray]:
         """Mean images uint8 (B, C, H, W) of codes (N, *latent), batch by batch."""
         for start in range(0, len(z), self.batch_size):
             codes = torch.from_numpy(z[start : start + self.batch_size]).float()
             with torch.no_grad():
-                yield as_bytes(self.model.mean_image(codes.to(self.machine.device)))
+                yield to_uint8(self.model.mean_image(codes.to(self.machine.device)))
 
-    def write(self, path: Path, z: np.ndarray) -> np.ndarray:
+    def write_decoded(self, path: Path, z: np.ndarray) -> np.ndarray:
         """Decode codes into an array file, whole or not at all; the file, mapped."""
-        with atomic(path) as temporary:
-            shape = (len(z), *self.model.image)
+        with atomic_write(path) as temporary:
+            shape = (len(z), *self.model.image_shape)
             images = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
             steps = -(-len(z) // self.batch_size)
             start = 0
-            for batch in progress(self.decoded(z), steps, f"decode {path.stem}"):
+            for batch in progress(self.decode(z), steps, f"decode {path.stem}"):
                 images[start : start + len(batch)] = batch
                 start += len(batch)
             images.flush()
-        return read_array(path, mapped=True)
+        return read_array(path, memory_map=True)
 
-    def samples(self, prior: Prior, count: int, seed: int) -> np.ndarray:
+    def write_samples(self, prior: Prior, count: int, seed: int) -> np.ndarray:
         """artifacts/samples/<prior>.npy, and the images in it."""
         z = prior.sample(count, seed, self.temperature)
-        return self.write(paths.SAMPLES / f"{prior.name}.npy", z)
+        return self.write_decoded(paths.SAMPLES / f"{prior.name}.npy", z)
 
-    def more(self, prior: Prior, count: int, seed: int) -> np.ndarray:
+    def draw_samples(self, prior: Prior, count: int, seed: int) -> np.ndarray:
         """Further samples, which no file keeps."""
-        return np.concatenate(list(self.decoded(prior.sample(count, seed, self.temperature))))
+        return np.concatenate(list(self.decode(prior.sample(count, seed, self.temperature))))
 
 
 def sample_sheet(
@@ -69,4 +69,4 @@ def sample_sheet(
 ) -> Image:
     """A picture of samples (N, C, H, W) in [0, 1], with a title that says how they were drawn."""
     title = f"{data_set}: samples, prior {prior}, seed {seed}, temperature {temperature:g}"
-    return sheet(as_bytes(images), title=title, columns=COLUMNS)
+    return sheet(to_uint8(images), title=title, columns=COLUMNS)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.runtime import paths
-from pipeline.runtime.console import progress, say, warn
+from pipeline.runtime.console import info, progress, warn
 from vae.data.batches import Images
 from vae.errors import UserError
 from vae.evaluation.metrics import feature_extractors, fidelity, neighbours
@@ -31,8 +31,8 @@ from vae.io import read_array, write_array
 from vae.rng import numpy_generator
 
 SPLITS = ("valid", "test")
-NEAR = 2000  # images whose nearest training image is searched
-NUMBERS = {
+MAX_NEIGHBOUR_QUERIES = 2000  # images whose nearest training image is searched
+METRIC_FIELDS = {
     "distance": "frechet",
     "kernel": "kernel",
     "kernel_spread": "kernel_spread",
@@ -46,7 +46,7 @@ NUMBERS = {
 
 
 @dataclass(frozen=True)
-class Made:
+class GeneratedImages:
     """What the model made, uint8 (N, C, H, W): of a split's images, and of each prior's draws.
 
     codes      z (N, *latent) of the samples
@@ -56,203 +56,237 @@ class Made:
     reconstructions: Mapping[str, np.ndarray]
     samples: Mapping[str, np.ndarray]
     codes: Mapping[str, np.ndarray]
-    shipped: str
+    shipped_prior: str
     repeats: tuple[np.ndarray, ...]
 
 
-class Court:
+class FeatureCache:
     """A judge, its batch size and seed, and the features that it has extracted.
 
     seconds    for each prior: features of its samples, and their comparison on both splits
     """
 
     def __init__(
-        self, judge: feature_extractors.Judge, batch_size: int, seed: int, most: int
+        self,
+        extractor: feature_extractors.NetworkExtractor,
+        batch_size: int,
+        seed: int,
+        max_images: int,
     ) -> None:
-        self.judge, self.batch_size, self.seed, self.most = judge, batch_size, seed, most
+        self.extractor, self.batch_size, self.seed, self.max_images = (
+            extractor,
+            batch_size,
+            seed,
+            max_images,
+        )
         self._real: dict[str, np.ndarray] = {}
         self._references: dict[str, fidelity.Reference] = {}
-        self._made: dict[str, np.ndarray] = {}
+        self._features: dict[str, np.ndarray] = {}
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def clock(self, prior: str) -> Iterator[None]:
+    def time_prior(self, prior: str) -> Iterator[None]:
         """Add the time that the block takes to the prior's."""
         start = time.monotonic()
         yield
         self.seconds[prior] = self.seconds.get(prior, 0.0) + time.monotonic() - start
 
-    def features(self, images: np.ndarray, what: str) -> np.ndarray:
+    def features(self, images: np.ndarray, name: str) -> np.ndarray:
         """Features (N, F) of uint8 images; what was asked for once is remembered by its name."""
-        if what not in self._made:
-            self._made[what] = self._extract(images, what)
-        return self._made[what]
+        if name not in self._features:
+            self._features[name] = self._extract(images, name)
+        return self._features[name]
 
-    def _extract(self, images: np.ndarray, what: str) -> np.ndarray:
+    def _extract(self, images: np.ndarray, name: str) -> np.ndarray:
         split = Images(images, "cpu", "disk")
-        batches = feature_extractors.extracted(self.judge, split, self.batch_size)
+        batches = feature_extractors.extract_batches(self.extractor, split, self.batch_size)
         steps = -(-len(images) // self.batch_size)
-        return np.concatenate(list(progress(batches, steps, f"{self.judge.name}: {what}")))
+        return np.concatenate(list(progress(batches, steps, f"{self.extractor.name}: {name}")))
 
-    def real(self, split: str) -> np.ndarray:
+    def split_features(self, split: str) -> np.ndarray:
         """Features of a whole split, kept on the disk."""
         if split not in self._real:
-            self._real[split] = self._kept(split)
+            self._real[split] = self._load_or_extract(split)
         return self._real[split]
 
-    def _kept(self, split: str) -> np.ndarray:
-        data, judge = paths.read_spec()["digest"], self.judge
-        name = f"{judge.name}-{judge.digest[:32]}-{judge.machine.precision}-{data[:32]}-{split}"
+    def _load_or_extract(self, split: str) -> np.ndarray:
+        data, extractor = paths.read_spec()["digest"], self.extractor
+        name = f"{extractor.name}-{extractor.digest[:32]}-{extractor.machine.precision}-{data[:32]}-{split}"
         path = paths.CACHE / "features" / f"{name}.npy"
         if path.exists():
             try:
                 return read_array(path)
             except UserError:
                 warn(f"{path.name} in artifacts/cache is broken; its features are extracted again")
-        found = self._extract(read_array(paths.DATA / f"{split}.npy", mapped=True), split)
-        write_array(path, found)
-        return found
+        features = self._extract(read_array(paths.DATA / f"{split}.npy", memory_map=True), split)
+        write_array(path, features)
+        return features
 
-    def chosen(self, split: str) -> np.ndarray:
+    def reference_index(self, split: str) -> np.ndarray:
         """Which images of a split are compared with, ascending."""
-        count = len(self.real(split))
+        count = len(self.split_features(split))
         order = numpy_generator(self.seed, f"judged {split}").permutation(count)
-        return np.sort(order[: self.most])
+        return np.sort(order[: self.max_images])
 
     def reference(self, split: str) -> fidelity.Reference:
         if split not in self._references:
-            chosen = self.real(split)[self.chosen(split)]
-            self._references[split] = feature_extractors.reference(self.judge, chosen)
+            features = self.split_features(split)[self.reference_index(split)]
+            self._references[split] = feature_extractors.reference(self.extractor, features)
         return self._references[split]
 
-    def compare(self, split: str, fake: np.ndarray) -> dict[str, float | None]:
+    def compare_to_split(self, split: str, fake: np.ndarray) -> dict[str, float | None]:
         """Numbers of features (N, F), of which as many count as there are real ones."""
-        return self.numbers(self.reference(split), fake)
+        return self.compute(self.reference(split), fake)
 
-    def numbers(self, real: fidelity.Reference, fake: np.ndarray) -> dict[str, float | None]:
-        logits = feature_extractors.class_logits(self.judge, fake)
-        found = fidelity.compare(real, fake, self.seed, logits)
-        return {name: getattr(found, field) for name, field in NUMBERS.items()}
+    def compute(self, real: fidelity.Reference, fake: np.ndarray) -> dict[str, float | None]:
+        logits = feature_extractors.class_logits(self.extractor, fake)
+        fidelity_metrics = fidelity.compare(real, fake, self.seed, logits)
+        return {name: getattr(fidelity_metrics, field) for name, field in METRIC_FIELDS.items()}
 
 
-def judge(court: Court, made: Made) -> dict[str, Any]:
+def score_images(cache: FeatureCache, images: GeneratedImages) -> dict[str, Any]:
     """Everything that a judge says of both splits: a branch of reports/judges.json."""
-    drawn: dict[str, np.ndarray] = {}
-    for name, images in made.samples.items():
-        with court.clock(name):
-            drawn[name] = court.features(images, f"samples of {name}")
+    sample_features: dict[str, np.ndarray] = {}
+    for name, prior_images in images.samples.items():
+        with cache.time_prior(name):
+            sample_features[name] = cache.features(prior_images, f"samples of {name}")
     splits: dict[str, Any] = {}
     for split in SPLITS:
-        say(f"{court.judge.name}: comparing on the {split} split")
-        splits[split] = judge_split(court, split, made, drawn)
-    again = [
-        court.features(images, f"draw {number}") for number, images in enumerate(made.repeats, 2)
+        info(f"{cache.extractor.name}: comparing on the {split} split")
+        splits[split] = score_split(cache, split, images, sample_features)
+    repeat_features = [
+        cache.features(prior_images, f"draw {number}")
+        for number, prior_images in enumerate(images.repeats, 2)
     ]
-    splits["test"]["spread"] = spread(court, made.shipped, splits["test"], again)
-    decoded = court.features(made.reconstructions["test"], "test reconstructions")
-    splits["test"] |= seen(court, drawn[made.shipped], decoded)
-    return {"digest": court.judge.digest, "features": court.judge.size, "splits": splits}
+    splits["test"]["spread"] = repeat_std(
+        cache, images.shipped_prior, splits["test"], repeat_features
+    )
+    reconstruction_features = cache.features(
+        images.reconstructions["test"], "test reconstructions"
+    )
+    splits["test"] |= diversity_metrics(
+        cache, sample_features[images.shipped_prior], reconstruction_features
+    )
+    return {
+        "digest": cache.extractor.digest,
+        "features": cache.extractor.feature_dim,
+        "splits": splits,
+    }
 
 
-def judge_split(
-    court: Court, split: str, made: Made, drawn: Mapping[str, np.ndarray]
+def score_split(
+    cache: FeatureCache,
+    split: str,
+    images: GeneratedImages,
+    sample_features: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
-    reference, chosen = court.reference(split), court.chosen(split)
-    n = len(chosen)
-    train = court.real("train")
-    floor = numpy_generator(court.seed, f"floor {split}").permutation(len(train))[:n]
-    decoded = court.features(made.reconstructions[split], f"{split} reconstructions")[chosen]
-    found: dict[str, Any] = {
+    reference, index = cache.reference(split), cache.reference_index(split)
+    n = len(index)
+    train = cache.split_features("train")
+    floor_index = numpy_generator(cache.seed, f"floor {split}").permutation(len(train))[:n]
+    reconstruction_features = cache.features(
+        images.reconstructions[split], f"{split} reconstructions"
+    )[index]
+    metrics: dict[str, Any] = {
         "n": n,
-        "neighbours_n": min(n, reference.few),
-        "halves": halves(court, reference.features),
-        "reconstructions": court.compare(split, decoded),
+        "neighbours_n": min(n, reference.max_neighbour_images),
+        "halves": half_split_metrics(cache, reference.features),
+        "reconstructions": cache.compare_to_split(split, reconstruction_features),
         "samples": {},
     }
-    if len(floor) == n:
-        found["floor"] = court.compare(split, train[floor])
-    for name, values in drawn.items():
+    if len(floor_index) == n:
+        metrics["floor"] = cache.compare_to_split(split, train[floor_index])
+    for name, values in sample_features.items():
         if len(values) >= n:
-            with court.clock(name):
-                found["samples"][name] = court.compare(split, values[:n])
-    return found
+            with cache.time_prior(name):
+                metrics["samples"][name] = cache.compare_to_split(split, values[:n])
+    return metrics
 
 
-def halves(court: Court, real: np.ndarray) -> dict[str, float | None]:
+def half_split_metrics(
+    cache: FeatureCache, features_of_split: np.ndarray
+) -> dict[str, float | None]:
     """One half of held-out images against the other."""
-    order = numpy_generator(court.seed, "halves").permutation(len(real))
-    half = len(real) // 2
-    first = feature_extractors.reference(court.judge, real[order[:half]])
-    return court.numbers(first, real[order[half : 2 * half]]) | {"n": half}
+    order = numpy_generator(cache.seed, "halves").permutation(len(features_of_split))
+    half = len(features_of_split) // 2
+    first = feature_extractors.reference(cache.extractor, features_of_split[order[:half]])
+    return cache.compute(first, features_of_split[order[half : 2 * half]]) | {"n": half}
 
 
-def spread(
-    court: Court, shipped: str, test: Mapping[str, Any], again: list[np.ndarray]
+def repeat_std(
+    cache: FeatureCache, shipped_prior: str, test: Mapping[str, Any], repeats: list[np.ndarray]
 ) -> dict[str, float]:
     """Standard deviation of the shipped prior's numbers over draws with other seeds."""
-    draws = [test["samples"][shipped]]
-    draws += [court.compare("test", values[: test["n"]]) for values in again]
-    if len(draws) < 2:
+    metrics = [test["samples"][shipped_prior]]
+    metrics += [cache.compare_to_split("test", values[: test["n"]]) for values in repeats]
+    if len(metrics) < 2:
         return {}
     names = ("distance", "kernel", "precision", "recall", "density", "coverage")
-    return {name: float(np.std([draw[name] for draw in draws], ddof=1)) for name in names}
+    return {name: float(np.std([draw[name] for draw in metrics], ddof=1)) for name in names}
 
 
-def seen(court: Court, samples: np.ndarray, decoded: np.ndarray) -> dict[str, Any]:
+def diversity_metrics(
+    cache: FeatureCache, samples: np.ndarray, reconstructions: np.ndarray
+) -> dict[str, Any]:
     """Diversity, copies and classes of the shipped prior's samples, features (N, F).
 
     Beside them the classes of reconstructions, decoded: what the decoder's blur alone makes of
     the data's.
     """
-    real, train = court.reference("test").features, court.real("train")
-    near = min(NEAR, len(real), len(samples))
-    found: dict[str, Any] = {
-        "diversity": neighbours.diversity(samples, real, court.seed),
-        "memorisation_ratio": neighbours.memorisation_ratio(samples[:near], real[:near], train),
+    real, train = cache.reference("test").features, cache.split_features("train")
+    query_count = min(MAX_NEIGHBOUR_QUERIES, len(real), len(samples))
+    metrics: dict[str, Any] = {
+        "diversity": neighbours.diversity(samples, real, cache.seed),
+        "memorisation_ratio": neighbours.memorisation_ratio(
+            samples[:query_count], real[:query_count], train
+        ),
     }
     sides = [
-        feature_extractors.class_logits(court.judge, side) for side in (samples, real, decoded)
+        feature_extractors.class_logits(cache.extractor, side)
+        for side in (samples, real, reconstructions)
     ]
     logits = [side for side in sides if side is not None]
-    if logits and court.judge.name == "in_domain":  # whose classes are the data's
+    if logits and cache.extractor.name == "in_domain":  # whose classes are the data's
         balance = fidelity.class_balance(logits[0], logits[1])
-        seen_as = np.bincount(logits[2].argmax(1), minlength=logits[2].shape[1])
-        found["classes"] = {
+        decoded_counts = np.bincount(logits[2].argmax(1), minlength=logits[2].shape[1])
+        metrics["classes"] = {
             "samples": balance.samples.tolist(),
             "real": balance.real.tolist(),
-            "reconstructions": seen_as.tolist(),
+            "reconstructions": decoded_counts.tolist(),
             "chi_square": balance.chi_square,
             "p_value": balance.p_value,
-            "misplaced": balance.misplaced,
+            "misplaced": balance.total_variation,
         }
-    return found
+    return metrics
 
 
-def headline(judge: str, tree: Mapping[str, Any], shipped: str) -> dict[str, Any]:
+def headline_metrics(
+    extractor_name: str, report: Mapping[str, Any], shipped_prior: str
+) -> dict[str, Any]:
     """The test split's numbers of a judge and the shipped prior, by plain names."""
-    test = tree["splits"]["test"]
-    samples, own = test["samples"][shipped], test["reconstructions"]
+    test = report["splits"]["test"]
+    samples, reconstructions = test["samples"][shipped_prior], test["reconstructions"]
     floor = test.get("floor", {})
     numbers = {
-        "judge": judge,
+        "judge": extractor_name,
         "judged_images": test["n"],
-        "prior": shipped,
+        "prior": shipped_prior,
         "floor_distance": floor.get("distance"),
         "floor_kernel_distance": floor.get("kernel"),
-        "reconstruction_distance": own["distance"],
-        "reconstruction_kernel_distance": own["kernel"],
-        "reconstruction_coverage": own["coverage"],
+        "reconstruction_distance": reconstructions["distance"],
+        "reconstruction_kernel_distance": reconstructions["kernel"],
+        "reconstruction_coverage": reconstructions["coverage"],
         "sample_distance": samples["distance"],
         "kernel_distance": samples["kernel"],
-        "prior_gap": samples["distance"] - own["distance"],
+        "prior_gap": samples["distance"] - reconstructions["distance"],
         "sample_diversity": test["diversity"],
         "memorisation_ratio": test["memorisation_ratio"],
     }
-    shares = ("precision", "recall", "density", "coverage")
-    numbers |= {name: samples[name] for name in shares}
+    fractions = ("precision", "recall", "density", "coverage")
+    numbers |= {name: samples[name] for name in fractions}
     for name, value in test["spread"].items():
-        own_name = {"distance": "sample_distance", "kernel": "kernel_distance"}.get(name, name)
-        numbers[f"{own_name}_spread"] = value
+        metric = {"distance": "sample_distance", "kernel": "kernel_distance"}.get(name, name)
+        numbers[f"{metric}_spread"] = value
     if "classes" in test:
         numbers["class_chi_square"] = test["classes"]["chi_square"]
         numbers["class_misplaced"] = test["classes"]["misplaced"]

@@ -24,7 +24,7 @@ from pipeline.config.params import to_tree
 from pipeline.config.schema import Params
 from pipeline.runtime import paths, run_log
 from pipeline.runtime.code_digest import code_digest
-from pipeline.runtime.console import bar, command, say, warn
+from pipeline.runtime.console import info, run_command, show_bar, warn
 from pipeline.scoring import extractors
 from pipeline.tracking import records
 from vae import device as machines
@@ -32,8 +32,8 @@ from vae.data.batches import Augmentation, Images
 from vae.errors import UserError
 from vae.evaluation.metrics.classifier import (
     Classifier,
-    Labelled,
-    Lesson,
+    ClassifierConfig,
+    LabelledImages,
     accuracy,
     save,
     train_classifier,
@@ -41,45 +41,47 @@ from vae.evaluation.metrics.classifier import (
 from vae.figures.charts import Chart, Panel, Series
 from vae.figures.png import write_png
 from vae.io import read_array, write_csv, write_json
-from vae.training.loop import EpochReport, Row
+from vae.training.loop import EpochMetrics, EpochReport
 
 
-def figures() -> Path:
+def figures_folder() -> Path:
     return paths.FIGURES / "extractor"
 
 
-def extractor(settings: Params) -> None:
+def prepare_extractors(settings: Params) -> None:
     """Write the stage's outputs and send its row."""
-    for folder in (paths.EXTRACTOR, figures()):
+    for folder in (paths.EXTRACTOR, figures_folder()):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    machine = resolve(settings)
+    machine = resolve_machine(settings)
     data = paths.read_spec()["digest"]
-    asked = to_tree(settings, "extractor") | {"judges": list(settings.evaluate.judges)}
+    requested = to_tree(settings, "extractor") | {
+        "judges": list(settings.evaluate.feature_extractors)
+    }
     code = code_digest("pipeline/stages/extractor.py")
-    key = records.child_key("extractor", data, asked, code)
-    run_log.start(paths.log_of(key), "extractor", machine.as_dict())
-    names = candidates(settings)
-    metrics = train(settings, machine) if "in_domain" in names else {}
-    tests = test(names, settings, machine)
+    key = records.stage_key("extractor", data, requested, code)
+    run_log.append_start(paths.run_log_path(key), "extractor", machine.as_dict())
+    extractor_names = names_to_test(settings)
+    metrics = write_classifier(settings, machine) if "in_domain" in extractor_names else {}
+    tests = test_extractors(extractor_names, settings, machine)
     write_json(
-        paths.report("extractor"),
-        {"key": key, "data": data, "params": asked, "metrics": metrics, "tests": tests},
+        paths.report_path("extractor"),
+        {"key": key, "data": data, "params": requested, "metrics": metrics, "tests": tests},
     )
-    run_log.append(paths.log_of(key), "end", status="FINISHED")
-    records.send(settings.tracking, records.extractor_row)
+    run_log.append_event(paths.run_log_path(key), "end", status="FINISHED")
+    records.sync_records(settings.tracking, records.extractor_record)
 
 
-def resolve(settings: Params) -> machines.Machine:
+def resolve_machine(settings: Params) -> machines.Machine:
     try:
         return machines.resolve(settings.extractor.device, "auto", None)
     except ValueError as error:
         raise UserError(str(error), where="extractor.device") from None
 
 
-def candidates(settings: Params) -> list[str]:
+def names_to_test(settings: Params) -> list[str]:
     """The judges that are asked for; none, with a warning, where training images stay grey."""
-    names = extractors.wanted(settings)
+    names = extractors.requested_extractors(settings)
     if paths.read_spec()["binarize"] != "dynamic":
         return names
     warn(
@@ -92,54 +94,60 @@ def candidates(settings: Params) -> list[str]:
 # The classifier
 
 
-def train(settings: Params, machine: machines.Machine) -> dict[str, float]:
+def write_classifier(settings: Params, machine: machines.Machine) -> dict[str, float]:
     """Write the trained classifier and its history; its metrics."""
-    classifier, history = learn(settings, machine)
+    classifier, history = fit_classifier(settings, machine)
     save(paths.CLASSIFIER, classifier)
     write_csv(paths.EXTRACTOR / "history.csv", history)
     draw_curves(history)
     return {
-        "test_accuracy": accuracy(classifier, labelled("test", machine.device), machine),
+        "test_accuracy": accuracy(
+            classifier, load_labelled_split("test", machine.device), machine
+        ),
         "valid_accuracy": history[-1]["valid_accuracy"],
         "features": classifier.shape.features,
         "parameters": sum(p.numel() for p in classifier.parameters()),
     }
 
 
-def learn(settings: Params, machine: machines.Machine) -> tuple[Classifier, list[Row]]:
+def fit_classifier(
+    settings: Params, machine: machines.Machine
+) -> tuple[Classifier, list[EpochMetrics]]:
     """The trained classifier and its epochs."""
-    asked = settings.extractor
-    split = labelled("train", machine.device)
-    lesson = Lesson(
-        seed=asked.seed,
-        epochs=asked.epochs,
-        batch_size=min(asked.batch_size, len(split.images)),
-        lr=asked.lr,
-        weight_decay=asked.weight_decay,
-        augmentation=Augmentation(asked.augment.flip, asked.augment.crop_padding),
+    options = settings.extractor
+    split = load_labelled_split("train", machine.device)
+    config = ClassifierConfig(
+        seed=options.seed,
+        epochs=options.epochs,
+        batch_size=min(options.batch_size, len(split.images)),
+        lr=options.lr,
+        weight_decay=options.weight_decay,
+        augmentation=Augmentation(options.augment.flip, options.augment.crop_padding),
     )
-    valid = labelled("valid", machine.device)
-    reports = train_classifier(split, valid, lesson, machine, features=asked.features)
-    history: list[Row] = []
-    with bar(split.images.steps(lesson.batch_size) * lesson.epochs, "extractor") as advance:
+    valid = load_labelled_split("valid", machine.device)
+    reports = train_classifier(split, valid, config, machine, feature_dim=options.feature_dim)
+    history: list[EpochMetrics] = []
+    with show_bar(split.images.steps(config.batch_size) * config.epochs, "extractor") as advance:
         while True:
             try:
                 report = next(reports)
             except StopIteration as end:
                 return end.value, history
             if isinstance(report, EpochReport):
-                history.append(report.row)
-                say(line(report.row, lesson.epochs))
+                history.append(report.metrics)
+                info(epoch_line(report.metrics, config.epochs))
             else:
                 advance()
 
 
-def labelled(split: str, device: str) -> Labelled:
+def load_labelled_split(split: str, device: str) -> LabelledImages:
     labels = read_array(paths.DATA / f"{split}_labels.npy")
-    return Labelled(Images.open(paths.DATA / f"{split}.npy", device), labels.astype(np.int64))
+    return LabelledImages(
+        Images.open(paths.DATA / f"{split}.npy", device), labels.astype(np.int64)
+    )
 
 
-def line(row: Row, epochs: int) -> str:
+def epoch_line(row: EpochMetrics, epochs: int) -> str:
     return (
         f"extractor: epoch {row['epoch']:>2}/{epochs}  loss {row['train_loss']:.4f} nats  "
         f"accuracy {row['train_accuracy']:.2%}, validation {row['valid_accuracy']:.2%}"
@@ -149,15 +157,17 @@ def line(row: Row, epochs: int) -> str:
 # The tests
 
 
-def test(names: Sequence[str], settings: Params, machine: machines.Machine) -> dict[str, Any]:
+def test_extractors(
+    names: Sequence[str], settings: Params, machine: machines.Machine
+) -> dict[str, Any]:
     """Test these judges and write who passed, of all that are asked for."""
     tests = {}
     for name in names:
-        judge = extractors.open_judge(name, settings, machine)
-        tests[name] = extractors.tested(judge, settings.extractor.seed)
-    passed = dict.fromkeys(extractors.wanted(settings), False)
-    passed |= {name: bool(found and found["passed"]) for name, found in tests.items()}
-    write_json(extractors.about(), passed)
+        feature_extractor = extractors.load_extractor(name, settings, machine)
+        tests[name] = extractors.test_extractor(feature_extractor, settings.extractor.seed)
+    passed = dict.fromkeys(extractors.requested_extractors(settings), False)
+    passed |= {name: bool(result and result["passed"]) for name, result in tests.items()}
+    write_json(extractors.test_results_path(), passed)
     draw_tests(tests)
     return tests
 
@@ -165,44 +175,46 @@ def test(names: Sequence[str], settings: Params, machine: machines.Machine) -> d
 # Charts
 
 
-def draw_curves(history: list[Row]) -> None:
+def draw_curves(history: list[EpochMetrics]) -> None:
     epochs = [row["epoch"] for row in history]
 
     def series(label: str, column: str) -> Series:
         return Series(label, epochs, [row[column] for row in history])
 
     loss = Panel("Cross-entropy", "epoch", "nats an image", [series("training", "train_loss")])
-    right = Panel(
+    accuracy_panel = Panel(
         "Accuracy",
         "epoch",
         "share of images",
         [series("training", "train_accuracy"), series("validation", "valid_accuracy")],
     )
-    chart = Chart(f"{paths.read_spec()['name']}: in-domain feature network", [loss, right])
-    write_png(chart, figures() / "curves.png")
+    chart = Chart(
+        f"{paths.read_spec()['name']}: in-domain feature network", [loss, accuracy_panel]
+    )
+    write_png(chart, figures_folder() / "curves.png")
 
 
 def draw_tests(tests: Mapping[str, Any]) -> None:
     """How each judge's distance bends, beside its floor."""
     units = {"blur": "sigma (pixels)", "noise": "sigma (of 255)", "dropped": "share dropped"}
-    for name, found in tests.items():
-        if found is None:
+    for name, result in tests.items():
+        if result is None:
             continue
         panels = []
-        for fault, distances in found["distances"].items():
+        for fault, distances in result["distances"].items():
             x = [float(strength) for strength in distances]
-            floor = Series("floor", x, [found["floor"]] * len(x), dash=True)
+            floor = Series("floor", x, [result["floor"]] * len(x), dash=True)
             faulty = Series(fault, x, list(distances.values()))
             panels.append(Panel(fault, units[fault], "Frechet distance", [faulty, floor]))
-        title = f"{name}: distance of {found['n']:,} faulty images"
-        write_png(Chart(title, panels), figures() / f"{name}.png")
+        title = f"{name}: distance of {result['n']:,} faulty images"
+        write_png(Chart(title, panels), figures_folder() / f"{name}.png")
 
 
 def main() -> None:
-    parser = params.command_line(__doc__, "python -m pipeline.stages.extractor")
+    parser = params.argument_parser(__doc__, "python -m pipeline.stages.extractor")
     arguments = parser.parse_args()
-    extractor(params.load(arguments.params, arguments.set))
+    prepare_extractors(params.load(arguments.params, arguments.set))
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -17,33 +17,33 @@ from pipeline.factory import raw_data
 from pipeline.runtime import console, paths, run_log
 from pipeline.tracking import records
 from vae.data import sources
-from vae.data.readers import Collection, Files
+from vae.data.readers import Files, RawDataset
 from vae.errors import UserError
 from vae.io import read_array, read_json, write_array, write_json
 from vae.rng import numpy_generator
 
 SPLITS = ("train", "valid", "test")
-SPECTRUM = 256  # eigenvalues where all of them would take too long
-SIGMA_SQUARED = (1.0, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01)
-LEADING = 8  # eigenvalues that the report names
-COLUMNS, ROWS = 10, 6  # of a sheet without classes
-ZERO = 1e-8  # an eigenvalue below it is rounding error, and no point of a chart
-MOST_ROWS = 20  # classes beyond which a sheet does not show each
+MAX_EIGENVALUES = 256  # eigenvalues where all of them would take too long
+NOISE_VARIANCES = (1.0, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01)
+REPORTED_EIGENVALUES = 8  # eigenvalues that the report names
+SHEET_COLUMNS, SHEET_ROWS = 10, 6  # of a sheet without classes
+SMALLEST_EIGENVALUE = 1e-8  # an eigenvalue below it is rounding error, and no point of a chart
+MAX_CLASS_ROWS = 20  # classes beyond which a sheet does not show each
 
 
 def prepare(data: Data) -> None:
     """Write the outputs of the stage; spec.json comes last, so where it stands they are whole."""
-    found = unchanged(data)
-    collection = sources.decode(data.name, found)
-    clear()
+    raw_files = check_fingerprint(data)
+    collection = sources.decode(data.name, raw_files)
+    remove_outputs()
     broken = write_arrays(data, collection)
-    arrays = {split: read_array(paths.DATA / f"{split}.npy", mapped=True) for split in SPLITS}
-    report = write_report(data, collection.classes, as_modelled(data, arrays))
-    draw(data, collection.classes, arrays["train"], report)
+    arrays = {split: read_array(paths.DATA / f"{split}.npy", memory_map=True) for split in SPLITS}
+    report = write_report(data, collection.classes, binarise_arrays(data, arrays))
+    draw_figures(data, collection.classes, arrays["train"], report)
     write_spec(data, collection.classes, arrays, report["levels"], broken)
 
 
-def unchanged(data: Data) -> Files:
+def check_fingerprint(data: Data) -> Files:
     """The raw files, if they are those that the stage `source` saw; else UserError."""
     if not paths.SOURCE.is_file():
         raise UserError(
@@ -51,64 +51,70 @@ def unchanged(data: Data) -> Files:
             where="artifacts/source.json",
             remedy="run `dvc repro`, or `python -m pipeline.stages.source` first",
         )
-    found = raw_data.locate(data, sources.fetch)
-    if raw_data.fingerprint(data, found) != read_json(paths.SOURCE):
+    raw_files = raw_data.find_raw_files(data, sources.fetch)
+    if raw_data.fingerprint_files(data, raw_files) != read_json(paths.SOURCE):
         raise UserError(
             "the raw data or the data section are not those of the fingerprint",
             where="artifacts/source.json",
             remedy="run `dvc repro`, or `python -m pipeline.stages.source` first",
         )
-    return found
+    return raw_files
 
 
-def clear() -> None:
+def remove_outputs() -> None:
     """Remove what an earlier call left: the next data set may have other files."""
     paths.SPEC.unlink(missing_ok=True)
-    for folder, pattern in ((paths.DATA, "*.npy"), (figures(), "*.png")):
+    for folder, pattern in ((paths.DATA, "*.npy"), (figures_folder(), "*.png")):
         for path in folder.glob(pattern):
             path.unlink()
 
 
-def figures() -> Path:
+def figures_folder() -> Path:
     return paths.FIGURES / "data"
 
 
-def write_arrays(data: Data, collection: Collection) -> dict[str, str]:
+def write_arrays(data: Data, collection: RawDataset) -> dict[str, str]:
     """The array files of all splits; broken images by name, with the reason."""
-    from vae.data.preparation import Tolerance, images_of, splits, write_split
+    from vae.data.preparation import BrokenImages, decode_images, split_dataset, write_split
 
-    shares = getattr(data, "valid_share", 0.0), getattr(data, "test_share", 0.0)
-    parts = splits(collection, *shares, seed=getattr(data, "seed", 0))
-    tolerance = Tolerance(getattr(data, "max_broken", 0))
-    for split, part in parts.items():
-        images = console.progress(images_of(part, recipe_of(data)), len(part), f"{split} images")
+    fractions = getattr(data, "valid_share", 0.0), getattr(data, "test_fraction", 0.0)
+    collections = split_dataset(collection, *fractions, seed=getattr(data, "seed", 0))
+    tolerance = BrokenImages(getattr(data, "max_broken", 0))
+    for split, part_collection in collections.items():
+        images = console.progress(
+            decode_images(part_collection, preparation_recipe(data)),
+            len(part_collection),
+            f"{split} images",
+        )
         if data.binarize == "static" or (data.binarize == "dynamic" and split != "train"):
-            images = drawn(images, numpy_generator(getattr(data, "seed", 0), f"binarize {split}"))
-        write_split(paths.DATA, split, part, images, tolerance)
-    for name, reason in tolerance.broken.items():
+            images = binarise_images(
+                images, numpy_generator(getattr(data, "seed", 0), f"binarize {split}")
+            )
+        write_split(paths.DATA, split, part_collection, images, tolerance)
+    for name, reason in tolerance.reasons.items():
         console.warn(f"{name} is unreadable ({reason}) and left out")
-    return tolerance.broken
+    return tolerance.reasons
 
 
-def drawn(images: Iterable[Any], generator: np.random.Generator) -> Iterator[Any]:
+def binarise_images(images: Iterable[Any], generator: np.random.Generator) -> Iterator[Any]:
     """Images with each pixel drawn as 0 or 255; broken ones pass."""
-    from vae.data.binarisation import binarised
+    from vae.data.binarisation import binarise
 
     for name, image in images:
-        yield name, image if isinstance(image, str) else binarised(image, generator)
+        yield name, image if isinstance(image, str) else binarise(image, generator)
 
 
-def as_modelled(data: Data, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+def binarise_arrays(data: Data, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
     """The splits as a model sees them: training images that are kept grey, drawn once."""
     if data.binarize != "dynamic":
         return arrays
-    from vae.data.binarisation import binarised
+    from vae.data.binarisation import binarise
 
     generator = numpy_generator(getattr(data, "seed", 0), "binarize train")
-    return {**arrays, "train": binarised(arrays["train"], generator)}
+    return {**arrays, "train": binarise(arrays["train"], generator)}
 
 
-def recipe_of(data: Data) -> Any:
+def preparation_recipe(data: Data) -> Any:
     """How image files become arrays; None where the source has arrays."""
     from vae.data.preparation import Recipe
 
@@ -127,8 +133,10 @@ def write_report(
 
     train = arrays["train"]
     size = int(np.prod(train.shape[1:]))
-    console.say(f"spectrum of {len(train)} images of {size} sub-pixels")
-    values = spectrum.principal_spectrum(train, size if size <= spectrum.DIRECT else SPECTRUM)
+    console.info(f"spectrum of {len(train)} images of {size} sub-pixels")
+    values = spectrum.principal_spectrum(
+        train, size if size <= spectrum.MAX_DIRECT_SIZE else MAX_EIGENVALUES
+    )
     write_array(paths.DATA / "spectrum.npy", values)
     counts = sum(spectrum.level_counts(images) for images in arrays.values())
     report: dict[str, Any] = {
@@ -138,8 +146,10 @@ def write_report(
         "levels": int(np.count_nonzero(counts)) if data.binarize == "none" else 2,
         "pixels": {split: spectrum.pixel_statistics(images) for split, images in arrays.items()},
     }
-    report["spectrum"] = summary(values, report["pixels"]["train"]["total_variance"], size)
-    write_json(paths.report("data"), report)
+    report["spectrum"] = spectrum_summary(
+        values, report["pixels"]["train"]["total_variance"], size
+    )
+    write_json(paths.report_path("data"), report)
     return report
 
 
@@ -153,53 +163,57 @@ def class_counts(classes: tuple[str, ...]) -> dict[str, dict[str, int]]:
     return counts
 
 
-def summary(values: np.ndarray, total_variance: float, size: int) -> dict[str, Any]:
+def spectrum_summary(values: np.ndarray, total_variance: float, size: int) -> dict[str, Any]:
     """The spectrum in short; a count that the computed part of it cannot tell is left out."""
-    least = values[-1] if len(values) < size else 0.0
-    above = {f"{level:g}": int((values > level).sum()) for level in SIGMA_SQUARED if level > least}
+    smallest = values[-1] if len(values) < size else 0.0
+    above = {
+        f"{level:g}": int((values > level).sum()) for level in NOISE_VARIANCES if level > smallest
+    }
     return {
         "dimensions": size,
         "computed": len(values),
         "total_variance": total_variance,
         "explained": float(values.sum() / total_variance) if total_variance else 0.0,
-        "leading": values[:LEADING].tolist(),
+        "leading": values[:REPORTED_EIGENVALUES].tolist(),
         "eigenvalues_above": above,
     }
 
 
-def draw(
+def draw_figures(
     data: Data, classes: tuple[str, ...], train: np.ndarray, report: Mapping[str, Any]
 ) -> None:
     """The sheet of training images and the chart of the spectrum."""
     from vae.figures import png, sheets
 
-    title = sources.named(data.name).title
-    index, labels, what = shown(classes, len(train))
+    title = sources.get_source(data.name).title
+    index, labels, what = select_sheet_images(classes, len(train))
     picture = sheets.sheet(
         train[index],
         title=f"{title}, training split: {what}, evenly spaced",
-        columns=len(index) // len(labels) if labels else min(COLUMNS, len(index)),
+        columns=len(index) // len(labels) if labels else min(SHEET_COLUMNS, len(index)),
         row_labels=labels,
     )
-    sheets.save(picture, figures() / "images.png")
+    sheets.save_png(picture, figures_folder() / "images.png")
     chart = spectrum_chart(title, report["spectrum"]["total_variance"])
-    png.write_png(chart, figures() / "spectrum.png")
+    png.write_png(chart, figures_folder() / "spectrum.png")
 
 
-def shown(classes: tuple[str, ...], count: int) -> tuple[np.ndarray, tuple[str, ...], str]:
+def select_sheet_images(
+    classes: tuple[str, ...], count: int
+) -> tuple[np.ndarray, tuple[str, ...], str]:
     """Index of the images on the sheet, labels of its rows, and what they are, in words."""
-    if 0 < len(classes) <= MOST_ROWS:
+    if 0 < len(classes) <= MAX_CLASS_ROWS:
         labels = read_array(paths.DATA / "train_labels.npy")
-        places = [np.flatnonzero(labels == place) for place in range(len(classes))]
-        columns = min(COLUMNS, *map(len, places))
+        class_indices = [np.flatnonzero(labels == label) for label in range(len(classes))]
+        columns = min(SHEET_COLUMNS, *map(len, class_indices))
         if columns:
-            rows = [of_class[spread(len(of_class), columns)] for of_class in places]
+            rows = [indices[evenly_spaced(len(indices), columns)] for indices in class_indices]
             return np.concatenate(rows), classes, f"{columns} of each class"
-    number = min(COLUMNS * ROWS, count)
-    return spread(count, number), (), f"{number} images"
+    number = min(SHEET_COLUMNS * SHEET_ROWS, count)
+    return evenly_spaced(count, number), (), f"{number} images"
 
 
-def spread(count: int, number: int) -> np.ndarray:
+def evenly_spaced(count: int, number: int) -> np.ndarray:
     """`number` of `count` places, evenly spaced."""
     return np.arange(number) * count // number
 
@@ -209,15 +223,19 @@ def spectrum_chart(title: str, total_variance: float) -> Any:
     from vae.figures.charts import Chart, Panel, Series
 
     values = read_array(paths.DATA / "spectrum.npy")
-    place = np.arange(1, len(values) + 1)
-    share = np.cumsum(values) / total_variance if total_variance else np.zeros(len(values))
+    component = np.arange(1, len(values) + 1)
+    explained_fraction = (
+        np.cumsum(values) / total_variance if total_variance else np.zeros(len(values))
+    )
     eigenvalues = Panel(
         "Eigenvalues",
         "component",
         "variance along it (x in [0, 1])",
         [
             Series(
-                "eigenvalue", place.tolist(), [value if value > ZERO else None for value in values]
+                "eigenvalue",
+                component.tolist(),
+                [value if value > SMALLEST_EIGENVALUE else None for value in values],
             )
         ],
         log_x=True,
@@ -227,7 +245,7 @@ def spectrum_chart(title: str, total_variance: float) -> Any:
         "Variance explained",
         "components",
         f"share of {total_variance:.4g}",
-        [Series("explained", place.tolist(), share.tolist())],
+        [Series("explained", component.tolist(), explained_fraction.tolist())],
         log_x=True,
     )
     return Chart(f"{title}: principal spectrum, training split", [eigenvalues, explained])
@@ -240,10 +258,10 @@ def write_spec(
     levels: int,
     broken: Mapping[str, str],
 ) -> None:
-    from vae.data.preparation import describe
+    from vae.data.preparation import build_spec
 
-    source, recipe = sources.named(data.name), recipe_of(data)
-    about = {
+    source, recipe = sources.get_source(data.name), preparation_recipe(data)
+    header = {
         "name": data.name,
         "title": source.title,
         "licence": source.licence,
@@ -252,17 +270,17 @@ def write_spec(
         "preprocessing": recipe.describe() if recipe else {"pixels": source.pixels},
         "binarize": data.binarize,
     }
-    write_json(paths.SPEC, describe(paths.DATA, arrays, about, classes, levels, broken))
+    write_json(paths.SPEC, build_spec(paths.DATA, arrays, header, classes, levels, broken))
 
 
 def main() -> None:
-    parser = params.command_line(__doc__, "python -m pipeline.stages.prepare")
+    parser = params.argument_parser(__doc__, "python -m pipeline.stages.prepare")
     arguments = parser.parse_args()
     settings = params.load(arguments.params, arguments.set)
     prepare(settings.data)
-    run_log.start(paths.log_of(records.data_key()), "prepare", {})
-    records.send(settings.tracking, records.data_row)
+    run_log.append_start(paths.run_log_path(records.data_key()), "prepare", {})
+    records.sync_records(settings.tracking, records.data_record)
 
 
 if __name__ == "__main__":
-    console.command(main)
+    console.run_command(main)

@@ -1,4 +1,4 @@
-"""Find or download the raw data and fingerprint them: the stage `source`, which always runs.
+"""Find or download the raw data and fingerprint them: the stage `fingerprint_raw_data`, which always runs.
 
 It also writes the digest of each stage's code (pipeline.runtime.code_digest).
 
@@ -13,32 +13,32 @@ from pipeline.factory import raw_data
 from pipeline.runtime import console, paths
 from pipeline.runtime.code_digest import write_stage_digests
 from vae.data import sources
-from vae.data.readers import MissingData
+from vae.data.readers import MissingDataError
 from vae.io import read_json, write_json
 
 
-def source(data: Data) -> None:
+def fingerprint_raw_data(data: Data) -> None:
     """Write source.json, unless it says the same already."""
-    before = read_json(paths.SOURCE) if paths.SOURCE.is_file() else None
+    previous = read_json(paths.SOURCE) if paths.SOURCE.is_file() else None
     try:
-        found = raw_data.locate(data, sources.find)
-    except MissingData as missing:
-        if before and before.get("request") == raw_data.request_of(data):
+        raw_files = raw_data.find_raw_files(data, sources.find)
+    except MissingDataError as missing:
+        if previous and previous.get("request") == raw_data.request_digest(data):
             console.warn(f"{missing.what}; the fingerprint in artifacts/source.json is kept")
             return
-        found = raw_data.locate(data, sources.fetch)
-    now = raw_data.fingerprint(data, found)
-    if now != before:
-        write_json(paths.SOURCE, now)
+        raw_files = raw_data.find_raw_files(data, sources.fetch)
+    current = raw_data.fingerprint_files(data, raw_files)
+    if current != previous:
+        write_json(paths.SOURCE, current)
 
 
 def main() -> None:
-    parser = params.command_line(__doc__, "python -m pipeline.stages.source")
+    parser = params.argument_parser(__doc__, "python -m pipeline.stages.source")
     arguments = parser.parse_args()
     settings = params.load(arguments.params, arguments.set)
     write_stage_digests(paths.CODE)
-    source(settings.data)
+    fingerprint_raw_data(settings.data)
 
 
 if __name__ == "__main__":
-    console.command(main)
+    console.run_command(main)

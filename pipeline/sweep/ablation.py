@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import params
-from pipeline.config.preset import entries
+from pipeline.config.preset import read_presets
 from pipeline.sweep import studies
-from pipeline.sweep.pages import markdown
+from pipeline.sweep.pages import format_markdown_table
 from vae.errors import UserError
 from vae.io import write_csv, write_json, write_text
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from optuna import Study
 
 CLAIMS = Path(__file__).parent / "claims.yaml"
-FEWEST_SEEDS = 3
+MIN_SEEDS = 3
 NOT_RESOLVED = "not resolved"
 HIGHER_IS_BETTER = ("coverage",)
-SHOWN = (
+SHOWN_METRICS = (
     "bits_per_dim",
     "rate",
     "mse",
@@ -43,7 +43,7 @@ SHOWN = (
     "standard_distance",
     "coverage",
 )
-Results = Mapping[str, Mapping[int, Mapping[str, float | None]]]
+MetricsBySeed = Mapping[str, Mapping[int, Mapping[str, float | None]]]
 """Numbers by preset and seed."""
 
 
@@ -52,14 +52,16 @@ class Interval:
     """Mean of n values and the half width of its 95 % interval; None for a single value."""
 
     mean: float
-    half: float | None
+    half_width: float | None
     n: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.4g}" + ("" if self.half is None else f" ± {self.half:.2g}")
+        return f"{self.mean:.4g}" + (
+            "" if self.half_width is None else f" ± {self.half_width:.2g}"
+        )
 
 
-def interval(values: Sequence[float]) -> Interval:
+def student_interval(values: Sequence[float]) -> Interval:
     """Student's 95 % interval of the mean of independent values."""
     n, mean = len(values), math.fsum(values) / len(values)
     if n < 2:
@@ -73,89 +75,93 @@ def interval(values: Sequence[float]) -> Interval:
 # The tables
 
 
-def write_tables(study: "Study", folder: Path) -> None:
+def write_claim_tables(study: "Study", folder: Path) -> None:
     """ablation.{csv,md,json} and verdicts.{csv,md} of a study of presets."""
-    results, facts = results_of(study), facts_of(study)
-    rows = ablation(results, facts)
+    results, trial_info = read_metrics(study), read_trial_info(study)
+    rows = build_ablation_table(results, trial_info)
     write_csv(folder / "ablation.csv", rows)
-    write_text(folder / "ablation.md", markdown(rows))
-    judged = verdicts(results, claims())
-    if judged:
-        write_csv(folder / "verdicts.csv", judged)
-        write_text(folder / "verdicts.md", markdown(judged))
-    write_json(folder / "ablation.json", {"results": results, "facts": facts})
+    write_text(folder / "ablation.md", format_markdown_table(rows))
+    assessments = assess_claims(results, load_claims())
+    if assessments:
+        write_csv(folder / "verdicts.csv", assessments)
+        write_text(folder / "verdicts.md", format_markdown_table(assessments))
+    write_json(folder / "ablation.json", {"results": results, "facts": trial_info})
 
 
-def results_of(study: "Study") -> Results:
+def read_metrics(study: "Study") -> MetricsBySeed:
     """Numbers of the ended trials, by preset and seed."""
-    found: dict[str, dict[int, Any]] = {}
-    for trial in studies.counted(study):
+    by_preset: dict[str, dict[int, Any]] = {}
+    for trial in studies.counted_trials(study):
         if "numbers" in trial.user_attrs:
-            seeds = found.setdefault(trial.params["preset"], {})
+            seeds = by_preset.setdefault(trial.params["preset"], {})
             seeds[trial.params["train.seed"]] = trial.user_attrs["numbers"]
-    return {name: dict(sorted(seeds.items())) for name, seeds in sorted(found.items())}
+    return {name: dict(sorted(seeds.items())) for name, seeds in sorted(by_preset.items())}
 
 
-def facts_of(study: "Study") -> dict[str, dict[str, Any]]:
+def read_trial_info(study: "Study") -> dict[str, dict[str, Any]]:
     """Length, training time and diagnoses of each preset's trials."""
-    found: dict[str, dict[str, Any]] = {}
-    for trial in studies.counted(study):
+    by_preset: dict[str, dict[str, Any]] = {}
+    for trial in studies.counted_trials(study):
         if "numbers" not in trial.user_attrs:
             continue
-        about = found.setdefault(trial.params["preset"], {"seconds": [], "findings": []})
-        about["epochs"] = trial.user_attrs["epochs"]
-        about["seconds"].append(trial.user_attrs["seconds"]["training"])
-        about["findings"].append(trial.user_attrs["findings"])
-    return found
+        info = by_preset.setdefault(trial.params["preset"], {"seconds": [], "findings": []})
+        info["epochs"] = trial.user_attrs["epochs"]
+        info["seconds"].append(trial.user_attrs["seconds"]["training"])
+        info["findings"].append(trial.user_attrs["findings"])
+    return by_preset
 
 
-def ablation(results: Results, facts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def build_ablation_table(
+    results: MetricsBySeed, trial_info: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """A row a preset: length, each number with its interval over seeds, diagnosis."""
     rows = []
     for name, seeds in results.items():
-        about = facts[name]
-        row: dict[str, Any] = {"preset": name, "seeds": len(seeds), "epochs": about["epochs"]}
-        row["seconds"] = round(math.fsum(about["seconds"]) / len(about["seconds"]))
-        for metric in SHOWN:
+        info = trial_info[name]
+        row: dict[str, Any] = {"preset": name, "seeds": len(seeds), "epochs": info["epochs"]}
+        row["seconds"] = round(math.fsum(info["seconds"]) / len(info["seconds"]))
+        for metric in SHOWN_METRICS:
             values = [numbers.get(metric) for numbers in seeds.values()]
-            known = [value for value in values if value is not None]
-            row[metric] = str(interval(known)) if len(known) == len(values) else None
-        row["diagnosis"] = diagnoses(about["findings"])
+            present = [value for value in values if value is not None]
+            row[metric] = str(student_interval(present)) if len(present) == len(values) else None
+        row["diagnosis"] = count_findings(info["findings"])
         rows.append(row)
     return rows
 
 
-def diagnoses(findings: Sequence[Sequence[str]]) -> str:
+def count_findings(findings: Sequence[Sequence[str]]) -> str:
     """Each finding with the number of seeds that have it."""
-    every = [name for of_seed in findings for name in of_seed]
+    names = [name for of_seed in findings for name in of_seed]
     n = len(findings)
-    counts = {name: every.count(name) for name in dict.fromkeys(every)}
-    shown = (name if count == n else f"{name} ({count}/{n})" for name, count in counts.items())
-    return ", ".join(shown).replace("_", " ")
+    counts = {name: names.count(name) for name in dict.fromkeys(names)}
+    labels = (name if count == n else f"{name} ({count}/{n})" for name, count in counts.items())
+    return ", ".join(labels).replace("_", " ")
 
 
 @functools.cache
-def claims() -> list[dict[str, Any]]:
+def load_claims() -> list[dict[str, Any]]:
     """The claims to be judged; UserError for a preset that is none."""
-    listed: list[dict[str, Any]] = params.yaml_of(CLAIMS.read_text())
-    known = entries()
-    for claim in listed:
+    loaded: list[dict[str, Any]] = params.parse_yaml(CLAIMS.read_text())
+    presets = read_presets()
+    for claim in loaded:
         for side in ("first", "second"):
-            if claim[side] not in known:
+            if claim[side] not in presets:
                 raise UserError(f"no preset `{claim[side]}`", where=CLAIMS.name)
-    return listed
+    return loaded
 
 
-def verdicts(results: Results, listed: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def assess_claims(
+    results: MetricsBySeed, claim_specs: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """A row a claim and metric, of the claims whose two presets were trained."""
     rows = []
-    for claim in listed:
+    for claim in claim_specs:
         if claim["first"] in results and claim["second"] in results:
-            rows += [verdict(results, claim, metric) for metric in claim["metrics"]]
+            rows += [assess_claim(results, claim, metric) for metric in claim["metrics"]]
     return rows
 
 
-def verdict(results: Results, claim: Mapping[str, Any], metric: str) -> dict[str, Any]:
+def assess_claim(results: MetricsBySeed, claim: Mapping[str, Any], metric: str) -> dict[str, Any]:
     """One claim in one metric."""
     first, second = results[claim["first"]], results[claim["second"]]
     pairs = [
@@ -168,23 +174,23 @@ def verdict(results: Results, claim: Mapping[str, Any], metric: str) -> dict[str
         "metric": metric,
         "seeds": len(pairs),
     }
-    known = [(a, b) for a, b in pairs if a is not None and b is not None]
-    if not known or len(known) < len(pairs):
+    complete = [(a, b) for a, b in pairs if a is not None and b is not None]
+    if not complete or len(complete) < len(pairs):
         return row | {"effect": None, "of": None, "verdict": "no such number"}
     sign = -1.0 if metric in HIGHER_IS_BETTER else 1.0
-    effect = interval([sign * (b - a) for a, b in known])
-    level = math.fsum(b for _, b in known) / len(known)
+    effect = student_interval([sign * (b - a) for a, b in complete])
+    level = math.fsum(b for _, b in complete) / len(complete)
     row |= {"effect": str(effect), "of": level}
     margin = claim.get("margin", {}).get(metric, 0.0) * abs(level)
-    return row | {"verdict": ruling(effect, claim["says"], margin)}
+    return row | {"verdict": classify_effect(effect, claim["says"], margin)}
 
 
-def ruling(effect: Interval, says: str, margin: float) -> str:
+def classify_effect(effect: Interval, claimed: str, margin: float) -> str:
     """supported | refuted | not resolved."""
-    if effect.n < FEWEST_SEEDS or effect.half is None:
+    if effect.n < MIN_SEEDS or effect.half_width is None:
         return NOT_RESOLVED
-    low, high = effect.mean - effect.half, effect.mean + effect.half
-    if says == "better":
+    low, high = effect.mean - effect.half_width, effect.mean + effect.half_width
+    if claimed == "better":
         return "supported" if low > 0 else "refuted" if high < 0 else NOT_RESOLVED
     if -margin <= low and high <= margin:
         return "supported"

@@ -20,150 +20,168 @@ from typing import TYPE_CHECKING
 from pipeline.config import params
 from pipeline.config.schema import Params
 from pipeline.runtime import paths
-from pipeline.runtime.console import say
+from pipeline.runtime.console import info
 from pipeline.sweep import space, studies
 from vae.errors import UserError
 
 if TYPE_CHECKING:
     from optuna import Study
 
-IDENTITY = ("data", "model", "objective", "train", "prior", "evaluate", "extractor", "sweep")
-OWN = ("trials", "minutes", "storage", "heartbeat")  # of `sweep`: change no trial
+IDENTITY_SECTIONS = (
+    "data",
+    "model",
+    "objective",
+    "train",
+    "prior",
+    "evaluate",
+    "extractor",
+    "sweep",
+)
+IGNORED_SWEEP_KEYS = ("trials", "minutes", "storage", "heartbeat")  # of `sweep`: change no trial
 
 
-def search(settings: Params, workers: int) -> "Study":
+def run_search(settings: Params, workers: int) -> "Study":
     """The study of these params, from where it stands to its end."""
-    from pipeline.sweep.run import conduct
-    from pipeline.sweep.worker import code
+    from pipeline.sweep.run import run_study
+    from pipeline.sweep.worker import trial_code_digest
 
     spec, tree = paths.read_spec(), params.to_tree(settings)
-    question = {name: tree[name] for name in IDENTITY}
-    question["sweep"] = {k: v for k, v in tree["sweep"].items() if k not in OWN}
-    about = {
+    identity = {name: tree[name] for name in IDENTITY_SECTIONS}
+    identity["sweep"] = {k: v for k, v in tree["sweep"].items() if k not in IGNORED_SWEEP_KEYS}
+    attributes = {
         "kind": "search",
         "data": spec["digest"],
-        "code": code(),
+        "code": trial_code_digest(),
         "began": time.time(),
         "trials": settings.sweep.trials,
     }
-    first = space.committed(settings)
-    name = studies.name_of("search", question, spec)
-    return conduct(name, settings, about, [first], workers)
+    first_point = space.find_point(settings)
+    name = studies.build_name("search", identity, spec)
+    return run_study(name, settings, attributes, [first_point], workers)
 
 
 # The command
 
 
-def named(name: str | None, url: str | None) -> "Study":
+def find_study(name: str | None, storage_url: str | None) -> "Study":
     """A study by name, or the latest of the journals here."""
-    if name is None and url is None:
-        local = studies.local_names()
+    if name is None and storage_url is None:
+        local = studies.list_local_studies()
         if not local:
             raise UserError("no study yet", where="sweep", remedy="`sweep run` makes one")
         name = local[-1]
     if name is None:
         raise UserError("name the study", where="sweep", remedy="a database holds many")
-    return studies.load(name, studies.open_storage(name, url))
+    return studies.load_study(name, studies.open_storage(name, storage_url))
 
 
 def main() -> None:
-    arguments = parser().parse_args()
+    arguments = build_parser().parse_args()
     arguments.act(arguments)
 
 
-def act_run(arguments: argparse.Namespace) -> None:
-    search(params.load(arguments.params, arguments.set), arguments.workers)
+def command_run(arguments: argparse.Namespace) -> None:
+    run_search(params.load(arguments.params, arguments.set), arguments.workers)
 
 
-def act_worker(arguments: argparse.Namespace) -> None:
-    from pipeline.sweep.run import join
+def command_worker(arguments: argparse.Namespace) -> None:
+    from pipeline.sweep.run import join_study
 
-    url = arguments.storage or studies.address(params.load())
-    join(arguments.study, arguments.index, arguments.threads, url)
+    url = arguments.storage or studies.get_storage_url(params.load())
+    join_study(arguments.study, arguments.index, arguments.threads, url)
 
 
-def act_status(arguments: argparse.Namespace) -> None:
+def command_status(arguments: argparse.Namespace) -> None:
     from pipeline.sweep.status import watch
 
-    watch(named(arguments.study, address(arguments)), follow=arguments.follow)
+    watch(find_study(arguments.study, find_storage_url(arguments)), follow=arguments.follow)
 
 
-def act_promote(arguments: argparse.Namespace) -> None:
+def command_promote(arguments: argparse.Namespace) -> None:
     from pipeline.sweep.promotion import promote
 
-    study = named(arguments.study, address(arguments))
-    print(promote(study, arguments.trial, full=arguments.full, path=arguments.params))
+    study = find_study(arguments.study, find_storage_url(arguments))
+    print(promote(study, arguments.trial, keep_length=arguments.full, path=arguments.params))
 
 
-def act_report(arguments: argparse.Namespace) -> None:
-    from pipeline.sweep.run import close
+def command_report(arguments: argparse.Namespace) -> None:
+    from pipeline.sweep.run import report_study
 
-    study = named(arguments.study, address(arguments))
-    close(study, studies.settings_of(study))
-
-
-def act_keep(arguments: argparse.Namespace) -> None:
-    from pipeline.sweep.findings import keep
-
-    study = named(arguments.study, address(arguments))
-    folder = keep(study, arguments.name)
-    say(f"kept in reports/results/{folder.name}; `python -m pipeline report` shows it")
+    study = find_study(arguments.study, find_storage_url(arguments))
+    report_study(study, studies.read_params(study))
 
 
-def act_presets(arguments: argparse.Namespace) -> None:
-    from pipeline.sweep.families import run
+def command_archive(arguments: argparse.Namespace) -> None:
+    from pipeline.sweep.findings import archive_study
+
+    study = find_study(arguments.study, find_storage_url(arguments))
+    folder = archive_study(study, arguments.name)
+    info(f"kept in reports/results/{folder.name}; `python -m pipeline report` shows it")
+
+
+def command_presets(arguments: argparse.Namespace) -> None:
+    from pipeline.sweep.families import run_family
 
     settings = params.load(arguments.params, arguments.set)
-    run(settings, arguments.family, arguments.budget, arguments.seeds, arguments.workers)
+    run_family(settings, arguments.family, arguments.budget, arguments.seeds, arguments.workers)
 
 
-def address(arguments: argparse.Namespace) -> str | None:
-    return arguments.storage or studies.address(params.load())
+def find_storage_url(arguments: argparse.Namespace) -> str | None:
+    return arguments.storage or studies.get_storage_url(params.load())
 
 
-def parser() -> argparse.ArgumentParser:
-    whole = argparse.ArgumentParser(
+def build_parser() -> argparse.ArgumentParser:
+    root_parser = argparse.ArgumentParser(
         prog="python -m pipeline sweep",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+    commands = root_parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="search what params.yaml: sweep names")
     family = commands.add_parser("presets", help="run a family of presets under an equal budget")
     family.add_argument("family", help="how the presets' names begin: fashion_mnist/second")
-    family.add_argument("--budget", type=duration, default=180.0, help="of a training: 90s, 3m")
+    family.add_argument(
+        "--budget", type=parse_duration, default=180.0, help="of a training: 90s, 3m"
+    )
     family.add_argument("--seeds", type=int, default=3, help="trainings of each preset")
-    for sub, act in ((run, act_run), (family, act_presets)):
-        sub.add_argument("--workers", type=int, default=1, help="processes")
-        sub.add_argument("--params", type=Path, default=params.PARAMS)
-        sub.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE")
-        sub.set_defaults(act=act)
+    for command_parser, action in ((run, command_run), (family, command_presets)):
+        command_parser.add_argument("--workers", type=int, default=1, help="processes")
+        command_parser.add_argument("--params", type=Path, default=params.PARAMS)
+        command_parser.add_argument(
+            "-S", "--set", action="append", default=[], metavar="KEY=VALUE"
+        )
+        command_parser.set_defaults(act=action)
     join = commands.add_parser("worker", help="join a study from this process")
     join.add_argument("study")
     join.add_argument("--index", type=int, default=0, help="makes proposals of workers differ")
     join.add_argument("--threads", type=int, default=None, help="default: all cores")
     join.add_argument("--storage", default=None, metavar="URL")
-    join.set_defaults(act=act_worker)
+    join.set_defaults(act=command_worker)
     status = commands.add_parser("status", help="the table of trials")
     status.add_argument("--follow", action="store_true", help="until no trial is running")
     promote = commands.add_parser("promote", help="write a trial into params.yaml")
-    which = promote.add_mutually_exclusive_group()
-    which.add_argument("--trial", type=int, default=None)
-    which.add_argument("--best", action="store_true", help="the default")
+    selection = promote.add_mutually_exclusive_group()
+    selection.add_argument("--trial", type=int, default=None)
+    selection.add_argument("--best", action="store_true", help="the default")
     promote.add_argument("--full", action="store_true", help="keep the full training's length")
     promote.add_argument("--params", type=Path, default=params.PARAMS)
     report = commands.add_parser("report", help="pages and tables of a study")
     keep = commands.add_parser("keep", help="a study's evidence, to where Git keeps it")
     keep.add_argument("name", help="of the folder below reports/results")
-    late = ((status, act_status), (promote, act_promote), (report, act_report), (keep, act_keep))
-    for sub, act in late:
-        sub.add_argument("study", nargs="?", help="default: the latest one here")
-        sub.add_argument("--storage", default=None, metavar="URL")
-        sub.set_defaults(act=act)
-    return whole
+    study_commands = (
+        (status, command_status),
+        (promote, command_promote),
+        (report, command_report),
+        (keep, command_archive),
+    )
+    for command_parser, action in study_commands:
+        command_parser.add_argument("study", nargs="?", help="default: the latest one here")
+        command_parser.add_argument("--storage", default=None, metavar="URL")
+        command_parser.set_defaults(act=action)
+    return root_parser
 
 
-def duration(text: str) -> float:
+def parse_duration(text: str) -> float:
     """Seconds of 90, 90s, 3m, 1h."""
     scale = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:], 1.0)
     return float(text.rstrip("smh")) * scale

@@ -12,97 +12,103 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config.schema import Params
 from pipeline.runtime import paths, run_log
-from pipeline.runtime.console import say, warn
+from pipeline.runtime.console import info, warn
 from pipeline.sweep import studies
-from pipeline.sweep.ablation import write_tables
-from pipeline.sweep.pages import write_report
-from pipeline.sweep.records import announce, send
-from pipeline.sweep.worker import remaining, work
+from pipeline.sweep.ablation import write_claim_tables
+from pipeline.sweep.pages import write_study_report
+from pipeline.sweep.records import sync_study, track_study_start
+from pipeline.sweep.worker import has_remaining_trials, run_worker
 from vae.errors import UserError
 
 if TYPE_CHECKING:
     from optuna import Study
 
-RESTARTS = 3  # of a worker that dies, each
+MAX_RESTARTS = 3  # of a worker that dies, each
 
 
-def conduct(
-    name: str, settings: Params, about: dict[str, Any], points: list[Any], workers: int
+def run_study(
+    name: str, settings: Params, attributes: dict[str, Any], points: list[Any], workers: int
 ) -> "Study":
     """Open or make the study, let workers finish it, and report."""
-    url = studies.address(settings)
-    storage = studies.open_storage(name, url, settings.sweep.heartbeat)
-    about = {**about, "commit": run_log.surroundings()["commit"]}
-    study = studies.make(name, storage, settings, about, points)
+    url = studies.get_storage_url(settings)
+    storage = studies.open_storage(name, url, settings.sweep.heartbeat_seconds)
+    attributes = {**attributes, "commit": run_log.environment_info()["commit"]}
+    study = studies.create_study(name, storage, settings, attributes, points)
     for key in ("trials", "began"):  # of this call: more trials, another hour
-        study.set_user_attr(key, about[key])
-    studies.mend(study)
-    say(f"study {name} in {studies.shown(url)}: {studies.begun(study)} trials so far")
-    announce(study, settings)
+        study.set_user_attr(key, attributes[key])
+    studies.requeue_orphans(study)
+    info(
+        f"study {name} in {studies.describe_storage(url)}: {studies.count_started(study)} trials so far"
+    )
+    track_study_start(study, settings)
     if workers == 1:
-        work(study, settings, threads(settings, 1))
+        run_worker(study, settings, threads_per_worker(settings, 1))
     else:
-        spawn(study, settings, workers)
-    close(study, settings)
+        run_workers(study, settings, workers)
+    report_study(study, settings)
     return study
 
 
-def threads(settings: Params, workers: int) -> int:
+def threads_per_worker(settings: Params, workers: int) -> int:
     """CPU threads of each worker: its share of the cores, unless params say."""
     return settings.train.threads or max(1, len(os.sched_getaffinity(0)) // workers)
 
 
-def spawn(study: "Study", settings: Params, workers: int) -> None:
+def run_workers(study: "Study", settings: Params, workers: int) -> None:
     """Worker processes until the study is done; one that dies is replaced, its trial repeated."""
-    share = threads(settings, workers)
+    thread_count = threads_per_worker(settings, workers)
     command = [sys.executable, "-m", "pipeline", "sweep", "worker", study.study_name]
-    command += ["--threads", str(share)]
-    url = studies.address(settings)
-    children = {index: start(command, index, url) for index in range(workers)}
-    lost = 0
+    command += ["--threads", str(thread_count)]
+    url = studies.get_storage_url(settings)
+    processes = {index: start_worker(command, index, url) for index in range(workers)}
+    failures = 0
     try:
-        while children:
+        while processes:
             time.sleep(0.5)
-            for index, child in list(children.items()):
-                ended = child.poll()
-                if ended is None:
+            for index, process in list(processes.items()):
+                exit_code = process.poll()
+                if exit_code is None:
                     continue
-                del children[index]
-                if ended == 2:
+                del processes[index]
+                if exit_code == 2:
                     raise UserError(f"worker {index} stopped at its own error", where="sweep")
-                if ended != 0:
-                    lost += 1
-                    studies.mend(study)
-                    warn(f"worker {index} died (exit code {ended})")
-                if remaining(study, settings) and lost <= RESTARTS * workers and ended != 0:
-                    children[index] = start(command, index, url)
+                if exit_code != 0:
+                    failures += 1
+                    studies.requeue_orphans(study)
+                    warn(f"worker {index} died (exit code {exit_code})")
+                if (
+                    has_remaining_trials(study, settings)
+                    and failures <= MAX_RESTARTS * workers
+                    and exit_code != 0
+                ):
+                    processes[index] = start_worker(command, index, url)
     finally:
-        for child in children.values():
-            child.terminate()
-        for child in children.values():
-            child.wait()
-        studies.mend(study)
+        for process in processes.values():
+            process.terminate()
+        for process in processes.values():
+            process.wait()
+        studies.requeue_orphans(study)
 
 
-def start(command: list[str], index: int, url: str | None) -> "subprocess.Popen[bytes]":
+def start_worker(command: list[str], index: int, url: str | None) -> "subprocess.Popen[bytes]":
     """A worker; the database's URL, which may hold a password, stays out of its command line."""
-    environment = os.environ | ({studies.ENVIRONMENT: url} if url else {})
+    environment = os.environ | ({studies.STORAGE_VARIABLE: url} if url else {})
     return subprocess.Popen([*command, "--index", str(index)], env=environment)
 
 
-def join(name: str, index: int, given: int | None, url: str | None) -> None:
+def join_study(name: str, index: int, thread_count: int | None, url: str | None) -> None:
     """Work on a study that is there."""
-    study = studies.load(name, studies.open_storage(name, url))
-    settings = studies.settings_of(study)
-    work(study, settings, given or threads(settings, 1), index)
+    study = studies.load_study(name, studies.open_storage(name, url))
+    settings = studies.read_params(study)
+    run_worker(study, settings, thread_count or threads_per_worker(settings, 1), index)
 
 
-def close(study: "Study", settings: Params) -> None:
+def report_study(study: "Study", settings: Params) -> None:
     """Tables and pages, and the tracker's rows, of what the study has so far."""
     if not any(trial.state.is_finished() for trial in study.trials):
         return
-    folder = write_report(study, settings)
+    folder = write_study_report(study, settings)
     if study.user_attrs["kind"] == "presets":
-        write_tables(study, folder)
-    send(study, settings)
-    say(f"wrote {folder.relative_to(paths.ARTIFACTS.parent)}; its index.html shows the study")
+        write_claim_tables(study, folder)
+    sync_study(study, settings)
+    info(f"wrote {folder.relative_to(paths.ARTIFACTS.parent)}; its index.html shows the study")

@@ -8,7 +8,7 @@ in the study's own attributes, so that a worker needs the storage and this code,
 storage     a journal file, artifacts/sweeps/<study>/journal.log, which several processes of one
             machine may write; or a database by URL, from any machine
 a trial     RUNNING names its process. In a journal nobody gives signs of life, so whoever opens
-            the study looks whether the processes of its host are alive (`mend`); in a database
+            the study looks whether the processes of its host are alive (`requeue_orphans`); in a database
             Optuna's heartbeat tells. A trial of the dead is marked failed and its point enqueued
             once more, `again` naming the dead one, which then counts for nothing
 randomness  trial n is proposed with the sampler's seed (seed, "sweep", n): a resumed study goes on
@@ -27,10 +27,10 @@ from pipeline.config import params
 from pipeline.config.schema import Params
 from pipeline.config.schema.sweep import HyperbandPruner, MedianPruner
 from pipeline.runtime import paths
-from pipeline.runtime.console import say
+from pipeline.runtime.console import info
 from pipeline.tracking import backend
 from vae.errors import UserError
-from vae.io import digest_of, write_json
+from vae.io import json_digest, write_json
 from vae.rng import seed_of
 
 if TYPE_CHECKING:
@@ -38,53 +38,53 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-ENVIRONMENT = "VAE_SWEEP_STORAGE"
-AGAIN, PROCESS, FAULT = "again", "process", "fault"
+STORAGE_VARIABLE = "VAE_SWEEP_STORAGE"
+REPEATS, PROCESS, FAULT = "again", "process", "fault"
 SURPLUS = "surplus"  # begun when the last place was taken already; counts for nothing
-SETTLED = ("epochs",)  # before a trial begins, and kept should it be begun again
-NAMELESS = timedelta(seconds=30)  # a RUNNING trial has named its process by then
-MISSED_BEATS = 5
+FIXED_ATTRIBUTES = ("epochs",)  # before a trial begins, and kept should it be begun again
+PROCESS_NAME_DELAY = timedelta(seconds=30)  # a RUNNING trial has named its process by then
+MISSED_HEARTBEATS = 5
 
 
-def folder_of(name: str) -> Path:
+def study_folder(name: str) -> Path:
     return paths.SWEEPS / name
 
 
 def trial_folder(name: str, number: int) -> Path:
-    return folder_of(name) / "trials" / f"{number:05d}"
+    return study_folder(name) / "trials" / f"{number:05d}"
 
 
-def name_of(kind: str, question: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+def build_name(kind: str, identity: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     """What a study is called: its data set, its kind, and a digest of what it asks."""
-    digest = digest_of({"kind": kind, "question": question, "data": data["digest"]})
+    digest = json_digest({"kind": kind, "question": identity, "data": data["digest"]})
     return f"{data['name']}-{kind}-{digest[:8]}"
 
 
 # Storage
 
 
-def address(settings: Params) -> str | None:
+def get_storage_url(settings: Params) -> str | None:
     """The database's URL, or None for a journal file."""
-    return os.environ.get(ENVIRONMENT) or settings.sweep.storage
+    return os.environ.get(STORAGE_VARIABLE) or settings.sweep.storage
 
 
-def shown(url: str | None) -> str:
+def describe_storage(url: str | None) -> str:
     """A storage without its password."""
     return "artifacts/sweeps" if url is None else backend.without_password(url)
 
 
 def open_storage(name: str, url: str | None, heartbeat: int = 10) -> "BaseStorage":
     """The storage that holds a study; UserError for a database that cannot be used."""
-    calm()
+    silence_optuna()
     if url is None:
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
-        path = folder_of(name) / "journal.log"
+        path = study_folder(name) / "journal.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         backend = JournalFileBackend(str(path), lock_obj=JournalLock(path))  # type: ignore[arg-type]
         return JournalStorage(backend)
-    return _database(url, heartbeat)
+    return _open_database(url, heartbeat)
 
 
 class JournalLock:
@@ -95,10 +95,10 @@ class JournalLock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._held = ExitStack()
+        self._lock = ExitStack()
 
     def acquire(self) -> bool:
-        self._held.enter_context(backend.exclusive(self._path.with_name("journal.lock")))
+        self._lock.enter_context(backend.hold_lock(self._path.with_name("journal.lock")))
         if self._path.exists() and self._path.stat().st_size:
             with open(self._path, "rb+") as journal:
                 journal.seek(-1, os.SEEK_END)
@@ -108,35 +108,35 @@ class JournalLock:
         return True
 
     def release(self) -> None:
-        self._held.close()
+        self._lock.close()
 
 
-def _database(url: str, heartbeat: int) -> "BaseStorage":
+def _open_database(url: str, heartbeat: int) -> "BaseStorage":
     from optuna.storages import RDBStorage
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        with backend.exclusive(
+        with backend.hold_lock(
             paths.SWEEPS / "tables.lock"
         ):  # two at once break the tables they make
             return RDBStorage(
                 url,
                 engine_kwargs={"pool_pre_ping": True},  # a server may be restarted in between
                 heartbeat_interval=heartbeat,
-                grace_period=MISSED_BEATS * heartbeat,
-                heartbeat_stale_trial_callback=enqueue_again,
+                grace_period=MISSED_HEARTBEATS * heartbeat,
+                heartbeat_stale_trial_callback=requeue_trial,
             )
     except (SQLAlchemyError, ImportError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(
             f"no database to be used ({reason})",
-            where=f"sweep.storage: {shown(url)}",
+            where=f"sweep.storage: {describe_storage(url)}",
             remedy="start it, correct the URL (MLflow wants another database), or set null "
             "for a journal file",
         ) from None
 
 
-def calm() -> None:
+def silence_optuna() -> None:
     """Optuna is silent: what its trials come to is told here, and its version is pinned."""
     import optuna
 
@@ -147,20 +147,20 @@ def calm() -> None:
 # Studies
 
 
-def make(
+def create_study(
     name: str,
     storage: "BaseStorage",
     settings: Params,
-    about: Mapping[str, Any],
+    attributes: Mapping[str, Any],
     points: list[Mapping[str, Any]],
 ) -> "Study":
     """The study, made with its first points in the queue if it is not there yet."""
     import optuna
 
     goals = settings.sweep.goals
-    place = folder_of(name)
-    place.mkdir(parents=True, exist_ok=True)
-    with backend.exclusive(place / "study.lock"):
+    folder = study_folder(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    with backend.hold_lock(folder / "study.lock"):
         study = optuna.create_study(
             storage=storage,
             study_name=name,
@@ -170,57 +170,57 @@ def make(
         for point in points:
             study.enqueue_trial(dict(point), skip_if_exists=True)
         if "params" not in study.user_attrs:
-            for key, value in about.items():
+            for key, value in attributes.items():
                 study.set_user_attr(key, value)
             study.set_metric_names([goal.metric for goal in goals])
             study.set_user_attr("params", params.to_tree(settings))
-    write_json(place / "study.json", {"name": name, **study.user_attrs})
+    write_json(folder / "study.json", {"name": name, **study.user_attrs})
     return study
 
 
-def load(name: str, storage: "BaseStorage") -> "Study":
+def load_study(name: str, storage: "BaseStorage") -> "Study":
     """A study that is there; UserError names those that are."""
     import optuna
 
     try:
         return optuna.load_study(study_name=name, storage=storage)
     except KeyError:
-        known = [summary.study_name for summary in storage.get_all_studies()]
+        names = [summary.study_name for summary in storage.get_all_studies()]
         raise UserError(
             f"no study `{name}`",
             where="sweep",
-            remedy=f"there are {', '.join(known)}" if known else "`sweep run` makes one",
+            remedy=f"there are {', '.join(names)}" if names else "`sweep run` makes one",
         ) from None
 
 
-def local_names() -> list[str]:
+def list_local_studies() -> list[str]:
     """Studies in journal files here, the latest last."""
-    found = paths.SWEEPS.glob("*/journal.log")
-    return [path.parent.name for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+    journals = paths.SWEEPS.glob("*/journal.log")
+    return [path.parent.name for path in sorted(journals, key=lambda path: path.stat().st_mtime)]
 
 
-def settings_of(study: "Study") -> Params:
+def read_params(study: "Study") -> Params:
     """The params that were committed when the study began."""
     return params.parse(study.user_attrs["params"], where=f"study {study.study_name}")
 
 
-def prepare_proposal(study: "Study", settings: Params, worker: int) -> None:
+def set_sampler(study: "Study", settings: Params, worker: int) -> None:
     """Give the study the sampler and pruner of its next trial."""
     from optuna import pruners, samplers
 
-    chosen, number = settings.sweep, len(study.trials)
-    seed = seed_of(chosen.seed, "sweep", number, worker) % 2**32
-    if chosen.sampler == "tpe":
+    sweep, number = settings.sweep, len(study.trials)
+    seed = seed_of(sweep.seed, "sweep", number, worker) % 2**32
+    if sweep.sampler == "tpe":
         study.sampler = samplers.TPESampler(seed=seed)
     else:
         study.sampler = samplers.RandomSampler(seed=seed)
-    pruner = chosen.pruner
+    pruner = sweep.pruner
     if isinstance(pruner, MedianPruner):
         study.pruner = pruners.MedianPruner(n_startup_trials=pruner.startup_trials)
     elif isinstance(pruner, HyperbandPruner):
         study.pruner = pruners.HyperbandPruner(
             min_resource=pruner.every,
-            max_resource=chosen.epochs or settings.train.epochs,
+            max_resource=sweep.trial_epochs or settings.train.epochs,
             reduction_factor=pruner.reduction,
         )
     else:
@@ -230,18 +230,18 @@ def prepare_proposal(study: "Study", settings: Params, worker: int) -> None:
 # Trials
 
 
-def repeated(study: "Study") -> set[int]:
+def repeated_trials(study: "Study") -> set[int]:
     """Numbers of the trials that were enqueued again, and count for nothing."""
-    return {trial.user_attrs[AGAIN] for trial in study.trials if AGAIN in trial.user_attrs}
+    return {trial.user_attrs[REPEATS] for trial in study.trials if REPEATS in trial.user_attrs}
 
 
-def counted(study: "Study") -> list["FrozenTrial"]:
+def counted_trials(study: "Study") -> list["FrozenTrial"]:
     """The trials that count."""
-    gone = repeated(study)
+    repeated = repeated_trials(study)
     return [
         trial
         for trial in study.trials
-        if trial.number not in gone and SURPLUS not in trial.user_attrs
+        if trial.number not in repeated and SURPLUS not in trial.user_attrs
     ]
 
 
@@ -250,41 +250,43 @@ def is_surplus(study: "Study", number: int) -> bool:
 
     Workers look and then begin, so that two may take the last place; numbers tell whose it is.
     """
-    before = [trial for trial in counted(study) if trial.number < number]
+    before = [trial for trial in counted_trials(study) if trial.number < number]
     return len(before) >= int(study.user_attrs["trials"])
 
 
-def begun(study: "Study") -> int:
+def count_started(study: "Study") -> int:
     """How many of those have begun or ended."""
-    return sum(trial.state.name != "WAITING" for trial in counted(study))
+    return sum(trial.state.name != "WAITING" for trial in counted_trials(study))
 
 
-def enqueue_again(study: "Study", trial: "FrozenTrial") -> None:
+def requeue_trial(study: "Study", trial: "FrozenTrial") -> None:
     """Enqueue a dead trial's point once more, with what had been settled before it began."""
-    if trial.number in repeated(study):
+    if trial.number in repeated_trials(study):
         return
     point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    kept = {key: trial.user_attrs[key] for key in SETTLED if key in trial.user_attrs}
-    study.enqueue_trial(point, {**kept, AGAIN: trial.number})
+    attributes = {
+        key: trial.user_attrs[key] for key in FIXED_ATTRIBUTES if key in trial.user_attrs
+    }
+    study.enqueue_trial(point, {**attributes, REPEATS: trial.number})
 
 
-def mend(study: "Study") -> int:
+def requeue_orphans(study: "Study") -> int:
     """Trials of this host's dead processes: enqueued again and failed; how many there were."""
     from optuna.trial import TrialState
 
-    with backend.exclusive(folder_of(study.study_name) / "study.lock"):
+    with backend.hold_lock(study_folder(study.study_name) / "study.lock"):
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         orphans = [trial for trial in running if is_orphan(trial)]
         for trial in orphans:
-            enqueue_again(study, trial)
+            requeue_trial(study, trial)
             study.tell(trial.number, state=TrialState.FAIL)
-            say(f"sweep: the process of trial {trial.number} is gone; it is enqueued again")
+            info(f"sweep: the process of trial {trial.number} is gone; it is enqueued again")
     return len(orphans)
 
 
 def is_orphan(trial: "FrozenTrial") -> bool:
     process = trial.user_attrs.get(PROCESS)
     if process is not None:
-        return backend.is_gone(process)
-    began = trial.datetime_start
-    return began is not None and datetime.now() - began > NAMELESS
+        return backend.is_dead(process)
+    started = trial.datetime_start
+    return started is not None and datetime.now() - started > PROCESS_NAME_DELAY

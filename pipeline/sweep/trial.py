@@ -3,16 +3,16 @@
 A trial is whole params (`space`) and does what the chain does with them, by the same functions and
 seeds, in memory: train, take the best epoch's weights, fit one Gaussian mixture to the encodings
 of the training split, draw, and ask the first judge of `evaluate.judges`. The test split is not
-opened. On the way, every so many epochs, a `Look` says how the metric stands.
+opened. On the way, every so many epochs, a `IntermediateResult` says how the metric stands.
 
-Data, judge and the features of real images are opened once a process (`Bench`).
+Data, judge and the features of real images are opened once a process (`TrialContext`).
 
 Numbers of a trial, all of the validation split:
 
-sample_distance, sample_kernel, coverage     samples beside real images, n against n
+sample_fd, sample_kernel, coverage     samples beside real images, n against n
 standard_distance, standard_kernel           the same of samples of N(0, I)
-reconstruction_distance, _kernel, mse        decoded means of mu, of those very images
-prior_gap                                    sample_distance - reconstruction_distance
+reconstruction_fd, _kernel, mse        decoded means of mu, of those very images
+prior_gap                                    sample_fd - reconstruction_fd
 bits_per_dim, rate, distortion, active_units   of the best epoch, as training's history has them
 """
 
@@ -27,92 +27,92 @@ import numpy as np
 import torch
 
 from pipeline.config.schema import Params
-from pipeline.factory.build import build_machine, build_plan, build_state, warn_if_slow
-from pipeline.factory.run_key import describe
+from pipeline.factory.build import build_machine, build_plan, build_state, warn_if_not_compiled
+from pipeline.factory.run_key import describe_run
 from pipeline.runtime import paths
 from pipeline.scoring import extractors, sample_metrics
-from pipeline.scoring.diagnosis_inputs import evidence_of
+from pipeline.scoring.diagnosis_inputs import running_inputs
 from pipeline.scoring.renderer import Renderer
 from pipeline.stages.prior import fit_all, held_out_codes, training_codes
-from pipeline.stages.train.stage import cost_of_constant
+from pipeline.stages.train.stage import constant_image_distortion
 from vae import device as machines
-from vae.data.batches import Images, as_real
+from vae.data.batches import Images, to_float
 from vae.errors import UserError
-from vae.evaluation.diagnosis.engine import judge as diagnose
+from vae.evaluation.diagnosis.engine import apply_rules as diagnose
 from vae.evaluation.metrics import feature_extractors
 from vae.io import read_tensors, tensor_bytes, write_bytes
 from vae.models.vae import VAE
-from vae.priors.prior import Prior, Standard, from_tensors
+from vae.priors.prior import Prior, StandardNormalPrior, from_tensors
 from vae.training.loop import EpochReport, Plan, State, fit
 from vae.training.validation import calibrate
 
-SHEET = 64  # samples on a trial's sheet
-PACE_STEPS, PACE_WARM_UP = 16, 4
-Numbers = dict[str, float | None]
+SHEET_SAMPLES = 64  # samples on a trial's sheet
+THROUGHPUT_STEPS, THROUGHPUT_WARM_UP = 16, 4
+Metrics = dict[str, float | None]
 
 
 @dataclass(frozen=True)
-class Look:
+class IntermediateResult:
     """How a trial stands after an epoch."""
 
     epoch: int
-    numbers: Numbers
+    metrics: Metrics
 
 
 @dataclass
-class Seconds:
+class TrialSeconds:
     """Where a trial's time went."""
 
     training: float = 0.0
-    judging: float = 0.0
+    scoring: float = 0.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialResult:
     """What became of a trial: run.json, history, numbers, samples uint8 (SHEET, C, H, W)."""
 
     run: dict[str, Any]
     history: list[dict[str, Any]]
-    numbers: Numbers
+    metrics: Metrics
     samples: np.ndarray
     findings: list[str]
 
 
 @dataclass
-class Course:
-    """A trial at work; `latest` is the last look, from which a trial cut short is told."""
+class TrialState:
+    """A trial at work; `latest_metrics` is the last look, from which a trial cut short is told."""
 
     settings: Params
     run: dict[str, Any]
     machine: machines.Machine
-    state: State
+    training_state: State
     plan: Plan
-    seconds: Seconds = field(default_factory=Seconds)
-    latest: tuple[Numbers, np.ndarray] | None = None
-    best: dict[str, torch.Tensor] = field(default_factory=dict)
+    seconds: TrialSeconds = field(default_factory=TrialSeconds)
+    latest_metrics: tuple[Metrics, np.ndarray] | None = None
+    best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
-class Bench:
+class TrialContext:
     """What the trials of a process share: its threads, the data, the judge."""
 
     def __init__(self, settings: Params, threads: int) -> None:
         paths.read_spec()
         self.threads = threads
         self._images: dict[tuple[str, str, str], Images] = {}
-        self._constants: dict[str, float | None] = {}
-        name = extractors.approved(settings)[0:1]
+        self._constant_distortions: dict[str, float | None] = {}
+        name = extractors.passed_extractors(settings)[0:1]
         if not name:
             raise UserError(
                 "no judge passed its test on these data",
                 where="evaluate.judges",
                 remedy="see reports/extractor.json; more images, or another judge",
             )
-        machine = self.machine(settings.evaluate.device, "auto")
-        judge = extractors.open_judge(name[0], settings, machine)
-        rest = (settings.evaluate.batch_size, settings.evaluate.seed, settings.sweep.samples)
-        self.court = sample_metrics.Court(judge, *rest)
+        machine = self.resolve_machine(settings.evaluate.device, "auto")
+        extractor = extractors.load_extractor(name[0], settings, machine)
+        limits = (settings.evaluate.batch_size, settings.evaluate.seed, settings.sweep.samples)
+        self.features = sample_metrics.FeatureCache(extractor, *limits)
 
-    def machine(
+    def resolve_machine(
         self, device: machines.DeviceName, precision: machines.PrecisionName
     ) -> machines.Machine:
         try:
@@ -120,171 +120,216 @@ class Bench:
         except ValueError as error:
             raise UserError(str(error), where="device") from None
 
-    def images(self, split: str, settings: Params, machine: machines.Machine) -> Images:
-        place = settings.train.data_on
-        key = (split, machine.device, place)
+    def open_images(self, split: str, settings: Params, machine: machines.Machine) -> Images:
+        data_location = settings.train.data_location
+        key = (split, machine.device, data_location)
         if key not in self._images:
-            self._images[key] = Images.open(paths.DATA / f"{split}.npy", machine.device, place)
+            self._images[key] = Images.open(
+                paths.DATA / f"{split}.npy", machine.device, data_location
+            )
         return self._images[key]
 
-    def constant(self, course: Course, train: Images) -> float | None:
+    def constant_distortion(self, trial_state: TrialState, train: Images) -> float | None:
         """The best constant image's distortion, computed once a likelihood."""
-        name = repr((course.settings.model.likelihood, course.plan.augmentation))
-        if name not in self._constants:
-            self._constants[name] = cost_of_constant(course.settings, train, course.plan)
-        return self._constants[name]
+        name = repr((trial_state.settings.model.likelihood, trial_state.plan.augmentation))
+        if name not in self._constant_distortions:
+            self._constant_distortions[name] = constant_image_distortion(
+                trial_state.settings, train, trial_state.plan
+            )
+        return self._constant_distortions[name]
 
 
-def begin(bench: Bench, settings: Params) -> Course:
+def start_trial(context: TrialContext, settings: Params) -> TrialState:
     """The objects of a trial, before its first step."""
-    run, machine = describe(settings), build_machine(settings.train, threads=bench.threads)
-    warn_if_slow(settings.train, machine)
+    run, machine = describe_run(settings), build_machine(settings.train, threads=context.threads)
+    warn_if_not_compiled(settings.train, machine)
     image, train = tuple(run["image"]), settings.train
-    state = build_state(settings.model, train, image, run["levels"], machine)
+    training_state = build_state(settings.model, train, image, run["levels"], machine)
     dynamic = paths.read_spec()["binarize"] == "dynamic"
-    latent = state.model.latent
+    latent = training_state.model.latent_shape
     plan = build_plan(settings.objective, train, latent, machine, binarize=dynamic)
-    return Course(settings, run, machine, state, plan)
+    return TrialState(settings, run, machine, training_state, plan)
 
 
-def pace(bench: Bench, settings: Params) -> float:
+def measure_throughput(context: TrialContext, settings: Params) -> float:
     """Images a second of this training here, from a few steps of a copy that is thrown away."""
-    course = begin(bench, settings)
-    train, valid = (bench.images(split, settings, course.machine) for split in ("train", "valid"))
-    stamps = [time.perf_counter()]
-    for report in fit(course.state, course.plan, train, valid, course.machine):
-        stamps.append(time.perf_counter())
-        if len(stamps) > PACE_STEPS or isinstance(report, EpochReport):
+    trial_state = start_trial(context, settings)
+    train, valid = (
+        context.open_images(split, settings, trial_state.machine) for split in ("train", "valid")
+    )
+    times = [time.perf_counter()]
+    for report in fit(
+        trial_state.training_state, trial_state.plan, train, valid, trial_state.machine
+    ):
+        times.append(time.perf_counter())
+        if len(times) > THROUGHPUT_STEPS or isinstance(report, EpochReport):
             break
-    first = min(PACE_WARM_UP, len(stamps) // 2)
-    seconds_a_step = (stamps[-1] - stamps[first]) / (len(stamps) - 1 - first)
-    return settings.train.batch_size / seconds_a_step
+    first = min(THROUGHPUT_WARM_UP, len(times) // 2)
+    seconds_per_step = (times[-1] - times[first]) / (len(times) - 1 - first)
+    return settings.train.batch_size / seconds_per_step
 
 
-def train(bench: Bench, course: Course, every: int | None) -> Iterator[Look]:
+def train_trial(
+    context: TrialContext, trial_state: TrialState, every: int | None
+) -> Iterator[IntermediateResult]:
     """Train to the end; a look after every so many epochs, but not after the last."""
-    machine, clock = course.machine, time.perf_counter()
-    images, valid = (bench.images(name, course.settings, machine) for name in ("train", "valid"))
-    for report in fit(course.state, course.plan, images, valid, machine):
+    machine, start = trial_state.machine, time.perf_counter()
+    images, valid = (
+        context.open_images(name, trial_state.settings, machine) for name in ("train", "valid")
+    )
+    for report in fit(trial_state.training_state, trial_state.plan, images, valid, machine):
         if not isinstance(report, EpochReport):
             continue
-        if course.state.best == course.state.epoch:
-            course.best = _copied(course.state.average.model)
-        course.seconds.training += time.perf_counter() - clock
-        if every and course.state.epoch % every == 0 and course.state.epoch < course.plan.epochs:
-            yield Look(course.state.epoch, look(bench, course, course.state.history[-1]))
-            build_machine(course.settings.train, threads=bench.threads)
-        clock = time.perf_counter()
+        if trial_state.training_state.best == trial_state.training_state.epoch:
+            trial_state.best_weights = _copy_weights(trial_state.training_state.ema.model)
+        trial_state.seconds.training += time.perf_counter() - start
+        if (
+            every
+            and trial_state.training_state.epoch % every == 0
+            and trial_state.training_state.epoch < trial_state.plan.epochs
+        ):
+            yield IntermediateResult(
+                trial_state.training_state.epoch,
+                score_weights(context, trial_state, trial_state.training_state.history[-1]),
+            )
+            build_machine(trial_state.settings.train, threads=context.threads)
+        start = time.perf_counter()
 
 
-def _copied(model: VAE) -> dict[str, torch.Tensor]:
+def _copy_weights(model: VAE) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def finish(bench: Bench, course: Course) -> Numbers:
+def score_best_epoch(context: TrialContext, trial_state: TrialState) -> Metrics:
     """Judge the best epoch's weights, calibrated on the whole training split as shipped."""
-    settings, machine = course.settings, course.machine
-    model, best = course.state.average.model, course.state.best
-    model.load_state_dict(course.best)
-    clock = time.perf_counter()
+    settings, machine = trial_state.settings, trial_state.machine
+    model, best = trial_state.training_state.ema.model, trial_state.training_state.best
+    model.load_state_dict(trial_state.best_weights)
+    start = time.perf_counter()
     calibrate(
         model,
-        bench.images("train", settings, machine),
+        context.open_images("train", settings, machine),
         machine,
-        seed=course.plan.seed,
-        batch_size=max(256, course.plan.batch_size),
+        seed=trial_state.plan.seed,
+        batch_size=max(256, trial_state.plan.batch_size),
     )
-    course.seconds.training += time.perf_counter() - clock
-    return look(bench, course, course.state.history[best - 1])
+    trial_state.seconds.training += time.perf_counter() - start
+    return score_weights(context, trial_state, trial_state.training_state.history[best - 1])
 
 
-def look(bench: Bench, course: Course, row: Mapping[str, Any]) -> Numbers:
+def score_weights(
+    context: TrialContext, trial_state: TrialState, row: Mapping[str, Any]
+) -> Metrics:
     """The trial's numbers with the weights as they are; `row` is their epoch's."""
-    clock = time.perf_counter()
-    drawn, found = judged(bench, course.state.average.model, course.settings)
+    start = time.perf_counter()
+    samples, scores = score_samples(
+        context, trial_state.training_state.ema.model, trial_state.settings
+    )
     names = ("bits_per_dim", "rate", "distortion", "active_units")
-    numbers = found | {name: row[f"valid_{name}"] for name in names}
-    course.latest = numbers, drawn[:SHEET]
-    course.seconds.judging += time.perf_counter() - clock
-    return numbers
+    metrics = scores | {name: row[f"valid_{name}"] for name in names}
+    trial_state.latest_metrics = metrics, samples[:SHEET_SAMPLES]
+    trial_state.seconds.scoring += time.perf_counter() - start
+    return metrics
 
 
 @torch.no_grad()
-def judged(bench: Bench, model: VAE, settings: Params) -> tuple[np.ndarray, Numbers]:
+def score_samples(
+    context: TrialContext, model: VAE, settings: Params
+) -> tuple[np.ndarray, Metrics]:
     """Samples uint8 of a quickly fitted prior, and how they and reconstructions stand."""
-    chosen = settings.evaluate
+    evaluate_params = settings.evaluate
     model.eval()
-    machine = bench.machine(settings.prior.device, "fp32")
-    prior = fitted(model, settings, machine, bench)
-    renderer = Renderer(model, machine, chosen.batch_size, settings.prior.temperature)
+    machine = context.resolve_machine(settings.prior.device, "fp32")
+    prior = fit_trial_prior(model, settings, machine, context)
+    renderer = Renderer(model, machine, evaluate_params.batch_size, settings.prior.temperature)
     temperature = settings.prior.temperature
-    drawn, plain = (
+    samples, standard_samples = (
         np.concatenate(
-            list(renderer.decoded(one.sample(chosen.samples, chosen.seed, temperature)))
+            list(
+                renderer.decode(
+                    sampled_prior.sample(
+                        evaluate_params.samples, evaluate_params.seed, temperature
+                    )
+                )
+            )
         )
-        for one in (prior, Standard(model.latent))
+        for sampled_prior in (prior, StandardNormalPrior(model.latent_shape))
     )
-    index = bench.court.chosen("valid")
-    real = np.asarray(bench.images("valid", settings, machine).mapped)[index]
-    decoded = np.concatenate(list(renderer.decoded(_means(model, real, chosen.batch_size))))
-    samples, standard, own = (compared(bench, side) for side in (drawn, plain, decoded))
-    return drawn, {
-        "sample_distance": samples["distance"],
-        "sample_kernel": samples["kernel"],
-        "coverage": samples["coverage"],
-        "standard_distance": standard["distance"],
-        "standard_kernel": standard["kernel"],
-        "reconstruction_distance": own["distance"],
-        "reconstruction_kernel": own["kernel"],
-        "prior_gap": samples["distance"] - own["distance"],
+    index = context.features.reference_index("valid")
+    real = np.asarray(context.open_images("valid", settings, machine).array)[index]
+    decoded = np.concatenate(
+        list(renderer.decode(_encode_means(model, real, evaluate_params.batch_size)))
+    )
+    sample_scores, standard_scores, reconstruction_scores = (
+        score_images(context, pixels) for pixels in (samples, standard_samples, decoded)
+    )
+    return samples, {
+        "sample_distance": sample_scores["distance"],
+        "sample_kernel": sample_scores["kernel"],
+        "coverage": sample_scores["coverage"],
+        "standard_distance": standard_scores["distance"],
+        "standard_kernel": standard_scores["kernel"],
+        "reconstruction_distance": reconstruction_scores["distance"],
+        "reconstruction_kernel": reconstruction_scores["kernel"],
+        "prior_gap": sample_scores["distance"] - reconstruction_scores["distance"],
         "mse": float(np.square((real.astype(np.float64) - decoded) / 255).mean()),
     }
 
 
-def compared(bench: Bench, images: np.ndarray) -> dict[str, Any]:
+def score_images(context: TrialContext, images: np.ndarray) -> dict[str, Any]:
     """The judge's numbers of uint8 images beside as many validation images."""
-    court = bench.court
-    seen = feature_extractors.extract(court.judge, images, court.batch_size)
-    return court.compare("valid", seen[: len(court.chosen("valid"))])
+    feature_cache = context.features
+    image_features = feature_extractors.extract(
+        feature_cache.extractor, images, feature_cache.batch_size
+    )
+    return feature_cache.compare_to_split(
+        "valid", image_features[: len(feature_cache.reference_index("valid"))]
+    )
 
 
-def fitted(model: VAE, settings: Params, machine: machines.Machine, bench: Bench) -> Prior:
+def fit_trial_prior(
+    model: VAE, settings: Params, machine: machines.Machine, context: TrialContext
+) -> Prior:
     """The trial's prior, as the chain would read it from its file."""
     flip = settings.train.augment.flip
     codes = training_codes(model, machine, settings.prior, mirrored=flip)
     held_out = held_out_codes(model, machine, settings.prior)
-    priors, _ = fit_all(codes, held_out, settings.prior, bench.machine("cpu", "fp32"))
+    priors, _ = fit_all(codes, held_out, settings.prior, context.resolve_machine("cpu", "fp32"))
     (prior,) = priors.values()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "prior.safetensors")
-        write_bytes(path, tensor_bytes(prior.tensors(), prior.about()))
+        write_bytes(path, tensor_bytes(prior.tensors(), prior.metadata()))
         return from_tensors(*read_tensors(path), machine)
 
 
-def _means(model: VAE, images: np.ndarray, at_once: int) -> np.ndarray:
+def _encode_means(model: VAE, images: np.ndarray, batch_size: int) -> np.ndarray:
     """mu of uint8 images (N, C, H, W), (N, *latent)."""
     device = next(model.parameters()).device
-    parts = [
-        model.encode(as_real(torch.from_numpy(images[start : start + at_once]).to(device))).mu
-        for start in range(0, len(images), at_once)
+    batches = [
+        model.encode(to_float(torch.from_numpy(images[start : start + batch_size]).to(device))).mu
+        for start in range(0, len(images), batch_size)
     ]
-    return torch.cat(parts).cpu().numpy()
+    return torch.cat(batches).cpu().numpy()
 
 
-def outcome(bench: Bench, course: Course) -> Outcome:
+def build_result(context: TrialContext, trial_state: TrialState) -> TrialResult:
     """What is kept of a trial that has been looked at."""
-    assert course.latest is not None
-    numbers, samples = course.latest
-    train = bench.images("train", course.settings, course.machine)
-    known = replace(
-        evidence_of(course.run, course.state.history),
-        constant_distortion=bench.constant(course, train),
+    assert trial_state.latest_metrics is not None
+    metrics, samples = trial_state.latest_metrics
+    train = context.open_images("train", trial_state.settings, trial_state.machine)
+    inputs = replace(
+        running_inputs(trial_state.run, trial_state.training_state.history),
+        constant_distortion=context.constant_distortion(trial_state, train),
     )
-    wrong = [item.name for item in diagnose(known).findings if item.severity != "note"]
-    return Outcome(course.run, course.state.history, numbers, samples, wrong)
+    findings = [item.name for item in diagnose(inputs).findings if item.severity != "note"]
+    return TrialResult(
+        trial_state.run, trial_state.training_state.history, metrics, samples, findings
+    )
 
 
-def run(bench: Bench, course: Course, every: int | None) -> Generator[Look, None, None]:
+def run_trial(
+    context: TrialContext, trial_state: TrialState, every: int | None
+) -> Generator[IntermediateResult, None, None]:
     """The whole trial; the last look is the trial's metric."""
-    yield from train(bench, course, every)
-    yield Look(course.plan.epochs, finish(bench, course))
+    yield from train_trial(context, trial_state, every)
+    yield IntermediateResult(trial_state.plan.epochs, score_best_epoch(context, trial_state))

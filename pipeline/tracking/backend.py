@@ -3,7 +3,7 @@
 A store is named by its URI: MLFLOW_TRACKING_URI, else params, else `mlflow.db` in the project's
 folder. An SQLite store is a file, and this module reads and mends that file directly:
 
-- One process at a time opens a store (`exclusive`, a lock that the kernel drops at death).
+- One process at a time opens a store (`hold_lock`, a lock that the kernel drops at death).
 - A project's folder may be moved or copied. MLflow writes absolute artifact paths into the
   database; each experiment made here has a tag with the folder of its artifacts, and where that
   differs from today's, `mlflow.db` is mended. Stores elsewhere are never mended.
@@ -29,13 +29,15 @@ from typing import Any
 from urllib.parse import unquote
 
 from pipeline import ROOT
-from pipeline.runtime.console import say
+from pipeline.runtime.console import info
 from vae.errors import UserError
-from vae.io import digest_of, read_json, write_json
+from vae.io import json_digest, read_json, write_json
 
 SQLITE = "sqlite:///"
-PLACE = "artifacts_root"  # tag of an experiment: where its artifacts were when it was made
-SETTINGS = {
+ARTIFACT_ROOT_TAG = (
+    "artifacts_root"  # tag of an experiment: where its artifacts were when it was made
+)
+MLFLOW_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
@@ -44,7 +46,7 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-LOCATIONS = (
+PATH_COLUMNS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
@@ -54,22 +56,22 @@ LOCATIONS = (
 
 
 @dataclass(frozen=True)
-class Store:
+class Backend:
     """A tracker's store: its URI, its file if it is one, and this checkout's notes about it."""
 
     uri: str
     database: Path | None
-    own: bool
-    notes: Path
+    is_default: bool
+    log_folder: Path
 
     @property
     def ledger(self) -> Path:
-        return self.notes / "synced.json"
+        return self.log_folder / "synced.json"
 
     @property
     def lock(self) -> Path:
         if self.database is None:
-            return self.notes / "tracker.lock"
+            return self.log_folder / "tracker.lock"
         return self.database.with_name(f"{self.database.name}.lock")
 
     @property
@@ -80,19 +82,21 @@ class Store:
         return str(self.database.parent / "mlruns").replace("%", "%25")
 
     @property
-    def shown(self) -> str:
+    def display_uri(self) -> str:
         return without_password(self.uri)
 
 
-def resolve(uri: str | None = None, root: Path = ROOT) -> Store:
+def resolve_backend(uri: str | None = None, root: Path = ROOT) -> Backend:
     """The store that commands in `root` use; `uri` is what params say."""
-    home = root / "mlflow.db"
-    database = _database_of(os.environ.get("MLFLOW_TRACKING_URI") or uri or uri_of(home))
-    return Store(
-        uri=uri_of(database) if isinstance(database, Path) else database,
+    default_path = root / "mlflow.db"
+    database = _database_path(
+        os.environ.get("MLFLOW_TRACKING_URI") or uri or sqlite_uri(default_path)
+    )
+    return Backend(
+        uri=sqlite_uri(database) if isinstance(database, Path) else database,
         database=database if isinstance(database, Path) else None,
-        own=database == home,
-        notes=root / "artifacts" / "logs",
+        is_default=database == default_path,
+        log_folder=root / "artifacts" / "logs",
     )
 
 
@@ -101,11 +105,11 @@ def without_password(uri: str) -> str:
     return re.sub(r"(?<=://)[^/]*@", "", uri)
 
 
-def uri_of(database: Path) -> str:
+def sqlite_uri(database: Path) -> str:
     return SQLITE + str(database).replace("%", "%25").replace("?", "%3F")
 
 
-def _database_of(uri: str) -> Path | str:
+def _database_path(uri: str) -> Path | str:
     """The file of an SQLite URI; any other URI as it is."""
     path = uri.removeprefix(SQLITE)
     if path == uri or path == ":memory:":
@@ -113,21 +117,21 @@ def _database_of(uri: str) -> Path | str:
     return Path(unquote(path.partition("?")[0])).absolute()
 
 
-def folder_of(experiment: str) -> str:
+def experiment_folder(experiment: str) -> str:
     """A folder's name for an experiment's name, which may hold anything."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", experiment)
-    return plain if plain == experiment else f"{plain}-{digest_of(experiment)[:8]}"
+    return plain if plain == experiment else f"{plain}-{json_digest(experiment)[:8]}"
 
 
-def calm() -> None:
+def configure_mlflow() -> None:
     """Settings for MLflow, before it is imported: no telemetry, no chatter, no long waiting."""
-    for name, value in SETTINGS.items():
+    for name, value in MLFLOW_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def hold_lock(path: Path) -> Iterator[None]:
     """Hold a lock among the processes of this machine; wait for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:
@@ -138,34 +142,34 @@ def exclusive(path: Path) -> Iterator[None]:
 # The database
 
 
-def mend(store: Store) -> None:
+def repair_artifact_paths(backend: Backend) -> None:
     """Let the artifact paths of a moved store point into the folder where it lies now.
 
     UserError for a file that is no database.
     """
-    if store.database is None or not store.database.exists():
+    if backend.database is None or not backend.database.exists():
         return
-    with exclusive(store.lock), _opened(store.database) as database:
-        new = str(store.artifacts)
-        for old in _recorded(database) - {new} if store.own else ():
-            _move(database, f"{old}/", f"{new}/")
+    with hold_lock(backend.lock), _open_database(backend.database) as database:
+        new_root = str(backend.artifacts)
+        for old_root in _recorded_roots(database) - {new_root} if backend.is_default else ():
+            _replace_prefix(database, f"{old_root}/", f"{new_root}/")
             database.execute(
                 "UPDATE experiment_tags SET value = ? WHERE key = ? AND value = ?",
-                (new, PLACE, old),
+                (new_root, ARTIFACT_ROOT_TAG, old_root),
             )
-            say(f"tracker: this folder was {Path(old).parent}; artifact paths are mended")
+            info(f"tracker: this folder was {Path(old_root).parent}; artifact paths are mended")
 
 
-def _recorded(database: sqlite3.Connection) -> set[str]:
+def _recorded_roots(database: sqlite3.Connection) -> set[str]:
     """Where the artifacts of our experiments were when the database was last here."""
     if not _columns(database, "experiment_tags"):
         return set()
     query = "SELECT value FROM experiment_tags WHERE key = ?"
-    return {str(value) for (value,) in database.execute(query, (PLACE,))}
+    return {str(value) for (value,) in database.execute(query, (ARTIFACT_ROOT_TAG,))}
 
 
-def _move(database: sqlite3.Connection, old: str, new: str) -> None:
-    for table, column in LOCATIONS:
+def _replace_prefix(database: sqlite3.Connection, old: str, new: str) -> None:
+    for table, column in PATH_COLUMNS:
         if column in _columns(database, table):
             database.execute(
                 f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
@@ -178,11 +182,11 @@ def _columns(database: sqlite3.Connection, table: str) -> list[str]:
     return [str(row[1]) for row in database.execute(f"PRAGMA table_info({table})")]
 
 
-def has_row(path: Path, key: str, status: str) -> bool:
+def has_run(path: Path, key: str, status: str) -> bool:
     """Whether the database has a row of this key and status."""
     if not path.exists():
         return False
-    with _opened(path) as database:
+    with _open_database(path) as database:
         if not _columns(database, "tags"):
             return False
         query = (
@@ -193,7 +197,7 @@ def has_row(path: Path, key: str, status: str) -> bool:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+def _open_database(path: Path) -> Iterator[sqlite3.Connection]:
     """A transaction; UserError for a file that is no database or cannot be opened."""
     try:
         with closing(sqlite3.connect(path, timeout=30)) as database, database:
@@ -211,13 +215,13 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
 
 def process_tag() -> str:
     """This process, as rows name it: host, number, birth."""
-    return f"{_host()} {os.getpid()} {_birth(os.getpid())}"
+    return f"{_host()} {os.getpid()} {_process_start(os.getpid())}"
 
 
-def is_gone(tag: str) -> bool:
+def is_dead(tag: str) -> bool:
     """Whether a tag names a process of this host that is dead; False where that is unknown."""
-    host, number, birth = [*tag.split(" "), "", ""][:3]
-    return host == _host() and number.isdigit() and str(_birth(int(number))) != birth
+    host, pid, start_time = [*tag.split(" "), "", ""][:3]
+    return host == _host() and pid.isdigit() and str(_process_start(int(pid))) != start_time
 
 
 def _host() -> str:
@@ -228,14 +232,14 @@ def _host() -> str:
         return platform.node()
 
 
-def _birth(number: int) -> str | None:
+def _process_start(pid: int) -> str | None:
     """When a living process started, so that a number used again is told; None for a dead one."""
     if not Path("/proc/self/stat").exists():
-        command = ["ps", "-o", "lstart=", "-p", str(number)]
-        shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        return "_".join(shown.split()) or None
+        command = ["ps", "-o", "lstart=", "-p", str(pid)]
+        output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        return "_".join(output.split()) or None
     try:
-        state, *numbers = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+        state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if state in "ZX" else numbers[18]
@@ -244,22 +248,24 @@ def _birth(number: int) -> str | None:
 # The ledger
 
 
-def noted(store: Store, key: str) -> str | None:
+def synced_digest(backend: Backend, key: str) -> str | None:
     """Digest of the row's content that the store got last, as far as this checkout knows."""
-    return _notes(store.ledger).get(store.shown, {}).get(key)
+    return _read_ledger(backend.ledger).get(backend.display_uri, {}).get(key)
 
 
-def note(store: Store, key: str, digest: str | None) -> None:
+def record_synced(backend: Backend, key: str, digest: str | None) -> None:
     """Write down what the store got; None takes the note back."""
-    if noted(store, key) == digest:
+    if synced_digest(backend, key) == digest:
         return
-    with exclusive(store.notes / "synced.lock"):
-        notes = _notes(store.ledger)
-        rows = notes.setdefault(store.shown, {})
-        rows[key] = digest
-        notes[store.shown] = {name: value for name, value in rows.items() if value is not None}
-        write_json(store.ledger, notes)
+    with hold_lock(backend.log_folder / "synced.lock"):
+        ledger = _read_ledger(backend.ledger)
+        entries = ledger.setdefault(backend.display_uri, {})
+        entries[key] = digest
+        ledger[backend.display_uri] = {
+            name: value for name, value in entries.items() if value is not None
+        }
+        write_json(backend.ledger, ledger)
 
 
-def _notes(path: Path) -> dict[str, dict[str, Any]]:
+def _read_ledger(path: Path) -> dict[str, dict[str, Any]]:
     return read_json(path) if path.exists() else {}

@@ -1,6 +1,6 @@
 """The tracker as a projection of files: the only module (with `serving`) that knows MLflow.
 
-A `Row` is what the files say of one row. `Tracker.sync(row)` asks the store what it has of it and
+A `RunRecord` is what the files say of one row. `Tracker.sync(row)` asks the store what it has of it and
 sends what is missing, in order; the same call serves the live run, a resume after a kill, a
 server that was away, and a clone whose store never saw the row.
 
@@ -28,35 +28,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import ROOT
-from pipeline.runtime.console import say, undisturbed, warn
+from pipeline.runtime.console import defer_signals, info, warn
 from pipeline.runtime.run_log import UNKNOWN
 from pipeline.tracking import backend
 from pipeline.tracking.run_record import (
-    PICTURES,
+    IMAGES_FOLDER,
     RUNNING,
-    Known,
     Point,
-    Row,
-    artifacts_of,
+    RunRecord,
+    RunState,
+    artifact_files,
     batched,
     check_files,
-    digest,
-    points_of,
-    tags_of,
-    thumbnail,
+    metric_points,
+    record_digest,
+    run_tags,
+    write_thumbnail,
 )
-from vae.io import atomic
+from vae.io import atomic_write
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-PARENT = "mlflow.parentRunId"
-HEADLINE = "headline_step"
-SILENCE = 60.0  # seconds without a try after a failure
-METRICS_A_BATCH, TEXTS_A_BATCH = 1000, 100  # MLflow's limits
+PARENT_TAG = "mlflow.parentRunId"
+HEADLINE_STEP_TAG = "headline_step"
+RETRY_SECONDS = 60.0  # seconds without a try after a failure
+METRICS_PER_BATCH, TAGS_PER_BATCH = 1000, 100  # MLflow's limits
 
-__all__ = ["Row", "Tracker", "connect", "in_sync", "open_client", "outages"]
+__all__ = ["RunRecord", "Tracker", "connect", "connection_errors", "is_synced", "open_client"]
 
 
 def connect(uri: str | None, enabled: bool, *, root: Path = ROOT) -> "Tracker":
@@ -64,73 +64,79 @@ def connect(uri: str | None, enabled: bool, *, root: Path = ROOT) -> "Tracker":
 
     UserError for a database file that cannot be used; a server is not asked yet.
     """
-    place = backend.resolve(uri, root)
+    mlflow_backend = backend.resolve_backend(uri, root)
     if enabled:
-        backend.mend(place)
-    return Tracker(place, enabled)
+        backend.repair_artifact_paths(mlflow_backend)
+    return Tracker(mlflow_backend, enabled)
 
 
-def in_sync(row: Row, uri: str | None = None, *, root: Path = ROOT) -> bool:
+def is_synced(record: RunRecord, uri: str | None = None, *, root: Path = ROOT) -> bool:
     """Whether the store has exactly this row already, answered without MLflow."""
-    place = backend.resolve(uri, root)
-    if backend.noted(place, row.key) != digest(row):
+    mlflow_backend = backend.resolve_backend(uri, root)
+    if backend.synced_digest(mlflow_backend, record.key) != record_digest(record):
         return False
-    return place.database is None or backend.has_row(place.database, row.key, row.status)
+    return mlflow_backend.database is None or backend.has_run(
+        mlflow_backend.database, record.key, record.status
+    )
 
 
 class Tracker:
     """A store that rows are projected to; made by `connect`."""
 
-    def __init__(self, place: backend.Store, enabled: bool) -> None:
-        self._place, self._enabled = place, enabled
-        self._link: Link | None = None
-        self._pending: dict[str, Row] = {}
-        self._silent_until = 0.0
+    def __init__(self, mlflow_backend: backend.Backend, enabled: bool) -> None:
+        self._backend, self._enabled = mlflow_backend, enabled
+        self._writer: RunWriter | None = None
+        self._pending: dict[str, RunRecord] = {}
+        self._retry_after = 0.0
         self._warned = False
 
-    def sync(self, row: Row) -> bool:
+    def sync(self, record: RunRecord) -> bool:
         """Send what the store lacks of a row; False if something could not be sent (yet)."""
         if not self._enabled:
             return True
-        check_files(row)
-        self._pending[row.key] = row
-        return time.monotonic() >= self._silent_until and self._try(row)
+        check_files(record)
+        self._pending[record.key] = record
+        return time.monotonic() >= self._retry_after and self._try(record)
 
     def close(self) -> None:
         """Try once more to send what could not be sent."""
-        self._silent_until = 0.0
-        for row in list(self._pending.values()):
-            if not self._silent_until:
-                self._try(row)
+        self._retry_after = 0.0
+        for record in list(self._pending.values()):
+            if not self._retry_after:
+                self._try(record)
 
-    def _try(self, row: Row) -> bool:
-        with undisturbed():
-            return self._project(row)
+    def _try(self, record: RunRecord) -> bool:
+        with defer_signals():
+            return self._sync(record)
 
-    def _project(self, row: Row) -> bool:
+    def _sync(self, record: RunRecord) -> bool:
         try:
-            self._link = self._link or Link(self._place)
-            whole = self._link.project(row)
-        except outages() as error:
-            self._away(error)
+            self._writer = self._writer or RunWriter(self._backend)
+            is_complete = self._writer.sync(record)
+        except connection_errors() as error:
+            self._handle_outage(error)
             return False
-        if whole:
-            del self._pending[row.key]
-            backend.note(self._place, row.key, None if row.status == RUNNING else digest(row))
-        return whole
+        if is_complete:
+            del self._pending[record.key]
+            backend.record_synced(
+                self._backend,
+                record.key,
+                None if record.status == RUNNING else record_digest(record),
+            )
+        return is_complete
 
-    def _away(self, error: BaseException) -> None:
-        self._silent_until = time.monotonic() + SILENCE
+    def _handle_outage(self, error: BaseException) -> None:
+        self._retry_after = time.monotonic() + RETRY_SECONDS
         if not self._warned:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             warn(
-                f"the tracker at {self._place.shown} fails ({reason}); work goes on, the files "
+                f"the tracker at {self._backend.display_uri} fails ({reason}); work goes on, the files "
                 "are complete, and what is missing there is sent when it answers again"
             )
         self._warned = True
 
 
-def outages() -> tuple[type[BaseException], ...]:
+def connection_errors() -> tuple[type[BaseException], ...]:
     """What a store that is away, full, locked or refusing raises; nothing of our own."""
     import requests
     import sqlalchemy.exc
@@ -139,74 +145,74 @@ def outages() -> tuple[type[BaseException], ...]:
     return MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError
 
 
-class Link:
+class RunWriter:
     """An open store: what it is known to have, and how the rest gets there."""
 
-    def __init__(self, place: backend.Store) -> None:
-        self._place = place
-        self._known: dict[str, Known] = {}
+    def __init__(self, mlflow_backend: backend.Backend) -> None:
+        self._backend = mlflow_backend
+        self._states: dict[str, RunState] = {}
         self._experiments: dict[str, str] = {}
-        with backend.exclusive(place.lock):
-            self._client = open_client(place)
-            _bury(self._client)
+        with backend.hold_lock(mlflow_backend.lock):
+            self._client = open_client(mlflow_backend)
+            _mark_dead_runs(self._client)
 
-    def project(self, row: Row) -> bool:
+    def sync(self, record: RunRecord) -> bool:
         """Send what is missing of a row; False if the row above it is not there yet.
 
         Under the lock: no other process here makes the row or its experiment, or counts it
         among the dead as it is taken up.
         """
         try:
-            with backend.exclusive(self._place.lock):
-                return self._project(row)
+            with backend.hold_lock(self._backend.lock):
+                return self._sync(record)
         except BaseException:
-            self._known.pop(row.key, None)  # what was sent is unknown now; ask again next time
+            self._states.pop(record.key, None)  # what was sent is unknown now; ask again next time
             raise
 
-    def _project(self, row: Row) -> bool:
-        above = self._find(row.experiment, row.parent) if row.parent else None
-        known = self._meet(row, above)
-        self._send_params(known, row.params)
-        self._send_points(known, points_of(row, known.start))
-        for key, step, path in row.images:
-            self._send_image(known, row, key, step, path)
-        for target, path in artifacts_of(row):
-            self._send_file(known, target, path)
-        if above and row.headline:
-            self._send_headline(known, row, above)
-        if row.status not in (RUNNING, known.status):
-            end = int(max(row.times.values()) * 1000) if row.times else None
-            self._client.set_terminated(known.run_id, row.status, end)
-            known.status = row.status
-        return above is not None or row.parent is None
+    def _sync(self, record: RunRecord) -> bool:
+        parent = self._find_run(record.experiment, record.parent) if record.parent else None
+        state = self._open_run(record, parent)
+        self._send_params(state, record.params)
+        self._send_points(state, metric_points(record, state.start_ms))
+        for key, step, path in record.images:
+            self._send_image(state, record, key, step, path)
+        for target, path in artifact_files(record):
+            self._send_file(state, target, path)
+        if parent and record.headline:
+            self._send_headline(state, record, parent)
+        if record.status not in (RUNNING, state.status):
+            end = int(max(record.epoch_times.values()) * 1000) if record.epoch_times else None
+            self._client.set_terminated(state.run_id, record.status, end)
+            state.status = record.status
+        return parent is not None or record.parent is None
 
     # Rows
 
-    def _meet(self, row: Row, above: "Run | None") -> Known:
+    def _open_run(self, record: RunRecord, parent: "Run | None") -> RunState:
         """Find or make the row; it says who writes it before it says RUNNING."""
-        tags = tags_of(row) | ({PARENT: above.info.run_id} if above else {})
-        if row.status == RUNNING:
+        tags = run_tags(record) | ({PARENT_TAG: parent.info.run_id} if parent else {})
+        if record.status == RUNNING:
             tags["process"] = backend.process_tag()
-        known = self._known.get(row.key) or self._learn(row, tags)
-        self._send_tags(known, tags)
-        resumed = RUNNING if row.status == RUNNING != known.status else None
-        renamed = row.name if row.name != known.name else None
+        state = self._states.get(record.key) or self._read_state(record, tags)
+        self._send_tags(state, tags)
+        resumed = RUNNING if record.status == RUNNING != state.status else None
+        renamed = record.name if record.name != state.name else None
         if resumed or renamed:
-            self._client.update_run(known.run_id, resumed, renamed)
-            known.status, known.name = resumed or known.status, row.name
-        self._known[row.key] = known
-        return known
+            self._client.update_run(state.run_id, resumed, renamed)
+            state.status, state.name = resumed or state.status, record.name
+        self._states[record.key] = state
+        return state
 
-    def _learn(self, row: Row, tags: dict[str, str]) -> Known:
-        run = self._find(row.experiment, row.key)
+    def _read_state(self, record: RunRecord, tags: dict[str, str]) -> RunState:
+        run = self._find_run(record.experiment, record.key)
         if run is None:
-            start = int(min(row.times.values(), default=time.time()) * 1000)
+            start = int(min(record.epoch_times.values(), default=time.time()) * 1000)
             tags = {"process": backend.process_tag(), **tags}
-            place = self._experiment(row.experiment)
-            run = self._client.create_run(place, start, tags, row.name)
-        return Known(
+            experiment_id = self._experiment_id(record.experiment)
+            run = self._client.create_run(experiment_id, start, tags, record.name)
+        return RunState(
             run_id=run.info.run_id,
-            start=run.info.start_time,
+            start_ms=run.info.start_time,
             name=run.info.run_name,
             status=run.info.status,
             tags=dict(run.data.tags),
@@ -214,146 +220,154 @@ class Link:
             steps={name: self._steps(run.info.run_id, name) for name in run.data.metrics},
         )
 
-    def _find(self, experiment: str, key: str) -> "Run | None":
+    def _find_run(self, experiment: str, key: str) -> "Run | None":
         """The oldest row with this key."""
-        place, order = self._experiment(experiment), ["attributes.start_time"]
-        found = self._client.search_runs([place], f"tags.`key` = '{key}'", order_by=order)
-        return found[0] if found else None
+        experiment_id, order = self._experiment_id(experiment), ["attributes.start_time"]
+        runs = self._client.search_runs([experiment_id], f"tags.`key` = '{key}'", order_by=order)
+        return runs[0] if runs else None
 
-    def _experiment(self, name: str) -> str:
+    def _experiment_id(self, name: str) -> str:
         if name not in self._experiments:
-            found = self._client.get_experiment_by_name(name)
-            self._experiments[name] = found.experiment_id if found else self._make(name)
+            experiment = self._client.get_experiment_by_name(name)
+            self._experiments[name] = (
+                experiment.experiment_id if experiment else self._create_experiment(name)
+            )
         return self._experiments[name]
 
-    def _make(self, name: str) -> str:
-        folder = self._place.artifacts
+    def _create_experiment(self, name: str) -> str:
+        folder = self._backend.artifacts
         if folder is None:
             return self._client.create_experiment(name)
-        place = f"{folder}/{backend.folder_of(name)}"
-        return self._client.create_experiment(name, place, {backend.PLACE: folder})
+        location = f"{folder}/{backend.experiment_folder(name)}"
+        return self._client.create_experiment(name, location, {backend.ARTIFACT_ROOT_TAG: folder})
 
     # Numbers and texts
 
-    def _send_tags(self, known: Known, tags: Mapping[str, str]) -> None:
+    def _send_tags(self, state: RunState, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
         new = {
             name: value
             for name, value in tags.items()
-            if known.tags.get(name) != value and not (value == UNKNOWN and name in known.tags)
+            if state.tags.get(name) != value and not (value == UNKNOWN and name in state.tags)
         }
-        for batch in batched(new.items(), TEXTS_A_BATCH):
-            self._client.log_batch(known.run_id, tags=[RunTag(*pair) for pair in batch])
-        known.tags |= new
+        for batch in batched(new.items(), TAGS_PER_BATCH):
+            self._client.log_batch(state.run_id, tags=[RunTag(*pair) for pair in batch])
+        state.tags |= new
 
-    def _send_params(self, known: Known, params: Mapping[str, Any]) -> None:
+    def _send_params(self, state: RunState, params: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        new = {name: str(value) for name, value in params.items() if name not in known.params}
-        for batch in batched(new.items(), TEXTS_A_BATCH):
-            self._client.log_batch(known.run_id, params=[Param(*pair) for pair in batch])
-        known.params |= set(new)
+        new = {name: str(value) for name, value in params.items() if name not in state.params}
+        for batch in batched(new.items(), TAGS_PER_BATCH):
+            self._client.log_batch(state.run_id, params=[Param(*pair) for pair in batch])
+        state.params |= set(new)
 
-    def _send_points(self, known: Known, points: Iterable[Point]) -> None:
-        new = (point for point in points if not known.has(point))
-        for batch in batched(new, METRICS_A_BATCH):
-            self._log(known.run_id, batch)
-            known.add(batch)
+    def _send_points(self, state: RunState, points: Iterable[Point]) -> None:
+        new = (point for point in points if not state.has_point(point))
+        for batch in batched(new, METRICS_PER_BATCH):
+            self._log(state.run_id, batch)
+            state.add_points(batch)
 
     def _log(self, run_id: str, points: Iterable[Point]) -> None:
         from mlflow.entities import Metric
 
-        metrics = [Metric(point.name, point.value, point.time, point.step) for point in points]
+        metrics = [Metric(point.name, point.value, point.time_ms, point.step) for point in points]
         self._client.log_batch(run_id, metrics=metrics)
 
     def _steps(self, run_id: str, name: str) -> set[int]:
         return {point.step for point in self._client.get_metric_history(run_id, name)}
 
-    def _send_headline(self, known: Known, row: Row, above: "Run") -> None:
+    def _send_headline(self, state: RunState, record: RunRecord, parent_run: "Run") -> None:
         """Copy to the row above; the child keeps the step first, so a kill doubles nothing."""
-        parent = above.info.run_id
-        if HEADLINE not in known.tags:
-            self._send_tags(known, {HEADLINE: str(self._next_step(row, parent))})
-        step = int(known.tags[HEADLINE])
+        parent = parent_run.info.run_id
+        if HEADLINE_STEP_TAG not in state.tags:
+            self._send_tags(state, {HEADLINE_STEP_TAG: str(self._next_step(record, parent))})
+        step = int(state.tags[HEADLINE_STEP_TAG])
         copies = (
-            Point(name, step, float(value), known.start)
-            for name, value in row.headline.items()
+            Point(name, step, float(value), state.start_ms)
+            for name, value in record.headline.items()
             if math.isfinite(value) and step not in self._steps(parent, name)
         )
         self._log(parent, copies)
 
-    def _next_step(self, row: Row, parent: str) -> int:
+    def _next_step(self, record: RunRecord, parent: str) -> int:
         """One more than the highest step among the rows of this stage below a parent."""
         from mlflow.entities import ViewType
 
-        where = f"tags.`{PARENT}` = '{parent}' and tags.stage = '{row.stage}'"
-        place = self._experiment(row.experiment)
-        below = self._client.search_runs([place], where, ViewType.ALL)
-        steps = [int(run.data.tags[HEADLINE]) for run in below if HEADLINE in run.data.tags]
+        where = f"tags.`{PARENT_TAG}` = '{parent}' and tags.stage = '{record.stage}'"
+        experiment_id = self._experiment_id(record.experiment)
+        siblings = self._client.search_runs([experiment_id], where, ViewType.ALL)
+        steps = [
+            int(run.data.tags[HEADLINE_STEP_TAG])
+            for run in siblings
+            if HEADLINE_STEP_TAG in run.data.tags
+        ]
         return max(steps, default=-1) + 1
 
     # Files
 
-    def _send_file(self, known: Known, target: str, path: Path) -> None:
+    def _send_file(self, state: RunState, target: str, path: Path) -> None:
         folder, size = target.rpartition("/")[0], path.stat().st_size
-        self._look(known, folder)
-        if known.sizes.get(target) != size:
-            self._client.log_artifact(known.run_id, str(path), folder or None)
-            known.sizes[target] = size
+        self._list_folder(state, folder)
+        if state.file_sizes.get(target) != size:
+            self._client.log_artifact(state.run_id, str(path), folder or None)
+            state.file_sizes[target] = size
 
-    def _send_image(self, known: Known, row: Row, key: str, step: int, path: Path) -> None:
+    def _send_image(
+        self, state: RunState, record: RunRecord, key: str, step: int, path: Path
+    ) -> None:
         """Do what `log_image` does, but once: it names anew each time and leaves broken halves.
 
         Here the name is kept, and the full picture is sent last.
         """
-        self._look(known, PICTURES)
-        target, size = known.picture(row, key, step), path.stat().st_size
-        if known.sizes.get(target) == size:
+        self._list_folder(state, IMAGES_FOLDER)
+        target, size = state.image_path(record, key, step), path.stat().st_size
+        if state.file_sizes.get(target) == size:
             return
         with tempfile.TemporaryDirectory() as folder:
             full = Path(folder, Path(target).name)
-            small = thumbnail(path, full.with_name(f"{full.stem}+compressed.webp"))
+            small = write_thumbnail(path, full.with_name(f"{full.stem}+compressed.webp"))
             shutil.copyfile(path, full)
             for file in (small, full):
-                self._client.log_artifact(known.run_id, str(file), PICTURES)
-        known.sizes[target] = size
+                self._client.log_artifact(state.run_id, str(file), IMAGES_FOLDER)
+        state.file_sizes[target] = size
 
-    def _look(self, known: Known, folder: str) -> None:
+    def _list_folder(self, state: RunState, folder: str) -> None:
         """Learn which files the store has in a folder, once."""
-        if folder in known.folders:
+        if folder in state.folders:
             return
-        for item in self._client.list_artifacts(known.run_id, folder or None):
+        for item in self._client.list_artifacts(state.run_id, folder or None):
             if not item.is_dir:
-                known.learn(item.path, item.file_size or 0)
-        known.folders.add(folder)
+                state.add_file(item.path, item.file_size or 0)
+        state.folders.add(folder)
 
 
 # Opening
 
 
-def open_client(place: backend.Store) -> "MlflowClient":
+def open_client(mlflow_backend: backend.Backend) -> "MlflowClient":
     """A store's client; an SQLite store that is not there yet is made."""
-    backend.calm()
+    backend.configure_mlflow()
     from mlflow import MlflowClient
 
-    if place.database is not None and not place.database.exists():
-        _make_database(place.database, place.artifacts)
-    return MlflowClient(place.uri)
+    if mlflow_backend.database is not None and not mlflow_backend.database.exists():
+        _create_database(mlflow_backend.database, mlflow_backend.artifacts)
+    return MlflowClient(mlflow_backend.uri)
 
 
-def _make_database(path: Path, artifacts: str | None) -> None:
+def _create_database(path: Path, artifacts: str | None) -> None:
     """Make a store under another name first: one killed in its migrations stays broken."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    with atomic(path) as part:
-        SqlAlchemyStore(backend.uri_of(part), artifacts).engine.dispose()  # type: ignore[no-untyped-call]
+    with atomic_write(path) as temporary:
+        SqlAlchemyStore(backend.sqlite_uri(temporary), artifacts).engine.dispose()  # type: ignore[no-untyped-call]
 
 
-def _bury(client: "MlflowClient") -> None:
+def _mark_dead_runs(client: "MlflowClient") -> None:
     """Mark rows as KILLED that say RUNNING and whose process on this host is dead."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     for run in client.search_runs(experiments, f"attributes.status = '{RUNNING}'"):
-        if backend.is_gone(run.data.tags.get("process", "")):
+        if backend.is_dead(run.data.tags.get("process", "")):
             client.set_terminated(run.info.run_id, "KILLED")
-            say(f"tracker: the process of row `{run.info.run_name}` is gone; marked KILLED")
+            info(f"tracker: the process of row `{run.info.run_name}` is gone; marked KILLED")

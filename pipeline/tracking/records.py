@@ -12,23 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import params
-from pipeline.config.params import to_flat
+from pipeline.config.params import flatten
 from pipeline.config.schema import Tracking
 from pipeline.factory import raw_data
 from pipeline.runtime import paths, run_log
 from pipeline.tracking.mlflow_sync import connect
-from pipeline.tracking.run_record import Row
+from pipeline.tracking.run_record import RunRecord
 from vae.errors import UserError
-from vae.io import digest_of, read_csv, read_json
+from vae.io import json_digest, read_csv, read_json
 
-ASKED_DATA = "params.data"  # tag of a training's row
+DATA_PARAMS_TAG = "params.data"  # tag of a training's row
 
 
-def send(settings: Tracking, *make: Callable[[str], Row]) -> None:
+def sync_records(settings: Tracking, *makers: Callable[[str], RunRecord]) -> None:
     """Project finished stages' files onto the tracker."""
     tracker = connect(settings.uri, settings.enabled)
-    for row in make:
-        tracker.sync(row(settings.experiment))
+    for make_record in makers:
+        tracker.sync(make_record(settings.experiment))
     tracker.close()
 
 
@@ -37,79 +37,87 @@ def data_key() -> str:
     return str(read_json(paths.SPEC)["digest"][:16])
 
 
-def data_row(experiment: str) -> Row:
+def data_record(experiment: str) -> RunRecord:
     """The prepared data: its own row, in an experiment beside the models'."""
-    spec, report = read_json(paths.SPEC), read_json(paths.report("data"))
-    return Row(
+    spec, report = read_json(paths.SPEC), read_json(paths.report_path("data"))
+    return RunRecord(
         key=data_key(),
         name=f"{spec['name']} {spec['digest'][:8]}",
         stage="prepare",
         experiment=f"{experiment}-data",
         status="FINISHED",
-        params=to_flat(spec["preprocessing"]),
-        tags=_surroundings(data_key()) | {"data": spec["digest"]},
-        metrics=numbers_of(report),
-        artifacts=[(paths.SPEC, ""), (paths.report("data"), ""), (paths.FIGURES / "data", "")],
+        params=flatten(spec["preprocessing"]),
+        tags=_environment_tags(data_key()) | {"data": spec["digest"]},
+        metrics=numeric_values(report),
+        artifacts=[
+            (paths.SPEC, ""),
+            (paths.report_path("data"), ""),
+            (paths.FIGURES / "data", ""),
+        ],
     )
 
 
-def extractor_row(experiment: str) -> Row:
+def extractor_record(experiment: str) -> RunRecord:
     """The judges that artifacts/extractor holds: a row of their own, beside the data's."""
-    report = read_json(paths.report("extractor"))
+    report = read_json(paths.report_path("extractor"))
     spec = read_json(paths.SPEC)
     history = paths.EXTRACTOR / "history.csv"
-    tests = {f"test.{name}": found for name, found in report["tests"].items() if found}
-    return Row(
+    tests = {f"test.{name}": result for name, result in report["tests"].items() if result}
+    return RunRecord(
         key=report["key"],
         name=f"{spec['name']} judges {report['key'][:8]}",
         stage="extractor",
         experiment=f"{experiment}-data",
         status="FINISHED",
-        params=to_flat(report["params"]),
-        tags=_surroundings(report["key"]) | {"data": spec["digest"]},
+        params=flatten(report["params"]),
+        tags=_environment_tags(report["key"]) | {"data": spec["digest"]},
         history=read_csv(history) if history.exists() else (),
-        metrics=numbers_of(report["metrics"] | tests),
+        metrics=numeric_values(report["metrics"] | tests),
         artifacts=[(paths.EXTRACTOR, ""), (paths.FIGURES / "extractor", "")],
     )
 
 
-def train_row(
+def train_record(
     run: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
     status: str,
     experiment: str,
     pictures: Path,
-) -> Row:
+) -> RunRecord:
     """A training, live or finished; `pictures` is the folder of its sheets."""
     key = run["key"]
-    epochs = {line["epoch"]: line for line in run_log.read(paths.log_of(key)) if "epoch" in line}
+    epochs = {
+        line["epoch"]: line
+        for line in run_log.read_events(paths.run_log_path(key))
+        if "epoch" in line
+    }
     finished = status == "FINISHED"
     sheets = [
         (kind, epoch, pictures / f"{kind}-{epoch:05d}.png")
         for epoch in paths.sheet_epochs(pictures)
         for kind in ("samples", "reconstructions")
     ]
-    return Row(
+    return RunRecord(
         key=key,
         name=f"{run['data_set']} {run['params']['model']['network']['name']} {key[:8]}",
         stage="train",
         experiment=experiment,
         status=status,
-        params=to_flat(run["params"]),
+        params=flatten(run["params"]),
         tags={
-            **_surroundings(key),
+            **_environment_tags(key),
             **{name: run[name] for name in ("data", "code")},
-            ASKED_DATA: asked_data(run["data"]),
+            DATA_PARAMS_TAG: data_params_json(run["data"]),
         },
         history=[_with_speed(row, epochs) for row in history],
         metrics=_final_numbers(history) if finished else {},
         images=sheets,
         artifacts=_train_artifacts() if finished else [],
-        times=_times(history, epochs),
+        epoch_times=_epoch_times(history, epochs),
     )
 
 
-def asked_data(digest: str) -> str:
+def data_params_json(digest: str) -> str:
     """The section `data` that gave the prepared data of this digest, as JSON.
 
     Where the raw data lie is left out, as in their fingerprint. `unknown` where params.yaml has
@@ -122,13 +130,13 @@ def asked_data(digest: str) -> str:
         section = params.load(params.PARAMS).data
     except UserError:  # a training by another params file needs none here
         return run_log.UNKNOWN
-    asked = (spec["digest"], spec["source"], raw_data.request_of(section))
-    if asked != (digest, source["digest"], source["request"]):
+    recorded = (spec["digest"], spec["source"], raw_data.request_digest(section))
+    if recorded != (digest, source["digest"], source["request"]):
         return run_log.UNKNOWN
     return json.dumps(section.model_dump(mode="json", exclude={"root"}), sort_keys=True)
 
 
-def _times(
+def _epoch_times(
     history: Sequence[Mapping[str, Any]], epochs: Mapping[int, Mapping[str, Any]]
 ) -> dict[int, float]:
     """When each epoch ended; one that the log lost to a kill stands just after the one before."""
@@ -142,14 +150,16 @@ def _times(
 
 def _final_numbers(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The report's numbers that no curve has: at step 0 they would be a point of that curve."""
-    return final_numbers(read_json(paths.report("train")), history)
+    return final_numbers(read_json(paths.report_path("train")), history)
 
 
 def final_numbers(
     report: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
     """Numbers of reports/train.json that no curve has."""
-    return {name: value for name, value in numbers_of(report).items() if name not in history[0]}
+    return {
+        name: value for name, value in numeric_values(report).items() if name not in history[0]
+    }
 
 
 def _train_artifacts() -> list[tuple[Path, str]]:
@@ -162,105 +172,116 @@ def _train_artifacts() -> list[tuple[Path, str]]:
     return [(path, "") for path in listed]
 
 
-def finished_train_row(experiment: str) -> Row:
+def shipped_train_record(experiment: str) -> RunRecord:
     """The training that artifacts/model holds, from its outputs alone, with its verdict."""
     run, history = read_json(paths.RUN), read_csv(paths.HISTORY)
-    row = train_row(run, history, "FINISHED", experiment, paths.FIGURES / "train")
-    return dataclasses.replace(row, tags={**row.tags, **_verdict(run["key"])})
+    record = train_record(run, history, "FINISHED", experiment, paths.FIGURES / "train")
+    return dataclasses.replace(record, tags={**record.tags, **_diagnosis_tag(run["key"])})
 
 
-def _verdict(key: str) -> dict[str, str]:
+def _diagnosis_tag(key: str) -> dict[str, str]:
     """The tag `diagnosis`, if this model has been diagnosed."""
-    path = paths.report("diagnosis")
-    verdict = read_json(path) if path.exists() else {}
-    if verdict.get("model") != key:
+    path = paths.report_path("diagnosis")
+    diagnosis = read_json(path) if path.exists() else {}
+    if diagnosis.get("model") != key:
         return {}
-    found = [item["name"] for item in verdict["findings"] if item["severity"] != "note"]
-    return {"diagnosis": ", ".join(found) or "nothing wrong is proven"}
+    names = [item["name"] for item in diagnosis["findings"] if item["severity"] != "note"]
+    return {"diagnosis": ", ".join(names) or "nothing wrong is proven"}
 
 
-def prior_row(experiment: str) -> Row:
+def prior_record(experiment: str) -> RunRecord:
     """The priors that reports/prior.json holds, under their model's row.
 
     Their numbers are of the validation split; the model's row shows those of the shipped one.
     """
-    report = read_json(paths.report("prior"))
+    report = read_json(paths.report_path("prior"))
     metrics = report["metrics"]
-    row = _child("prior", report, experiment, paths.FIGURES / "prior", metrics)
+    record = _child_record("prior", report, experiment, paths.FIGURES / "prior", metrics)
     return dataclasses.replace(
-        row,
-        tags={**row.tags, "prior": metrics["shipped"]},
+        record,
+        tags={**record.tags, "prior": metrics["shipped"]},
         headline=prior_headline(metrics),
-        artifacts=[*row.artifacts, (paths.PRIORS, ""), (paths.PRIOR / "curves.csv", "")],
+        artifacts=[*record.artifacts, (paths.PRIOR_INDEX, ""), (paths.PRIOR / "curves.csv", "")],
     )
 
 
 def prior_headline(metrics: Mapping[str, Any]) -> dict[str, float]:
     """What the model's row shows of the metrics of reports/prior.json."""
-    best, shown = numbers_of(metrics[metrics["shipped"]]), ("two_sample", "marginal_kl")
-    return {f"valid_prior_{name}": best[name] for name in shown if name in best}
-
-
-def evaluate_row(experiment: str) -> Row:
-    """The evaluation that reports/evaluate.json holds, under its model's row."""
-    report = read_json(paths.report("evaluate"))
-    row = _child("evaluate", report, experiment, paths.FIGURES / "evaluate", report["metrics"])
-    distances = numbers_of(_by_count(read_json(paths.report("judges"))))
-    return dataclasses.replace(
-        row,
-        tags={**row.tags, **_verdict(report["model"])},
-        metrics={**row.metrics, **distances},
-        artifacts=[*row.artifacts, (paths.report("diagnosis"), ""), (paths.DIAGNOSIS, "")],
+    shipped_metrics, names = (
+        numeric_values(metrics[metrics["shipped"]]),
+        ("two_sample", "marginal_kl"),
     )
-
-
-def _by_count(judges: Mapping[str, Any]) -> dict[str, Any]:
-    """Distances under names that carry the judge and the number of images."""
     return {
-        f"{judge}_n{found['n']}.{split}": found
-        for judge, branch in judges.items()
-        for split, found in branch["splits"].items()
+        f"valid_prior_{name}": shipped_metrics[name] for name in names if name in shipped_metrics
     }
 
 
-def gallery_row(experiment: str) -> Row:
+def evaluate_record(experiment: str) -> RunRecord:
+    """The evaluation that reports/evaluate.json holds, under its model's row."""
+    report = read_json(paths.report_path("evaluate"))
+    record = _child_record(
+        "evaluate", report, experiment, paths.FIGURES / "evaluate", report["metrics"]
+    )
+    distances = numeric_values(_sample_metrics(read_json(paths.report_path("judges"))))
+    return dataclasses.replace(
+        record,
+        tags={**record.tags, **_diagnosis_tag(report["model"])},
+        metrics={**record.metrics, **distances},
+        artifacts=[
+            *record.artifacts,
+            (paths.report_path("diagnosis"), ""),
+            (paths.DIAGNOSIS_PAGE, ""),
+        ],
+    )
+
+
+def _sample_metrics(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Distances under names that carry the judge and the number of images."""
+    return {
+        f"{extractor}_n{metrics['n']}.{split}": metrics
+        for extractor, branch in report.items()
+        for split, metrics in branch["splits"].items()
+    }
+
+
+def gallery_record(experiment: str) -> RunRecord:
     """The gallery that reports/gallery holds, under its model's row."""
-    about = read_json(paths.GALLERY / "gallery.json")
-    return _child("gallery", about, experiment, paths.GALLERY, {})
+    report = read_json(paths.GALLERY / "gallery.json")
+    return _child_record("gallery", report, experiment, paths.GALLERY, {})
 
 
-def _child(
+def _child_record(
     stage: str,
     report: Mapping[str, Any],
     experiment: str,
     folder: Path,
     metrics: Mapping[str, Any],
-) -> Row:
-    numbers = numbers_of(metrics)
-    return Row(
+) -> RunRecord:
+    numbers = numeric_values(metrics)
+    return RunRecord(
         key=report["key"],
         name=f"{stage} {report['key'][:8]}",
         stage=stage,
         experiment=experiment,
         status="FINISHED",
         parent=report["model"],
-        params=to_flat(report["params"]),
-        tags=_surroundings(report["key"]),
+        params=flatten(report["params"]),
+        tags=_environment_tags(report["key"]),
         metrics=numbers,
-        headline=headline_of(numbers),
+        headline=headline_metrics(numbers),
         artifacts=[(folder, "")],
     )
 
 
-def headline_of(numbers: Mapping[str, float]) -> dict[str, float]:
+def headline_metrics(numbers: Mapping[str, float]) -> dict[str, float]:
     """What the model's row shows of a later stage's numbers: those that are no part of another."""
     return {f"test_{name}": value for name, value in numbers.items() if "." not in name}
 
 
-def child_key(stage: str, model: str, params: Mapping[str, Any], code: str) -> str:
+def stage_key(stage: str, model: str, params: Mapping[str, Any], code: str) -> str:
     """The name of what a later stage makes of a model."""
-    parts = {"stage": stage, "model": model, "params": dict(params), "code": code}
-    return digest_of(parts)[:16]
+    content = {"stage": stage, "model": model, "params": dict(params), "code": code}
+    return json_digest(content)[:16]
 
 
 def _with_speed(
@@ -270,18 +291,20 @@ def _with_speed(
     return row if speed is None else {**row, "images_per_second": speed}
 
 
-def numbers_of(report: Mapping[str, Any]) -> dict[str, float]:
+def numeric_values(report: Mapping[str, Any]) -> dict[str, float]:
     """The plain numbers of a report, nested ones by dotted names."""
     return {
         name: float(value)
-        for name, value in to_flat(report).items()
+        for name, value in flatten(report).items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
 
 
-def _surroundings(key: str) -> dict[str, str]:
+def _environment_tags(key: str) -> dict[str, str]:
     """Tags of where and on what a row was made, from the last start in its log."""
-    starts = [line for line in run_log.read(paths.log_of(key)) if line["event"] == "start"]
+    starts = [
+        line for line in run_log.read_events(paths.run_log_path(key)) if line["event"] == "start"
+    ]
     last = starts[-1] if starts else {}
     fields = {"commit": "mlflow.source.git.commit", "dirty": "git.dirty", "host": "host"}
     fields |= {"platform": "platform", "python": "python"}

@@ -1,7 +1,7 @@
 """One row of the tracker: as the files have it, and as a store is known to have it.
 
 A row is values and paths. The functions say what of it counts: the finite numbers as points, the
-tags, the files under the names they get, and a digest of it all. `Known` is the other side, so
+tags, the files under the names they get, and a digest of it all. `RunState` is the other side, so
 that what is missing is a difference of the two. Nothing here imports a tracker.
 """
 
@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import NAMESPACE_OID, uuid5
 
-from vae.io import digest_of, sha256_of_file
+from vae.io import json_digest, sha256_file
 
 RUNNING = "RUNNING"
-PICTURES = "images"  # folder among the artifacts
-THUMBNAIL = 256  # longest side, pixels
+IMAGES_FOLDER = "images"  # folder among the artifacts
+THUMBNAIL_PIXELS = 256  # longest side, pixels
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Row:
+class RunRecord:
     """What the files say of one row of the tracker."""
 
     key: str
@@ -52,7 +52,7 @@ class Row:
     """(key, step, PNG file), shown with a slider"""
     artifacts: Sequence[tuple[Path, str]] = ()
     """(file or folder, folder among the artifacts)"""
-    times: Mapping[int, float] = field(default_factory=dict)
+    epoch_times: Mapping[int, float] = field(default_factory=dict)
     """when each epoch ended, unix seconds, as far as known"""
 
 
@@ -63,79 +63,79 @@ class Point:
     name: str
     step: int
     value: float
-    time: int
+    time_ms: int
 
 
 @dataclass
-class Known:
+class RunState:
     """What the store has of a row; of its files, those in the folders looked into."""
 
     run_id: str
-    start: int
+    start_ms: int
     name: str
     status: str
     tags: dict[str, str]
     params: set[str]
     steps: dict[str, set[int]]
-    sizes: dict[str, int] = field(default_factory=dict)
-    pictures: dict[str, str] = field(default_factory=dict)
+    file_sizes: dict[str, int] = field(default_factory=dict)
+    image_paths: dict[str, str] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
 
-    def has(self, point: Point) -> bool:
+    def has_point(self, point: Point) -> bool:
         return point.step in self.steps.get(point.name, ())
 
-    def add(self, points: Iterable[Point]) -> None:
+    def add_points(self, points: Iterable[Point]) -> None:
         for point in points:
             self.steps.setdefault(point.name, set()).add(point.step)
 
-    def learn(self, path: str, size: int) -> None:
+    def add_file(self, path: str, size: int) -> None:
         """Note a file."""
-        self.sizes[path] = size
-        if path.startswith(f"{PICTURES}/") and path.endswith(".png"):
-            self.pictures[path.partition("+timestamp+")[0]] = path
+        self.file_sizes[path] = size
+        if path.startswith(f"{IMAGES_FOLDER}/") and path.endswith(".png"):
+            self.image_paths[path.partition("+timestamp+")[0]] = path
 
-    def picture(self, row: Row, key: str, step: int) -> str:
+    def image_path(self, record: RunRecord, key: str, step: int) -> str:
         """The name that MLflow's slider reads; the one that is there, else a new one."""
-        slot = f"{PICTURES}/{key.replace('/', '~')}+step+{step}"
-        moment = moment_of(row, step, self.start)
-        name = f"{slot}+timestamp+{moment}+{uuid5(NAMESPACE_OID, slot)}.png"
-        return self.pictures.setdefault(slot, name)
+        slot = f"{IMAGES_FOLDER}/{key.replace('/', '~')}+step+{step}"
+        time_ms = step_time_ms(record, step, self.start_ms)
+        name = f"{slot}+timestamp+{time_ms}+{uuid5(NAMESPACE_OID, slot)}.png"
+        return self.image_paths.setdefault(slot, name)
 
 
-def points_of(row: Row, start: int) -> Iterator[Point]:
+def metric_points(record: RunRecord, start: int) -> Iterator[Point]:
     """The finite numbers of a row, by step."""
-    for entry in ({"epoch": 0, **row.metrics}, *row.history):
+    for entry in ({"epoch": 0, **record.metrics}, *record.history):
         step = int(entry["epoch"])
-        moment = moment_of(row, step, start)
+        time_ms = step_time_ms(record, step, start)
         for name, value in entry.items():
             if name != "epoch" and value is not None and math.isfinite(value):
-                yield Point(name, step, float(value), moment)
+                yield Point(name, step, float(value), time_ms)
 
 
-def _diverged(row: Row) -> bool:
-    numbers = [value for entry in (*row.history, row.metrics) for value in entry.values()]
+def _has_diverged(record: RunRecord) -> bool:
+    numbers = [value for entry in (*record.history, record.metrics) for value in entry.values()]
     return any(value is not None and not math.isfinite(value) for value in numbers)
 
 
-def moment_of(row: Row, step: int, start: int) -> int:
+def step_time_ms(record: RunRecord, step: int, start: int) -> int:
     """Time of a step in ms: the epoch's, if known, else just after the row's start."""
-    return int(row.times[step] * 1000) if step in row.times else start + step
+    return int(record.epoch_times[step] * 1000) if step in record.epoch_times else start + step
 
 
-def tags_of(row: Row) -> dict[str, str]:
+def run_tags(record: RunRecord) -> dict[str, str]:
     """The row's tags and those that the tracker keeps for itself."""
-    tags = {name: str(value) for name, value in row.tags.items()}
-    tags |= {"key": row.key, "stage": row.stage}
-    if row.images:
+    tags = {name: str(value) for name, value in record.tags.items()}
+    tags |= {"key": record.key, "stage": record.stage}
+    if record.images:
         tags["mlflow.loggedImages"] = "True"
-    if _diverged(row):
+    if _has_diverged(record):
         tags["diverged"] = "true"
     return tags
 
 
-def artifacts_of(row: Row) -> Iterator[tuple[str, Path]]:
+def artifact_files(record: RunRecord) -> Iterator[tuple[str, Path]]:
     """(name among the artifacts, file) of each file; a folder's content comes without its name."""
-    for path, folder in row.artifacts:
+    for path, folder in record.artifacts:
         if path.is_dir():
             files = sorted(file for file in path.rglob("*") if file.is_file())
             yield from (
@@ -145,26 +145,28 @@ def artifacts_of(row: Row) -> Iterator[tuple[str, Path]]:
             yield (Path(folder) / path.name).as_posix(), path
 
 
-def check_files(row: Row) -> None:
+def check_files(record: RunRecord) -> None:
     """FileNotFoundError for a file that is not there: a mistake, to be told from an outage."""
-    for path in [path for *_, path in row.images] + [path for _, path in artifacts_of(row)]:
+    for path in [path for *_, path in record.images] + [
+        path for _, path in artifact_files(record)
+    ]:
         path.stat()
 
 
-def digest(row: Row) -> str:
+def record_digest(record: RunRecord) -> str:
     """Digest of everything that a row says, contents of files included."""
-    images = [(key, step, sha256_of_file(path)) for key, step, path in row.images]
-    artifacts = {target: sha256_of_file(path) for target, path in artifacts_of(row)}
-    plain = {name: repr(_plain(value)) for name, value in vars(row).items()}
-    return digest_of(plain | {"images": images, "artifacts": artifacts})
+    images = [(key, step, sha256_file(path)) for key, step, path in record.images]
+    artifacts = {target: sha256_file(path) for target, path in artifact_files(record)}
+    plain = {name: repr(_normalise(value)) for name, value in vars(record).items()}
+    return json_digest(plain | {"images": images, "artifacts": artifacts})
 
 
-def _plain(value: Any) -> Any:
+def _normalise(value: Any) -> Any:
     """Mappings by their keys, lists as lists, floats as Python's: equal rows look equal."""
     if isinstance(value, Mapping):
-        return {key: _plain(value[key]) for key in sorted(value)}
+        return {key: _normalise(value[key]) for key in sorted(value)}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_normalise(item) for item in value]
     return float(value) if isinstance(value, float) else value
 
 
@@ -175,12 +177,12 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def thumbnail(picture: Path, target: Path) -> Path:
+def write_thumbnail(picture: Path, target: Path) -> Path:
     """Write a small copy of a picture."""
     from PIL import Image
 
     with Image.open(picture) as image:
         small = image.convert("RGB")
-        small.thumbnail((THUMBNAIL, THUMBNAIL))
+        small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
         small.save(target)
     return target

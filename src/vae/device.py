@@ -22,7 +22,7 @@ import torch
 DeviceName = Literal["auto", "cpu", "cuda"]
 PrecisionName = Literal["auto", "fp32", "bf16"]
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-KEPT = 2**30  # bytes
+MALLOC_THRESHOLD = 2**30  # bytes
 
 
 @dataclass(frozen=True)
@@ -52,36 +52,36 @@ def resolve(
     precision: PrecisionName,
     threads: int | None,
     *,
-    number: int = 0,
-    of: int = 1,
+    local_rank: int = 0,
+    local_world_size: int = 1,
     compiled: bool = False,
 ) -> Machine:
     """Choose what is `auto` or None by what this machine has, and set torch up for it.
 
     `compiled` is granted where there is a compiler.
     `cuda` without a CUDA device raises ValueError. Threads: None means every core that this
-    process may use. Process `number` `of` several on this machine takes the CUDA device of that
+    process may use. Process `local_rank` `local_world_size` several on this machine takes the CUDA device of that
     number (ValueError if there is none), or its share of the cores, at least one.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is cuda, but torch finds no CUDA device; set it to auto or cpu")
-    if device == "cuda" and of > 1:
-        if of > torch.cuda.device_count():
+    if device == "cuda" and local_world_size > 1:
+        if local_world_size > torch.cuda.device_count():
             raise ValueError(
-                f"{of} processes, but {torch.cuda.device_count()} CUDA devices; start one a device"
+                f"{local_world_size} processes, but {torch.cuda.device_count()} CUDA devices; start one a device"
             )
-        torch.cuda.set_device(number)
+        torch.cuda.set_device(local_rank)
     if precision == "auto":
         precision = "bf16" if has_bf16(device) else "fp32"
-    count = threads or max(1, len(os.sched_getaffinity(0)) // of)
+    count = threads or max(1, len(os.sched_getaffinity(0)) // local_world_size)
     torch.set_num_threads(count)
     # Not use_deterministic_algorithms: it does the same and imports the compiler, three seconds.
     torch.set_deterministic_debug_mode("error" if device == "cpu" else "default")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    keep_memory()
-    return Machine(device, precision, count, of, compiled and has_compiler(device))
+    set_malloc_thresholds()
+    return Machine(device, precision, count, local_world_size, compiled and has_compiler(device))
 
 
 def has_bf16(device: str) -> bool:
@@ -98,15 +98,15 @@ def has_compiler(device: str) -> bool:
     return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
 
 
-def keep_memory() -> None:
+def set_malloc_thresholds() -> None:
     """Tell glibc to reuse freed blocks of any size; another C library goes on as it does."""
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
         for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
-            set_option(option, KEPT)
+            set_option(option, MALLOC_THRESHOLD)
 
 
-def out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception of torch means that memory ran out, on a GPU or a CPU."""
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (

@@ -13,67 +13,67 @@ from pathlib import Path
 
 from vae.errors import UserError
 
-PATIENCE = 30.0  # seconds that a server may be silent
+SOCKET_TIMEOUT = 30.0  # seconds that a server may be silent
 
 
 @dataclass(frozen=True)
-class Official:
+class OfficialWeights:
     """What the makers of a network offer.
 
     digest     SHA-256 of the file, or its beginning
-    setting    what takes a file in its place; `instead` what else to choose
+    setting    what takes a file in its place; `alternative` what else to choose
     """
 
     name: str
-    address: str
+    url: str
     digest: str
     setting: str
-    instead: str
+    alternative: str
 
 
-def official_file(official: Official) -> Path:
+def fetch_official_weights(weights: OfficialWeights) -> Path:
     """The file in torch's folder, downloaded unless it is there; UserError if that cannot be.
 
     The digest is that of the download: a file that is there is taken as it is.
     """
     from torch import hub
 
-    file = Path(hub.get_dir(), "checkpoints", official.address.rpartition("/")[2])
+    file = Path(hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
     if file.is_file():
         return file
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with impatient():
+        with socket_timeout():
             bar = sys.stderr.isatty()
-            hub.download_url_to_file(official.address, str(file), official.digest, progress=bar)
+            hub.download_url_to_file(weights.url, str(file), weights.digest, progress=bar)
     except (OSError, RuntimeError, EOFError, HTTPException) as error:
         raise UserError(
-            f"no weights of {official.name}: not there, and the download of {official.address}"
+            f"no weights of {weights.name}: not there, and the download of {weights.url}"
             f" failed ({str(error) or type(error).__name__})",
             where=str(file),
             remedy="fetch that address on another machine, and put the file there or set "
-            f"{official.setting} to it; or {official.instead}",
+            f"{weights.setting} to it; or {weights.alternative}",
         ) from None
     return file
 
 
-def given_file(name: str, given: Path, *, setting: str, wanted: str) -> Path:
+def require_weights_file(name: str, path: Path, *, setting: str, expected: str) -> Path:
     """The file of a network's weights that a setting names; UserError if there is none."""
-    if not Path(given).is_file():
+    if not Path(path).is_file():
         raise UserError(
             f"there is no file with weights of {name}",
-            where=str(given),
-            remedy=f"set {setting} to {wanted}, or set none",
+            where=str(path),
+            remedy=f"set {setting} to {expected}, or set none",
         )
-    return Path(given)
+    return Path(path)
 
 
 @contextmanager
-def impatient() -> Iterator[None]:
+def socket_timeout() -> Iterator[None]:
     """Sockets opened inside fail after that silence, and do not hang for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE)
+    previous = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SOCKET_TIMEOUT)
     try:
         yield
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(previous)

@@ -13,9 +13,9 @@ class UserError(Exception):
         super().__init__(what, where, remedy)
 
     def __str__(self) -> str:
-        place = f"{self.where}: " if self.where else ""
-        cure = f" -> {self.remedy}" if self.remedy else ""
-        return " ".join(f"{place}{self.what}{cure}".split())
+        location = f"{self.where}: " if self.where else ""
+        advice = f" -> {self.remedy}" if self.remedy else ""
+        return " ".join(f"{location}{self.what}{advice}".split())
 
 
 class RankError(UserError):

@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path; when the block ends well it becomes `path`, else it is removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield temporary
-        _flush(temporary)
+        _fsync(temporary)
         os.replace(temporary, path)
-        _flush(path.parent)
+        _fsync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
+def _fsync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -47,7 +47,7 @@ def _flush(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    with atomic(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(content)
 
 
@@ -58,13 +58,13 @@ def write_text(path: Path, content: str) -> None:
 # Digests
 
 
-def sha256_of_file(path: Path) -> str:
+def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's content, read in pieces."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest_of(value: Any) -> str:
+def json_digest(value: Any) -> str:
     """Hex SHA-256 of a JSON-able value; key order does not matter."""
     return hashlib.sha256(_json_text(value).encode()).hexdigest()
 
@@ -105,10 +105,13 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def read_csv(path: Path) -> list[dict[str, int | float | str | None]]:
     """Read rows back, numbers as numbers and empty cells as None."""
     with open(path, newline="") as file:
-        return [{key: _cell(text) for key, text in row.items()} for row in csv.DictReader(file)]
+        return [
+            {key: _parse_cell(text) for key, text in record.items()}
+            for record in csv.DictReader(file)
+        ]
 
 
-def _cell(text: str) -> int | float | str | None:
+def _parse_cell(text: str) -> int | float | str | None:
     for kind in (int, float):
         try:
             return kind(text)
@@ -121,14 +124,16 @@ def _cell(text: str) -> int | float | str | None:
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    with atomic(path) as temporary, open(temporary, "wb") as file:
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
         np.save(file, np.ascontiguousarray(array), allow_pickle=False)
 
 
-def read_array(path: Path, mapped: bool = False) -> np.ndarray:
-    """Read an array file; `mapped` leaves it on the disk until it is indexed."""
+def read_array(path: Path, memory_map: bool = False) -> np.ndarray:
+    """Read an array file; `memory_map` leaves it on the disk until it is indexed."""
     try:
-        array: np.ndarray = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+        array: np.ndarray = np.load(
+            path, mmap_mode="r" if memory_map else None, allow_pickle=False
+        )
     except (ValueError, EOFError, OSError) as error:
         raise UserError(
             f"not a whole array file ({error})", where=str(path), remedy="run `dvc repro` again"
@@ -136,7 +141,7 @@ def read_array(path: Path, mapped: bool = False) -> np.ndarray:
     return array
 
 
-def tensor_bytes(tensors: Mapping[str, "torch.Tensor"], about: Mapping[str, Any]) -> bytes:
+def tensor_bytes(tensors: Mapping[str, "torch.Tensor"], metadata: Mapping[str, Any]) -> bytes:
     """The safetensors form of named tensors and a JSON-able description: equal in, equal out.
 
     The description is one metadata field, because the format does not order several; its keys
@@ -145,7 +150,7 @@ def tensor_bytes(tensors: Mapping[str, "torch.Tensor"], about: Mapping[str, Any]
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save(plain, {"about": json.dumps(about, allow_nan=False)})
+    return save(plain, {"about": json.dumps(metadata, allow_nan=False)})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, Any]]:
@@ -155,8 +160,8 @@ def read_tensors(path: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, Any]]
     try:
         with safe_open(path, framework="pt") as file:
             names: Iterable[str] = file.keys()
-            about = json.loads((file.metadata() or {}).get("about", "{}"))
-            return {name: file.get_tensor(name) for name in names}, about
+            metadata = json.loads((file.metadata() or {}).get("about", "{}"))
+            return {name: file.get_tensor(name) for name in names}, metadata
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
             f"not a whole safetensors file ({error})",

@@ -28,7 +28,7 @@ from torch import Tensor
 from vae.models.vae import Terms
 
 Penalty = Callable[[Tensor, float], Tensor]
-Difference = Callable[[Tensor, Tensor], Tensor]
+PerceptualFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Means:
 
     distortion: Tensor
     rate: Tensor
-    difference: Tensor
+    perceptual: Tensor
 
 
 @dataclass(frozen=True)
@@ -45,24 +45,24 @@ class Objective:
     """The penalty of the rate, and a feature difference (None: none) with its weight, nats."""
 
     penalty: Penalty
-    difference: Difference | None = None
-    weight: float = 0.0
+    perceptual: PerceptualFunction | None = None
+    perceptual_weight: float = 0.0
 
-    def differences(self, x: Tensor, mean: Tensor) -> Tensor:
+    def perceptual_per_image(self, x: Tensor, mean: Tensor) -> Tensor:
         """Feature difference of each image (B,); zeros without one."""
-        if self.difference is None:
+        if self.perceptual is None:
             return x.new_zeros(len(x))
-        return self.difference(x, mean)
+        return self.perceptual(x, mean)
 
     def __call__(self, means: Means, beta: float, time: float) -> Tensor:
         """D + beta penalty(r) + w P, a scalar, at `time` (epochs)."""
         penalty = self.penalty(means.rate, time)
-        return means.distortion + beta * penalty + self.weight * means.difference
+        return means.distortion + beta * penalty + self.perceptual_weight * means.perceptual
 
 
-def batch_means(terms: Terms, differences: Tensor) -> Means:
+def batch_means(terms: Terms, perceptual: Tensor) -> Means:
     """The means of a batch: the one reduction over images."""
-    return Means(terms.distortion.mean(), terms.rate.mean(0), differences.mean())
+    return Means(terms.distortion.mean(), terms.rate.mean(0), perceptual.mean())
 
 
 def rate(rates: Tensor, time: float) -> Tensor:

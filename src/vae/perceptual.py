@@ -21,13 +21,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vae.imagenet import features
+from vae.imagenet import load_feature_maps
 
-UNIT_LENGTH = ("efficientnet_lite0",)
-LEAST_SQUARE = 1e-6  # keeps the gradient finite where all features are 0; usual squares: 1e2 - 1e4
+NORMALISED_NETWORKS = ("efficientnet_lite0",)
+MIN_SQUARED_NORM = (
+    1e-6  # keeps the gradient finite where all features are 0; usual squares: 1e2 - 1e4
+)
 
 
-class Perceptual(nn.Module):
+class PerceptualLoss(nn.Module):
     """P(x, m) with the network `name` of LOSS_NETWORKS, its weights from a file if one is given.
 
     Its weights are constants: it belongs beside a model, not in its state dict.
@@ -35,8 +37,8 @@ class Perceptual(nn.Module):
 
     def __init__(self, name: str, weights: Path | None = None) -> None:
         super().__init__()
-        self.features = features(name, weights)
-        self.unit = name in UNIT_LENGTH
+        self.features = load_feature_maps(name, weights)
+        self.normalise = name in NORMALISED_NETWORKS
 
     def forward(self, x: Tensor, mean: Tensor) -> Tensor:
         """(B,), of images and decoded means (B, 1 or 3, H, W) in [0, 1].
@@ -46,19 +48,19 @@ class Perceptual(nn.Module):
         if x.shape != mean.shape:
             raise ValueError(f"images {tuple(x.shape)} and means {tuple(mean.shape)} differ")
         with torch.no_grad():
-            there = self.features(x)
-        here = self.features(mean)
-        pairs = zip(there, here, strict=True)
-        return torch.stack([self._difference(a, b) for a, b in pairs]).sum(0)
+            target_maps = self.features(x)
+        mean_maps = self.features(mean)
+        pairs = zip(target_maps, mean_maps, strict=True)
+        return torch.stack([self._stage_loss(a, b) for a, b in pairs]).sum(0)
 
-    def _difference(self, a: Tensor, b: Tensor) -> Tensor:
+    def _stage_loss(self, a: Tensor, b: Tensor) -> Tensor:
         """One stage's addend (B,)."""
         a, b = (f.to(torch.promote_types(f.dtype, torch.float32)) for f in (a, b))
-        if self.unit:
-            a, b = unit_length(a), unit_length(b)
+        if self.normalise:
+            a, b = normalise_channels(a), normalise_channels(b)
         return (a - b).square().sum(1).mean((1, 2))
 
 
-def unit_length(f: Tensor) -> Tensor:
+def normalise_channels(f: Tensor) -> Tensor:
     """(B, C, H, W) divided by its length along C; places where all are 0 stay 0."""
-    return f * (f.square().sum(1, keepdim=True) + LEAST_SQUARE).rsqrt()
+    return f * (f.square().sum(1, keepdim=True) + MIN_SQUARED_NORM).rsqrt()

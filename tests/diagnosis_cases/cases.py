@@ -1,7 +1,7 @@
 """The casebook: diseases with their healthy twins, and healthy trainings.
 
 A disease is a change of params.yaml (or of what is shipped) that makes a training ill in a known
-way; its twin lacks just that. `must` are the findings that it has to raise, `may` others that are
+way; its twin lacks just that. `expected` are the findings that it has to raise, `allowed` others that are
 as true of it. NOTES harm nothing and are allowed to anyone.
 
 The healthy ones have seeds, parts of data sets, networks, likelihoods and latents that no
@@ -21,11 +21,11 @@ mended rules were tried.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.config.preset import preset
-from tests.diagnosis_cases.datasets import Cohort
+from pipeline.config.preset import load_preset
+from tests.diagnosis_cases.datasets import DataSubset
 from tests.diagnosis_cases.run_case import Case
 
-NOTES = frozenset(
+ALLOWED_NOTES = frozenset(
     {
         "clipping_inert",
         "clipping_saturated",
@@ -34,65 +34,71 @@ NOTES = frozenset(
         "totals_do_not_add_up",
     }
 )
-DIGITS = Cohort("digits")
-FEW_DIGITS = Cohort("digits", train=150)
-HANDFUL = Cohort("digits", train=60)
-GARMENTS = Cohort("fashion_mnist", train=2000, valid=400, test=500)
+DIGITS_DATA = DataSubset("digits")
+FEW_DIGITS = DataSubset("digits", train=150)
+TINY_DIGITS = DataSubset("digits", train=60)
+FASHION_SUBSET = DataSubset("fashion_mnist", train=2000, valid=400, test=500)
 
-FROM_THE_START = "objective.beta_schedule={name: constant}"
-STEADY = "train.lr_schedule={name: constant}"
-BARE = (
+CONSTANT_BETA = "objective.beta_schedule={name: constant}"
+CONSTANT_LR = "train.lr_schedule={name: constant}"
+PLAIN_CONV = (
     "model.network={name: conv, widths: [16, 32], activation: relu, normalisation: none,"
     " head: linear}"
 )
-SMOOTH = BARE.replace("relu", "silu")
-BY_HEART = ("train.epochs=150", "train.batch_size=32")
-UNGUARDED = ("train.clip_norm=null", "train.skip_norm=null")
+SILU_CONV = PLAIN_CONV.replace("relu", "silu")
+OVERFITTING = ("train.epochs=150", "train.batch_size=32")
+NO_CLIPPING = ("train.clip_norm=null", "train.skip_norm=null")
 
 
 def sigma(value: float) -> str:
     return f"model.likelihood={{name: gaussian, sigma: {value}, mean: linear}}"
 
 
-RAW = ("train.ema_decay=null", STEADY, *UNGUARDED)
-LOST = (
+NO_STABILISERS = ("train.ema_decay=null", CONSTANT_LR, *NO_CLIPPING)
+LOST_FINDINGS = (
     "worse_than_constant decoder_ignores_z samples_alike class_imbalance constant_reconstruction"
 )
 
 
 @dataclass(frozen=True)
-class Disease:
+class FailureCase:
     """A sick training and its twin; names of findings that the sick one must and may raise."""
 
-    sick: Case
-    must: frozenset[str]
-    may: frozenset[str]
-    twin: Case
+    faulty: Case
+    expected: frozenset[str]
+    allowed: frozenset[str]
+    control: Case
 
 
-def disease(sick: Case, must: str, may: str = "", twin: Case | None = None) -> Disease:
-    healthy = Case(sick.cohort) if twin is None else twin
-    return Disease(sick, frozenset(must.split()), frozenset(may.split()), healthy)
+def failure_case(
+    faulty: Case, expected: str, allowed: str = "", control: Case | None = None
+) -> FailureCase:
+    control_case = Case(faulty.subset) if control is None else control
+    return FailureCase(
+        faulty, frozenset(expected.split()), frozenset(allowed.split()), control_case
+    )
 
 
-COLLAPSE = "posterior_collapse constant_reconstruction samples_alike"
-DISEASES = {
-    "posterior collapse": disease(
-        Case(DIGITS, ("objective.beta=60.0", FROM_THE_START)), COLLAPSE, "class_imbalance"
-    ),
-    "a mean beside a sum": disease(
-        Case(DIGITS, (sigma(1.0), "objective.beta=64.0", FROM_THE_START)),
-        f"{COLLAPSE} effective_beta",
+COLLAPSE_FINDINGS = "posterior_collapse constant_reconstruction samples_alike"
+FAILURE_CASES = {
+    "posterior collapse": failure_case(
+        Case(DIGITS_DATA, ("objective.beta=60.0", CONSTANT_BETA)),
+        COLLAPSE_FINDINGS,
         "class_imbalance",
     ),
-    "beta of 1,000": disease(
-        Case(GARMENTS, ("objective.beta=1000.0",)),
-        f"{COLLAPSE} effective_beta",
+    "a mean beside a sum": failure_case(
+        Case(DIGITS_DATA, (sigma(1.0), "objective.beta=64.0", CONSTANT_BETA)),
+        f"{COLLAPSE_FINDINGS} effective_beta",
         "class_imbalance",
     ),
-    "narrow encoder": disease(
+    "beta of 1,000": failure_case(
+        Case(FASHION_SUBSET, ("objective.beta=1000.0",)),
+        f"{COLLAPSE_FINDINGS} effective_beta",
+        "class_imbalance",
+    ),
+    "narrow encoder": failure_case(
         Case(
-            DIGITS,
+            DIGITS_DATA,
             (
                 "model.network={name: conv, widths: [16, 2], activation: silu,"
                 " normalisation: batch, head: pool}",
@@ -101,112 +107,123 @@ DISEASES = {
         "over_regularised",
         "samples_alike class_imbalance",
     ),
-    "dead decoder": disease(
+    "dead decoder": failure_case(
         Case(
-            DIGITS,
+            DIGITS_DATA,
             (
-                BARE,
+                PLAIN_CONV,
                 "objective.beta=0.0",
                 "train.optimiser.lr=0.1",
-                *UNGUARDED,
+                *NO_CLIPPING,
             ),
         ),
         "decoder_ignores_z samples_alike",
         "class_imbalance worse_than_constant constant_reconstruction kl_instability"
         " saturated_log_variance",
     ),
-    "lost": disease(
-        Case(DIGITS, ("train.optimiser.lr=0.000001", FROM_THE_START)),
+    "lost": failure_case(
+        Case(DIGITS_DATA, ("train.optimiser.lr=0.000001", CONSTANT_BETA)),
         "worse_than_constant",
         "learning_rate_too_low decoder_ignores_z samples_alike class_imbalance",
     ),
-    "rate too dear": disease(
-        Case(DIGITS, (sigma(0.15), "objective.beta=8.0")),
+    "rate too dear": failure_case(
+        Case(DIGITS_DATA, (sigma(0.15), "objective.beta=8.0")),
         "over_regularised",
         "class_imbalance",
-        Case(DIGITS, (sigma(0.15),)),
+        Case(DIGITS_DATA, (sigma(0.15),)),
     ),
-    "textbook sigma": disease(
-        Case(GARMENTS, (sigma(1.0),)), "wide_sigma", "samples_alike class_imbalance"
+    "textbook sigma": failure_case(
+        Case(FASHION_SUBSET, (sigma(1.0),)), "wide_sigma", "samples_alike class_imbalance"
     ),
-    "steps too long": disease(
+    "steps too long": failure_case(
         Case(
-            DIGITS,
-            (SMOOTH, "train.optimiser.lr=0.05", "train.batch_size=16", *RAW, "train.epochs=10"),
+            DIGITS_DATA,
+            (
+                SILU_CONV,
+                "train.optimiser.lr=0.05",
+                "train.batch_size=16",
+                *NO_STABILISERS,
+                "train.epochs=10",
+            ),
         ),
         "learning_rate_too_high",
-        f"{LOST} fluctuation kl_instability posterior_collapse over_regularised",
+        f"{LOST_FINDINGS} fluctuation kl_instability posterior_collapse over_regularised",
     ),
-    "steps too short": disease(
-        Case(DIGITS, ("train.optimiser.lr=0.00003", STEADY, FROM_THE_START)),
+    "steps too short": failure_case(
+        Case(DIGITS_DATA, ("train.optimiser.lr=0.00003", CONSTANT_LR, CONSTANT_BETA)),
         "learning_rate_too_low",
-        LOST,
+        LOST_FINDINGS,
     ),
-    "stopped early": disease(
-        Case(DIGITS, ("train.epochs=10", "train.optimiser.lr=0.0001", FROM_THE_START, STEADY)),
+    "stopped early": failure_case(
+        Case(
+            DIGITS_DATA,
+            ("train.epochs=10", "train.optimiser.lr=0.0001", CONSTANT_BETA, CONSTANT_LR),
+        ),
         "under_trained",
-        LOST,
+        LOST_FINDINGS,
     ),
-    "exploded": disease(
-        Case(DIGITS, ("train.optimiser.lr=1000000000.0", *UNGUARDED)), "not_a_number"
+    "exploded": failure_case(
+        Case(DIGITS_DATA, ("train.optimiser.lr=1000000000.0", *NO_CLIPPING)), "not_a_number"
     ),
-    "every step clipped": disease(Case(DIGITS, ("train.clip_norm=0.1",)), "clipping_saturated"),
-    "no step clipped": disease(
-        Case(DIGITS, ("train.clip_norm=10000000.0",)),
+    "every step clipped": failure_case(
+        Case(DIGITS_DATA, ("train.clip_norm=0.1",)), "clipping_saturated"
+    ),
+    "no step clipped": failure_case(
+        Case(DIGITS_DATA, ("train.clip_norm=10000000.0",)),
         "clipping_inert",
-        twin=Case(DIGITS, ("train.clip_norm=100.0",)),
+        control=Case(DIGITS_DATA, ("train.clip_norm=100.0",)),
     ),
-    "steps left out": disease(
-        Case(DIGITS, ("train.optimiser.lr=0.001", "train.skip_norm=100.0", STEADY)),
+    "steps left out": failure_case(
+        Case(DIGITS_DATA, ("train.optimiser.lr=0.001", "train.skip_norm=100.0", CONSTANT_LR)),
         "updates_skipped",
         "under_trained fluctuation class_imbalance",
     ),
-    "chosen while beta rose": disease(
-        Case(DIGITS, ("objective.beta_schedule.epochs=12.0",), chosen_by="valid_objective"),
+    "chosen while beta rose": failure_case(
+        Case(DIGITS_DATA, ("objective.beta_schedule.epochs=12.0",), chosen_by="valid_objective"),
         "false_minimum",
-        twin=Case(DIGITS, ("objective.beta_schedule.epochs=12.0",)),
+        control=Case(DIGITS_DATA, ("objective.beta_schedule.epochs=12.0",)),
     ),
-    "learned by heart": disease(
-        Case(FEW_DIGITS, BY_HEART),
+    "learned by heart": failure_case(
+        Case(FEW_DIGITS, OVERFITTING),
         "overfitting",
         "class_imbalance",
-        twin=Case(DIGITS),
+        control=Case(DIGITS_DATA),
     ),
-    "clamped": disease(
-        Case(DIGITS, ("model.log_var_range=[-1.0, 10.0]",)), "saturated_log_variance"
+    "clamped": failure_case(
+        Case(DIGITS_DATA, ("model.log_var_range=[-1.0, 10.0]",)), "saturated_log_variance"
     ),
-    "latent too large": disease(
-        Case(DIGITS, ("model.latent.dim=40", sigma(0.6), "train.epochs=25")),
+    "latent too large": failure_case(
+        Case(DIGITS_DATA, ("model.latent.dim=40", sigma(0.6), "train.epochs=25")),
         "unused_latents",
         "samples_alike class_imbalance decoder_ignores_z constant_reconstruction",
     ),
-    "spikes": disease(
-        Case(DIGITS, (SMOOTH, sigma(0.1), "train.optimiser.lr=0.1", *RAW)),
+    "spikes": failure_case(
+        Case(DIGITS_DATA, (SILU_CONV, sigma(0.1), "train.optimiser.lr=0.1", *NO_STABILISERS)),
         "kl_instability",
-        f"{LOST} learning_rate_too_high fluctuation saturated_log_variance partial_collapse"
+        f"{LOST_FINDINGS} learning_rate_too_high fluctuation saturated_log_variance partial_collapse"
         " over_regularised",
     ),
-    "prior too narrow": disease(
-        Case(DIGITS, prior="cold"), "samples_alike", "under_regularised class_imbalance"
+    "prior too narrow": failure_case(
+        Case(DIGITS_DATA, prior_name="cold"), "samples_alike", "under_regularised class_imbalance"
     ),
-    "prior of half the classes": disease(
-        Case(DIGITS, prior="half of the classes"), "class_imbalance", "under_regularised"
+    "prior of half the classes": failure_case(
+        Case(DIGITS_DATA, prior_name="half of the classes"), "class_imbalance", "under_regularised"
     ),
-    "hole in the prior": disease(
-        Case(DIGITS, ("model.latent.dim=32", "objective.beta=0.05"), prior="standard"),
+    "hole in the prior": failure_case(
+        Case(DIGITS_DATA, ("model.latent.dim=32", "objective.beta=0.05"), prior_name="standard"),
         "under_regularised",
         "class_imbalance",
     ),
-    "copies": disease(
+    "copies": failure_case(
         Case(
-            HANDFUL,
-            (SMOOTH, "objective.beta=0.01", "train.epochs=200", "train.batch_size=20"),
-            prior="exemplars",
+            TINY_DIGITS,
+            (SILU_CONV, "objective.beta=0.01", "train.epochs=200", "train.batch_size=20"),
+            prior_name="exemplars",
             chosen_by="train_objective",
         ),
         "memorisation",
         "overfitting saturated_log_variance kl_instability class_imbalance",
-        twin=Case(DIGITS),
+        control=Case(DIGITS_DATA),
     ),
 }
 
@@ -240,34 +257,51 @@ VARIANTS = {
         "train.optimiser.weight_decay=0.0001",
         "train.lr_schedule={name: plateau, patience: 2, factor: 0.5}",
     ),
-    "no warm-up": (FROM_THE_START, "train.lr_warmup=1.0", "train.ema_decay=null"),
+    "no warm-up": (CONSTANT_BETA, "train.lr_warmup=1.0", "train.ema_decay=null"),
 }
-LARGER = ("conv", "residual", "narrow", "wide", "spatial", "laplace", "logistic", "no warm-up")
-LIMITS = {
-    name: f"train.clip_norm={preset(name).train.clip_norm}"
+LARGER_VARIANTS = (
+    "conv",
+    "residual",
+    "narrow",
+    "wide",
+    "spatial",
+    "laplace",
+    "logistic",
+    "no warm-up",
+)
+CLIP_NORMS = {
+    name: f"train.clip_norm={load_preset(name).train.clip_norm}"
     for name in ("fashion_mnist", "cifar10")
 }
 
 
-def _healthy() -> Iterator[tuple[str, Case]]:
+def _list_healthy() -> Iterator[tuple[str, Case]]:
     """Each variant on two parts of digits; some on parts of the larger sets; seeds all new."""
     seed = 400
     for variant, changes in VARIANTS.items():
-        for part in (31 + seed % 3, 34 + seed % 3):
+        for subset_seed in (31 + seed % 3, 34 + seed % 3):
             seed += 1
-            yield f"digits {part}: {variant}", healthy(Cohort("digits", part), seed, changes)
-    larger = [("fashion_mnist", 41 + index % 2, variant) for index, variant in enumerate(LARGER)]
-    for data, part, variant in (*larger, *(("cifar10", 43, variant) for variant in LARGER[:4])):
+            yield (
+                f"digits {subset_seed}: {variant}",
+                healthy_case(DataSubset("digits", subset_seed), seed, changes),
+            )
+    larger = [
+        ("fashion_mnist", 41 + index % 2, variant) for index, variant in enumerate(LARGER_VARIANTS)
+    ]
+    for data, subset_seed, variant in (
+        *larger,
+        *(("cifar10", 43, variant) for variant in LARGER_VARIANTS[:4]),
+    ):
         seed += 1
-        changes = (LIMITS[data], *VARIANTS[variant])
+        changes = (CLIP_NORMS[data], *VARIANTS[variant])
         yield (
-            f"{data} {part}: {variant}",
-            healthy(Cohort(data, part, 2000, 400, 500), seed, changes),
+            f"{data} {subset_seed}: {variant}",
+            healthy_case(DataSubset(data, subset_seed, 2000, 400, 500), seed, changes),
         )
 
 
-def healthy(cohort: Cohort, seed: int, changes: tuple[str, ...]) -> Case:
-    return Case(cohort, (f"train.seed={seed}", *changes))
+def healthy_case(subset: DataSubset, seed: int, changes: tuple[str, ...]) -> Case:
+    return Case(subset, (f"train.seed={seed}", *changes))
 
 
-HEALTHY = dict(_healthy())
+HEALTHY_CASES = dict(_list_healthy())

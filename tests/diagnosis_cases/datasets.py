@@ -13,27 +13,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config.preset import preset
+from pipeline.config.preset import load_preset
 from pipeline.factory import raw_data
 from pipeline.runtime import paths
 from pipeline.stages import prepare
-from tests.support.checkout import relocate
+from tests.support.checkout import redirect_paths
 from vae.data import sources
 from vae.data.batches import Augmentation, Images
-from vae.data.preparation import splits
-from vae.data.readers import Collection, Part
+from vae.data.preparation import split_dataset
+from vae.data.readers import RawDataset, Split
 from vae.device import Machine
 from vae.evaluation.metrics import feature_extractors
-from vae.evaluation.metrics.classifier import Labelled, Lesson, train_classifier
+from vae.evaluation.metrics.classifier import ClassifierConfig, LabelledImages, train_classifier
 from vae.io import read_array, write_json
 from vae.rng import numpy_generator
 
-JUDGED = 64  # features of the judge
+FEATURES = 64  # features of the judge
 EPOCHS, STEPS, BATCH = 8, 500, 64  # of its training: epochs, or more for the least steps
 
 
 @dataclass(frozen=True)
-class Cohort:
+class DataSubset:
     """Images of a data set; counts of its splits, None = all that there are."""
 
     data: str
@@ -49,63 +49,71 @@ class Cohort:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ReferenceFeatures:
     """A judge and the features (N, F) of what it compares with; training labels (N,)."""
 
-    judge: feature_extractors.Extractor
+    extractor: feature_extractors.FeatureExtractor
     train: np.ndarray
     test: np.ndarray
     labels: np.ndarray
 
 
 @contextmanager
-def admitted(cohort: Cohort, folder: Path) -> Iterator[None]:
+def use_subset(subset: DataSubset, folder: Path) -> Iterator[None]:
     """A project folder below `folder` that holds the cohort; prepared once."""
     with pytest.MonkeyPatch.context() as patch:
-        relocate(patch, folder / cohort.name)
+        redirect_paths(patch, folder / subset.name)
         if not paths.SPEC.is_file():
-            _prepare(cohort)
+            _prepare(subset)
         yield
 
 
-def _prepare(cohort: Cohort) -> None:
-    data = preset(cohort.data).data
-    collection = sources.decode(cohort.data, raw_data.locate(data, sources.find))
-    parts = splits(collection, 0.1, 0.15, cohort.seed)
-    wanted = {"train": cohort.train, "valid": cohort.valid, "test": cohort.test}
-    chosen = {name: _some(part, wanted[name], cohort.seed, name) for name, part in parts.items()}
-    write_json(paths.SOURCE, {"digest": f"a part of {cohort.data}: {cohort.name}"})
-    broken = prepare.write_arrays(data, Collection(chosen, collection.classes))
-    arrays = {name: read_array(paths.DATA / f"{name}.npy", mapped=True) for name in prepare.SPLITS}
+def _prepare(subset: DataSubset) -> None:
+    data = load_preset(subset.data).data
+    collection = sources.decode(subset.data, raw_data.find_raw_files(data, sources.find))
+    splits_by_name = split_dataset(collection, 0.1, 0.15, subset.seed)
+    counts = {"train": subset.train, "valid": subset.valid, "test": subset.test}
+    selected = {
+        name: _draw_subset(part, counts[name], subset.seed, name)
+        for name, part in splits_by_name.items()
+    }
+    write_json(paths.SOURCE, {"digest": f"a part of {subset.data}: {subset.name}"})
+    broken = prepare.write_arrays(data, RawDataset(selected, collection.classes))
+    arrays = {
+        name: read_array(paths.DATA / f"{name}.npy", memory_map=True) for name in prepare.SPLITS
+    }
     report = prepare.write_report(data, collection.classes, arrays)
     prepare.write_spec(data, collection.classes, arrays, report["levels"], broken)
 
 
-def _some(part: Part, count: int | None, seed: int, split: str) -> Part:
+def _draw_subset(part: Split, count: int | None, seed: int, split: str) -> Split:
     assert isinstance(part.images, np.ndarray)
     order = numpy_generator(seed, f"cohort {split}").permutation(len(part))[:count]
-    return Part(part.images[order], None if part.labels is None else part.labels[order])
+    return Split(part.images[order], None if part.labels is None else part.labels[order])
 
 
-def judged(machine: Machine) -> Judged:
+def train_extractor(machine: Machine) -> ReferenceFeatures:
     """The judge of the cohort that is admitted, trained on the spot."""
-    splits = {name: _labelled(name) for name in prepare.SPLITS}
+    splits = {name: _open_labelled(name) for name in prepare.SPLITS}
     batch = min(BATCH, len(splits["train"].images))
     epochs = max(EPOCHS, -(-STEPS * batch // len(splits["train"].images)))
-    lesson = Lesson(0, epochs, batch, 2e-3, 1e-3, Augmentation())
-    training = train_classifier(splits["train"], splits["valid"], lesson, machine, features=JUDGED)
+    config = ClassifierConfig(0, epochs, batch, 2e-3, 1e-3, Augmentation())
+    training = train_classifier(
+        splits["train"], splits["valid"], config, machine, feature_dim=FEATURES
+    )
     while True:
         try:
             next(training)
         except StopIteration as end:
-            judge = feature_extractors.in_domain(end.value, machine)
+            extractor = feature_extractors.in_domain_extractor(end.value, machine)
             break
     train, test = (
-        feature_extractors.extract(judge, splits[name].images.mapped) for name in ("train", "test")
+        feature_extractors.extract(extractor, splits[name].images.array)
+        for name in ("train", "test")
     )
-    return Judged(judge, train, test, splits["train"].labels)
+    return ReferenceFeatures(extractor, train, test, splits["train"].labels)
 
 
-def _labelled(split: str) -> Labelled:
+def _open_labelled(split: str) -> LabelledImages:
     images = Images.open(paths.DATA / f"{split}.npy", "cpu")
-    return Labelled(images, read_array(paths.DATA / f"{split}_labels.npy"))
+    return LabelledImages(images, read_array(paths.DATA / f"{split}_labels.npy"))

@@ -15,96 +15,112 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.report.proven import rate
+from pipeline.report.proven import clopper_pearson
 from pipeline.runtime.code_digest import code_digest
-from tests.diagnosis_cases.cases import DISEASES, HEALTHY, NOTES, Disease
-from tests.diagnosis_cases.datasets import Cohort, Judged, admitted, judged
-from tests.diagnosis_cases.run_case import Case, examine, machine
-from vae.io import digest_of, read_json, write_json
+from tests.diagnosis_cases.cases import ALLOWED_NOTES, FAILURE_CASES, HEALTHY_CASES, FailureCase
+from tests.diagnosis_cases.datasets import (
+    DataSubset,
+    ReferenceFeatures,
+    train_extractor,
+    use_subset,
+)
+from tests.diagnosis_cases.run_case import Case, cpu_machine, diagnose_case
+from vae.io import json_digest, read_json, write_json
 
 WORKERS = 2
 SCRIPT = (
     "tests/diagnosis_cases/run_case.py"  # what verdicts depend on; the casebook only lists cases
 )
-Verdict = dict[str, Any]  # findings: numbers by name, accusations: no notes, those on the way
+CaseResult = dict[str, Any]  # findings: numbers by name, accusations: no notes, those on the way
 
 
-def cases() -> dict[str, Case]:
+def list_cases() -> dict[str, Case]:
     """Every training that is needed, by a digest of what it is."""
-    diseases = DISEASES.values()
-    wanted = [disease.sick for disease in diseases] + [disease.twin for disease in diseases]
-    return {key_of(case): case for case in [*wanted, *HEALTHY.values()]}
+    failure_cases = FAILURE_CASES.values()
+    faulty_and_control = [failure_case.faulty for failure_case in failure_cases] + [
+        failure_case.control for failure_case in failure_cases
+    ]
+    return {case_key(case): case for case in [*faulty_and_control, *HEALTHY_CASES.values()]}
 
 
-def key_of(case: Case) -> str:
-    return digest_of(asdict(case))[:16]
+def case_key(case: Case) -> str:
+    return json_digest(asdict(case))[:16]
 
 
-def verdicts(folder: Path) -> Iterator[tuple[Case, Verdict]]:
+def run_cases(folder: Path) -> Iterator[tuple[Case, CaseResult]]:
     """Each case with its verdict, as they come; those in the folder first."""
-    left = {}
-    for key, case in cases().items():
+    remaining = {}
+    for key, case in list_cases().items():
         path = folder / f"{key}.json"
         if path.is_file():
             yield case, read_json(path)
         else:
-            left[key] = case
+            remaining[key] = case
     # Cases of one cohort follow each other: a worker keeps the judge of the latest ones.
-    order = sorted(left, key=lambda key: left[key].cohort.name)
+    order = sorted(remaining, key=lambda key: remaining[key].cohort.name)
     workers = min(WORKERS, len(os.sched_getaffinity(0)))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        jobs = {pool.submit(attend, left[key], folder): key for key in order}
+        jobs = {pool.submit(run_one_case, remaining[key], folder): key for key in order}
         for job in as_completed(jobs):
-            verdict = job.result()
-            write_json(folder / f"{jobs[job]}.json", verdict)
-            yield left[jobs[job]], verdict
+            result = job.result()
+            write_json(folder / f"{jobs[job]}.json", result)
+            yield remaining[jobs[job]], result
 
 
-def attend(case: Case, folder: Path) -> Verdict:
+def run_one_case(case: Case, folder: Path) -> CaseResult:
     """One case in this process, whose cohort lies (or will lie) below the folder."""
     start = time.perf_counter()
     with ExitStack() as stack:
         stack.enter_context(redirect_stderr(stack.enter_context(open(os.devnull, "w"))))
-        stack.enter_context(admitted(case.cohort, folder / str(os.getpid())))
-        diagnosis, told = examine(case, _judge(case.cohort))
+        stack.enter_context(use_subset(case.subset, folder / str(os.getpid())))
+        diagnosis, warnings = diagnose_case(case, _train_extractor(case.subset))
     return {
         "findings": {item.name: dict(item.numbers) for item in diagnosis.findings},
         "accusations": sorted(
-            told | {finding.name for finding in diagnosis.findings if finding.severity != "note"}
+            warnings
+            | {finding.name for finding in diagnosis.findings if finding.severity != "note"}
         ),
         "seconds": round(time.perf_counter() - start, 1),
     }
 
 
 @functools.cache
-def _judge(cohort: Cohort) -> Judged:
+def _train_extractor(cohort: DataSubset) -> ReferenceFeatures:
     """Of the cohort that is admitted."""
-    return judged(machine())
+    return train_extractor(cpu_machine())
 
 
-def proof(found: Mapping[str, Verdict]) -> dict[str, Any]:
+def summarise_results(results: Mapping[str, CaseResult]) -> dict[str, Any]:
     """What reports/prove.json says, from the verdicts by key of their cases."""
-    diseases = {}
-    for name, disease in DISEASES.items():
-        sick, twin = (found[key_of(case)] for case in (disease.sick, disease.twin))
-        diseases[name] = {
-            "must": sorted(disease.must),
-            "may": sorted(disease.may),
-            "found": _names(sick, disease),
-            "twin_found": _names(twin, disease),
+    by_failure = {}
+    for name, failure_case in FAILURE_CASES.items():
+        faulty_result, control_result = (
+            results[case_key(case)] for case in (failure_case.faulty, failure_case.control)
+        )
+        by_failure[name] = {
+            "must": sorted(failure_case.expected),
+            "may": sorted(failure_case.allowed),
+            "found": _list_findings(faulty_result, failure_case),
+            "twin_found": _list_findings(control_result, failure_case),
         }
-    detected = [set(entry["must"]) <= set(entry["found"]) for entry in diseases.values()]
-    accused = {name: found[key_of(case)]["accusations"] for name, case in HEALTHY.items()}
+    is_detected = [set(entry["must"]) <= set(entry["found"]) for entry in by_failure.values()]
+    false_alarms = {
+        name: results[case_key(case)]["accusations"] for name, case in HEALTHY_CASES.items()
+    }
     return {
         "code": code_digest(SCRIPT),
-        "diseases": diseases,
-        "accused": {name: names for name, names in accused.items() if names},
-        "sensitivity": rate("found", sum(detected), len(detected)),
-        "specificity": rate("clean", sum(not names for names in accused.values()), len(accused)),
+        "diseases": by_failure,
+        "accused": {name: names for name, names in false_alarms.items() if names},
+        "sensitivity": clopper_pearson("found", sum(is_detected), len(is_detected)),
+        "specificity": clopper_pearson(
+            "clean", sum(not names for names in false_alarms.values()), len(false_alarms)
+        ),
     }
 
 
-def _names(verdict: Verdict, disease: Disease) -> list[str]:
+def _list_findings(result: CaseResult, failure_case: FailureCase) -> list[str]:
     """Findings without the notes that anyone may raise, unless the note is the disease."""
-    return sorted({*verdict["findings"], *verdict["accusations"]} - (NOTES - disease.must))
+    return sorted(
+        {*result["findings"], *result["accusations"]} - (ALLOWED_NOTES - failure_case.expected)
+    )

@@ -30,7 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     write_images(folder / "images")
     checkout = Checkout(folder / "project", DATA, "train.batch_size=16")
     assert checkout.repro() == EVERYTHING
-    return checkout, checkout.digests(*OUTPUTS)
+    return checkout, checkout.hash_files(*OUTPUTS)
 
 
 @pytest.fixture
@@ -43,11 +43,11 @@ def chain(made: Made) -> Iterator[Checkout]:
 def test_a_second_run_takes_only_the_fingerprint(made: Made) -> None:
     chain, before = made
     assert chain.repro() == ["source"]
-    assert chain.digests(*OUTPUTS) == before
+    assert chain.hash_files(*OUTPUTS) == before
 
 
 def test_outputs_hold_no_path_of_this_machine(chain: Checkout) -> None:
-    for name in chain.digests("artifacts/data", "artifacts/model", "reports", "dvc.lock"):
+    for name in chain.hash_files("artifacts/data", "artifacts/model", "reports", "dvc.lock"):
         content = (chain.folder / name).read_bytes()
         assert str(chain.folder).encode() not in content, name
 
@@ -80,7 +80,7 @@ def test_two_runs_from_scratch_leave_the_same_files(made: Made, tmp_path: Path) 
     shutil.copytree(made[0].folder.parent / "images", tmp_path / "images")
     other = Checkout(tmp_path / "project", DATA, "train.batch_size=16")
     assert other.repro() == EVERYTHING
-    assert other.digests(*OUTPUTS) == made[1]
+    assert other.hash_files(*OUTPUTS) == made[1]
 
 
 def test_a_moved_checkout_re_runs_nothing_and_finds_its_artifacts(
@@ -136,9 +136,9 @@ def test_a_clone_that_pulled_needs_no_raw_data_and_makes_its_rows_again(
     assert output.count("Running stage") == 1
     assert output.count("warning: ") == 1
     assert "is kept" in output
-    assert clone.digests(*OUTPUTS) == chain.digests(*OUTPUTS)
+    assert clone.hash_files(*OUTPUTS) == chain.hash_files(*OUTPUTS)
     clone.run("python", "-m", "pipeline", "summary")
     tags = "SELECT value FROM tags WHERE key = ? ORDER BY value"
     stages = ["evaluate", "extractor", "gallery", "prepare", "prior", "train"]
-    assert [stage for (stage,) in clone.ask(tags, "stage")] == stages
-    assert {dirty for (dirty,) in clone.ask(tags, "git.dirty")} == {"unknown"}
+    assert [stage for (stage,) in clone.query_store(tags, "stage")] == stages
+    assert {dirty for (dirty,) in clone.query_store(tags, "git.dirty")} == {"unknown"}

@@ -19,13 +19,13 @@ pytestmark = pytest.mark.timeout(600)
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A tiny training on digits, shipped, without a tracker."""
     checkout = Checkout(tmp_path_factory.mktemp("trained") / "project", "tracking.enabled=false")
-    checkout.stages("train")
+    checkout.run_stages("train")
     return checkout
 
 
 def refused(checkout: Checkout, *command: str) -> str:
     """The one line of a command that must end with exit code 2."""
-    output = checkout.run(*command, code=2)
+    output = checkout.run(*command, expected_code=2)
     lines = output.strip().splitlines()
     assert len(lines) == 1, output
     assert lines[0].startswith("error: ")
@@ -72,9 +72,9 @@ def test_describe_prints_layers_shapes_and_counts(trained: Checkout) -> None:
 def test_bad_params_are_refused_and_nothing_is_written(
     trained: Checkout, override: str, words: str
 ) -> None:
-    before = trained.digests("artifacts/model", "artifacts/resume", "reports")
+    before = trained.hash_files("artifacts/model", "artifacts/resume", "reports")
     assert words in refused(trained, "python", "train.py", "-S", override)
-    assert trained.digests("artifacts/model", "artifacts/resume", "reports") == before
+    assert trained.hash_files("artifacts/model", "artifacts/resume", "reports") == before
 
 
 def test_training_without_data_says_what_to_run(tmp_path: Path) -> None:
@@ -98,11 +98,11 @@ def test_a_missing_data_root_names_set_place_and_remedy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["best", "last", "epoch:3"])
 def test_any_kept_checkpoint_is_scored_and_no_file_changes(trained: Checkout, name: str) -> None:
-    before = trained.digests("artifacts/model", "reports")
+    before = trained.hash_files("artifacts/model", "reports")
     output = trained.run("python", "evaluate.py", "--checkpoint", name)
     assert re.search(r"elbo +-?[\d.]+", output)
     assert "bits_per_dim" in output
-    assert trained.digests("artifacts/model", "reports") == before
+    assert trained.hash_files("artifacts/model", "reports") == before
 
 
 def test_an_unknown_checkpoint_lists_those_that_are_kept(trained: Checkout) -> None:
@@ -215,13 +215,13 @@ def test_clean_says_what_it_frees_and_keeps_the_shipped_resume_state(
     other = kept.with_name("0123456789abcdef")
     other.mkdir()
     (other / "state").write_bytes(b"x" * 2_500_000)
-    before = checkout.digests("artifacts/model", "artifacts/data", "reports")
+    before = checkout.hash_files("artifacts/model", "artifacts/data", "reports")
     output = checkout.run("python", "-m", "pipeline", "clean")
     assert re.search(r"2\.5 MB +artifacts/resume/0123456789abcdef", output)
     assert "freed" in output.splitlines()[-1]
     assert kept.exists()
     assert not other.exists()
-    assert checkout.digests("artifacts/model", "artifacts/data", "reports") == before
+    assert checkout.hash_files("artifacts/model", "artifacts/data", "reports") == before
 
 
 def test_old_resume_states_are_pruned_by_the_rule(trained: Checkout, tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.compare.command import find
-from pipeline.compare.mlflow_runs import Archive
+from pipeline.compare.command import find_run
+from pipeline.compare.mlflow_runs import MlflowRuns
 from pipeline.config import params
-from pipeline.config.preset import preset
+from pipeline.config.preset import load_preset
 from pipeline.factory import raw_data
 from pipeline.runtime import paths
 from pipeline.runtime.run_log import UNKNOWN
@@ -36,7 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     checkout = Checkout(tmp_path_factory.mktemp("compared") / "project", "data.seed=3")
     checkout.run(*GIT, "init", "-q")
     checkout.run(*GIT, "commit", "-q", "--allow-empty", "-m", "none")
-    checkout.stages("gallery")
+    checkout.run_stages("gallery")
     commit(checkout)
     checkout.write_params("objective.beta=0.5")
     checkout.run("python", "train.py")
@@ -56,7 +56,7 @@ def keys(checkout: Checkout) -> list[str]:
         "(run_uuid) WHERE keys.key = 'key' AND stages.key = 'stage' AND stages.value = 'train' "
         "ORDER BY start_time"
     )
-    return [key for (key,) in checkout.ask(query)]
+    return [key for (key,) in checkout.query_store(query)]
 
 
 def compare(checkout: Checkout, *words: str) -> str:
@@ -91,9 +91,9 @@ def test_without_arguments_the_newest_finished_runs_are_compared(made: Checkout)
 def test_the_page_of_the_same_runs_is_the_same(made: Checkout) -> None:
     words = ["--runs", *[key[:10] for key in keys(made)]]
     compare(made, *words)
-    before = made.digests("reports/comparison")
+    before = made.hash_files("reports/comparison")
     compare(made, *words)
-    assert made.digests("reports/comparison") == before
+    assert made.hash_files("reports/comparison") == before
     page = (made.folder / "reports" / "comparison" / "index.html").read_text()
     assert str(made.folder) not in page
     assert 'id="curves-1-chart"' in page
@@ -102,7 +102,7 @@ def test_the_page_of_the_same_runs_is_the_same(made: Checkout) -> None:
 def test_a_run_is_named_by_its_key_or_by_mlflows_id(made: Checkout) -> None:
     first, second = keys(made)
     query = "SELECT run_uuid FROM tags WHERE key = 'key' AND value = ?"
-    ((number,),) = made.ask(query, second)
+    ((number,),) = made.query_store(query, second)
     output = compare(made, "--runs", first[:9], number[:12])
     rows = [line.split() for line in output.splitlines() if line[:1] in "AB" and "conv" in line]
     assert [row[5] for row in rows] == [first, second]
@@ -149,7 +149,7 @@ def test_a_revision_without_a_store_says_what_is_missing(made: Checkout) -> None
 def test_what_is_not_there_is_one_line_that_names_what_is(
     made: Checkout, words: tuple[str, str], said: str
 ) -> None:
-    output = made.run("python", "-m", "pipeline", "compare", *words, code=2)
+    output = made.run("python", "-m", "pipeline", "compare", *words, expected_code=2)
     assert re.search(said, output)
     assert output.startswith("error: ")
     assert output.count("\n") == 1
@@ -167,7 +167,7 @@ def test_an_empty_project_says_how_to_begin(
     tmp_path: Path, words: tuple[str, ...], said: str
 ) -> None:
     empty = Checkout(tmp_path / "project")
-    output = empty.run("python", "-m", "pipeline", "compare", *words, code=2)
+    output = empty.run("python", "-m", "pipeline", "compare", *words, expected_code=2)
     assert said in output
     assert output.count("\n") == 1
     assert not (empty.folder / "mlflow.db").exists()
@@ -180,15 +180,15 @@ def row(key: str, number: str) -> SimpleNamespace:
 
 def test_a_beginning_of_several_runs_is_refused() -> None:
     rows = [row("ab12", "77aa"), row("ab34", "99ff")]
-    assert find(rows, "ab3") is rows[1]
-    assert find(rows, "77") is rows[0]
+    assert find_run(rows, "ab3") is rows[1]
+    assert find_run(rows, "77") is rows[0]
     with pytest.raises(UserError, match=r"`ab` is the beginning of 2 runs.*ab12 = 77aa, ab34"):
-        find(rows, "ab")
+        find_run(rows, "ab")
 
 
 def test_a_tracker_that_fails_is_one_error() -> None:
     with pytest.raises(UserError, match=r"http://127.0.0.1:9: the tracker fails .*kept:NAME"):
-        Archive("http://127.0.0.1:9").experiments()
+        MlflowRuns("http://127.0.0.1:9").experiment_ids()
 
 
 # The data of a row
@@ -197,14 +197,14 @@ def test_a_tracker_that_fails_is_one_error() -> None:
 def test_a_row_says_its_data_only_where_the_fingerprint_agrees(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = preset("digits")
+    chosen = load_preset("digits")
     monkeypatch.setattr(params, "PARAMS", project / "params.yaml")
     write_text(params.PARAMS, params.render(chosen))
-    write_json(paths.SOURCE, {"digest": "raw", "request": raw_data.request_of(chosen.data)})
+    write_json(paths.SOURCE, {"digest": "raw", "request": raw_data.request_digest(chosen.data)})
     write_json(paths.SPEC, {"digest": "made", "source": "raw"})
-    said = json.loads(records.asked_data("made"))
+    said = json.loads(records.data_params_json("made"))
     assert said == chosen.data.model_dump(mode="json", exclude={"root"})
-    assert records.asked_data("other") == UNKNOWN
+    assert records.data_params_json("other") == UNKNOWN
     changed = params.override(params.to_tree(chosen), ["data.seed=5"])
     write_text(params.PARAMS, params.render(params.parse(changed)))
-    assert records.asked_data("made") == UNKNOWN
+    assert records.data_params_json("made") == UNKNOWN

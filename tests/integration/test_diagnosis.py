@@ -20,7 +20,7 @@ def collapsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, str]:
         "objective.beta_schedule={name: constant}",
         "train.epochs=8",
     )
-    return checkout, checkout.stages("evaluate")
+    return checkout, checkout.run_stages("evaluate")
 
 
 def test_the_warning_comes_once_with_a_remedy(collapsed: tuple[Checkout, str]) -> None:
@@ -46,7 +46,7 @@ def test_the_verdict_names_the_fault_and_what_it_lacks(collapsed: tuple[Checkout
 
 def test_a_healthy_training_is_not_accused(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path / "project", "tracking.enabled=false", "train.epochs=20")
-    output = checkout.stages("evaluate")
+    output = checkout.run_stages("evaluate")
     assert "collapse" not in output
     verdict = read_json(checkout.folder / "reports" / "diagnosis.json")
     assert not [item for item in verdict["findings"] if item["severity"] == "fault"]

@@ -31,7 +31,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """Data ready, nothing trained; 1,374 images in batches of 63."""
     folder = tmp_path_factory.mktemp("prepared") / "project"
     checkout = Checkout(folder, *OPTIONS, "train.batch_size=63")
-    checkout.stages("prepare")
+    checkout.run_stages("prepare")
     return checkout
 
 
@@ -67,8 +67,10 @@ def test_two_processes_have_the_curve_of_one(
 
 
 def test_only_the_first_process_tracks_and_writes(by_two: Checkout) -> None:
-    assert by_two.ask(STATUS) == [("FINISHED",)]
-    points = by_two.ask("SELECT step FROM metrics WHERE key = 'train_objective' ORDER BY step")
+    assert by_two.query_store(STATUS) == [("FINISHED",)]
+    points = by_two.query_store(
+        "SELECT step FROM metrics WHERE key = 'train_objective' ORDER BY step"
+    )
     assert points == [(1,), (2,), (3,), (4,)]
     key = read_json(by_two.folder / "artifacts/model/run.json")["key"]
     log = (by_two.folder / f"artifacts/logs/{key}.jsonl").read_text()
@@ -101,8 +103,8 @@ def test_killed_at_any_rank_all_end_and_the_same_command_goes_on(
 
     output = checkout.run(*TORCHRUN)
     assert re.search(r"going on after epoch [23] of 4", output)
-    assert checkout.digests(*RESULT) == by_two.digests(*RESULT)
-    assert checkout.ask(STATUS) == [("FINISHED",)]
+    assert checkout.hash_files(*RESULT) == by_two.hash_files(*RESULT)
+    assert checkout.query_store(STATUS) == [("FINISHED",)]
 
 
 def ranks_of(torchrun: "subprocess.Popen[str]") -> list[int]:
@@ -116,7 +118,7 @@ def ranks_of(torchrun: "subprocess.Popen[str]") -> list[int]:
 
 
 def test_batch_normalisation_is_refused_in_one_line(prepared: Checkout) -> None:
-    output = prepared.run(*TORCHRUN, "-S", "model.network.normalisation=batch", code=1)
+    output = prepared.run(*TORCHRUN, "-S", "model.network.normalisation=batch", expected_code=1)
     (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
     assert "model.network.normalisation" in error
     assert "set it to group, or train with one process" in error
@@ -127,7 +129,7 @@ def test_another_number_of_processes_is_refused_on_resume(
     by_two: Checkout, tmp_path: Path
 ) -> None:
     checkout = copy(by_two, tmp_path / "project")
-    output = checkout.run("python", "train.py", code=2)
+    output = checkout.run("python", "train.py", expected_code=2)
     (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
     assert "this training began with processes 2, now 1" in error
     assert "start as many processes" in error

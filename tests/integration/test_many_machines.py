@@ -16,7 +16,7 @@ import pytest
 
 from tests.integration.test_sweep import SWEEP
 from tests.support.checkout import Checkout
-from tests.support.servers import MlflowServer, another_database, postgresql
+from tests.support.servers import MlflowServer, create_database, postgresql
 from vae.io import read_csv, read_json
 
 TRIALS = 8
@@ -31,7 +31,7 @@ def database() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def tracked(database: str) -> str:
     """MLflow's own database: Optuna and MLflow both want a table `alembic_version`."""
-    return another_database(database, "tracking")
+    return create_database(database, "tracking")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def prepared(
         f"sweep.trials={TRIALS}",
         "sweep.epochs=30",
     )
-    checkout.stages("extractor")
+    checkout.run_stages("extractor")
     return checkout
 
 
@@ -145,7 +145,9 @@ def test_status_and_a_joining_worker_know_the_database(prepared: Checkout) -> No
     assert f"{TRIALS} complete" in output
     assert "1 repeated" in output
     prepared.run("python", "-m", "pipeline", "sweep", "worker", name)  # finds nothing left to do
-    unknown = prepared.run("python", "-m", "pipeline", "sweep", "status", "digits-none", code=2)
+    unknown = prepared.run(
+        "python", "-m", "pipeline", "sweep", "status", "digits-none", expected_code=2
+    )
     assert name in unknown
 
 

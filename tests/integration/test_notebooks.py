@@ -26,7 +26,7 @@ every = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A tiny finished chain on digits with the notebooks beside it."""
     checkout = Checkout(tmp_path_factory.mktemp("tour") / "project", "tracking.enabled=false")
-    checkout.stages("gallery")
+    checkout.run_stages("gallery")
     shutil.copytree(notebooks.FOLDER, checkout.folder / "notebooks")
     for kept in paths.RESULTS.glob("sweep.*"):
         shutil.copytree(kept, checkout.folder / "reports" / "results" / kept.name)

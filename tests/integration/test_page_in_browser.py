@@ -11,15 +11,15 @@ from PIL import Image
 from tests.support import browser
 from tests.support.browser import Browser
 from vae.figures import sheets
-from vae.figures.charts import SCRIPT, Chart, Panel, Series
+from vae.figures.charts import PLOTLY_FILENAME, Chart, Panel, Series
 from vae.figures.page import Tab, write_page
 from vae.figures.png import write_png
 from vae.figures.widgets import (
-    Case,
-    Cases,
-    Cure,
+    Card,
+    CardDeck,
+    ChangeSnippet,
     Drawing,
-    Finding,
+    FindingCard,
     Findings,
     Picture,
     Slider,
@@ -32,10 +32,10 @@ pytestmark = pytest.mark.skipif(browser.FOUND is None, reason=browser.REASON)
 ROWS, COLUMNS, PLACES = 2, 5, 4
 GREYS = np.arange(ROWS * COLUMNS, dtype=np.uint8).reshape(ROWS, COLUMNS) * 20 + 30
 CASES = [
-    Case("#1", 0, "worst", "cat", {"mse": 0.5, "rate": 9.0}, "many edges", {"contrast": 0.1}),
-    Case("#2", 1, "worst", "dog", {"mse": 0.25}, "dark", {"contrast": 0.9}),
-    Case("#3", 2, "best", "cat", {"mse": 1e-6, "rate": 11.0}, "flat", {"contrast": 0.5}),
-    Case("#4", 3, "best", "dog", {"mse": 2e-6, "rate": 2.0}, "flat and dark", {"contrast": 0.4}),
+    Card("#1", 0, "worst", "cat", {"mse": 0.5, "rate": 9.0}, "many edges", {"contrast": 0.1}),
+    Card("#2", 1, "worst", "dog", {"mse": 0.25}, "dark", {"contrast": 0.9}),
+    Card("#3", 2, "best", "cat", {"mse": 1e-6, "rate": 11.0}, "flat", {"contrast": 0.5}),
+    Card("#4", 3, "best", "dog", {"mse": 2e-6, "rate": 2.0}, "flat and dark", {"contrast": 0.4}),
 ]
 
 
@@ -50,20 +50,22 @@ def constant(values: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
-    sheets.save(sheets.sprite(constant(GREYS)), folder / "walk.png")
-    sheets.save(sheets.sprite(constant(GREYS[:1, :PLACES].T)), folder / "deck.png")
+    sheets.save_png(sheets.sprite(constant(GREYS)), folder / "walk.png")
+    sheets.save_png(sheets.sprite(constant(GREYS[:1, :PLACES].T)), folder / "deck.png")
     images = np.ascontiguousarray(constant(GREYS)[0, :, 0])
-    sheets.save(sheets.sheet(images, title="Sheet", columns=5), folder / "sheet.png")
+    sheets.save_png(sheets.sheet(images, title="Sheet", columns=5), folder / "sheet.png")
     steps = ["-2", "-1", "+0", "+1", "+2"]
     chart = Chart(
         "Chart", [Panel("Objective", "epoch", "nats", [Series("train", [1, 2], [3, 2])])]
     )
     write_png(chart, folder / "chart.png")
-    fault = Finding("fault", "Fault", "Why.", {"rate": 0.1}, "curves", [Cure("a:\n  b: 1", "so")])
+    fault = FindingCard(
+        "fault", "Fault", "Why.", {"rate": 0.1}, "curves", [ChangeSnippet("a:\n  b: 1", "so")]
+    )
     tabs = [
         Tab("Samples", [Picture("Sheet", "", "sheet.png")]),
         Tab("Walks", [Slider("Walk", "", "walk.png", ["one", "two"], steps, "axis", "step")]),
-        Tab("Failures", [Cases("Deck", "", "deck.png", PLACES, "image", CASES)]),
+        Tab("Failures", [CardDeck("Deck", "", "deck.png", PLACES, "image", CASES)]),
         Tab("Curves", [chart, Drawing(chart, "chart.png")]),
         Tab("Diagnosis", [Findings([fault], ["this_one"], {"that_one": "all"})]),
         Tab("Wide", [Table("Table", "", [f"column {i}" for i in range(20)], [["word"] * 20])]),
@@ -119,7 +121,7 @@ def test_a_picture_or_a_sentence_stands_in_for_a_chart_without_plotlys_script(
     page: Path, tmp_path: Path
 ) -> None:
     bare = shutil.copytree(page.parent, tmp_path / "bare")
-    (bare / SCRIPT).unlink()
+    (bare / PLOTLY_FILENAME).unlink()
     with Browser(tmp_path / "profile") as chromium:
         chromium.open(bare / "index.html", "#samples")
         chromium.click("#tab-curves")
@@ -128,7 +130,7 @@ def test_a_picture_or_a_sentence_stands_in_for_a_chart_without_plotlys_script(
         shown = "[...document.querySelectorAll('.still')].map(e => e.offsetParent !== null)"
         assert chromium.run(shown) == [True, True]
         assert chromium.run("document.querySelector('img.still').decode().then(() => true)")
-        assert SCRIPT in chromium.run("document.querySelector('p.still').textContent")
+        assert PLOTLY_FILENAME in chromium.run("document.querySelector('p.still').textContent")
 
 
 def test_a_complaint_and_a_request_would_be_seen(opened: Browser) -> None:

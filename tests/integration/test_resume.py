@@ -38,7 +38,12 @@ def died(prepared: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checko
     """A training that was killed after its fifth epoch."""
     checkout = copy(prepared, tmp_path_factory.mktemp("died") / "project")
     checkout.run(
-        "python", "-m", "tests.support.sigkill_points", "epochs", "5", code=-signal.SIGKILL
+        "python",
+        "-m",
+        "tests.support.sigkill_points",
+        "epochs",
+        "5",
+        expected_code=-signal.SIGKILL,
     )
     return checkout
 
@@ -47,7 +52,7 @@ def died(prepared: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checko
 def uninterrupted(prepared: Checkout, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     checkout = copy(prepared, tmp_path_factory.mktemp("whole") / "project")
     assert "train" in checkout.repro("train")
-    return checkout.digests(*RESULT)
+    return checkout.hash_files(*RESULT)
 
 
 def copy(checkout: Checkout, folder: Path) -> Checkout:
@@ -59,11 +64,11 @@ def copy(checkout: Checkout, folder: Path) -> Checkout:
 
 def points_of(checkout: Checkout) -> dict[str, list[int]]:
     """Steps of every metric and picture of the one training row, as the store has them."""
-    ((run, status),) = checkout.ask(ROW, "train")
+    ((run, status),) = checkout.query_store(ROW, "train")
     assert status == "FINISHED"
     steps = "SELECT step FROM metrics WHERE run_uuid = ? AND key = ? ORDER BY step"
     found = {
-        name: [step for (step,) in checkout.ask(steps, run, name)]
+        name: [step for (step,) in checkout.query_store(steps, run, name)]
         for name in ("train_objective", "valid_rate", "lr")
     }
     folder = checkout.folder / "mlruns" / "vae" / run / "artifacts" / "images"
@@ -80,7 +85,7 @@ WHERE tags.key = 'stage' AND tags.value = ? AND lifecycle_stage = 'active'
 def assert_as_if_nothing_had_happened(
     checkout: Checkout, expected: dict[str, str], epochs: int = EPOCHS
 ) -> None:
-    assert checkout.digests(*RESULT) == expected
+    assert checkout.hash_files(*RESULT) == expected
     history = read_csv(checkout.folder / "artifacts" / "model" / "history.csv")
     assert [row["epoch"] for row in history] == list(range(1, epochs + 1))
     points = points_of(checkout)
@@ -97,7 +102,7 @@ def test_killed_at_every_named_point(
     checkout = copy(prepared, tmp_path / "project")
     for epoch, point in enumerate(POINTS, 2):
         command = ("python", "-m", "tests.support.sigkill_points", point, str(epoch))
-        checkout.run(*command, code=-signal.SIGKILL)
+        checkout.run(*command, expected_code=-signal.SIGKILL)
     assert "train" in checkout.repro("train")
     assert_as_if_nothing_had_happened(checkout, uninterrupted)
 
@@ -213,9 +218,14 @@ def test_other_threads_are_refused_in_one_line(prepared: Checkout, tmp_path: Pat
     checkout = copy(prepared, tmp_path / "project")
     checkout.write_params("train.threads=null")
     checkout.run(
-        "python", "-m", "tests.support.sigkill_points", "epochs", "2", code=-signal.SIGKILL
+        "python",
+        "-m",
+        "tests.support.sigkill_points",
+        "epochs",
+        "2",
+        expected_code=-signal.SIGKILL,
     )
-    output = checkout.run("python", "-c", ON_ONE_CORE_MORE, code=2)
+    output = checkout.run("python", "-c", ON_ONE_CORE_MORE, expected_code=2)
     (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
     count, more = map(int, re.findall(r"began with threads (\d+), now (\d+); ", error)[0])
     assert more == count + 1
@@ -266,7 +276,7 @@ def test_a_diverged_training_names_step_rate_and_norm_and_marks_the_row_failed(
     prepared: Checkout, tmp_path: Path
 ) -> None:
     checkout = copy(prepared, tmp_path / "project")
-    output = checkout.run("python", "train.py", "-S", "train.optimiser.lr=1e30", code=2)
+    output = checkout.run("python", "train.py", "-S", "train.optimiser.lr=1e30", expected_code=2)
     error = output.strip().splitlines()[-1]
     assert re.search(r"no finite number (at step|after epoch) \d+", error)
     assert "train.optimiser.lr" in error
@@ -276,5 +286,5 @@ def test_a_diverged_training_names_step_rate_and_norm_and_marks_the_row_failed(
 
 def status_of(checkout: Checkout) -> str:
     """What the store says of the one training row."""
-    ((_, status),) = checkout.ask(ROW, "train")
+    ((_, status),) = checkout.query_store(ROW, "train")
     return str(status)

@@ -36,7 +36,7 @@ RUN = ("python", "-m", "pipeline", "sweep", "run")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """Digits with a judge, and no model."""
     checkout = Checkout(tmp_path_factory.mktemp("sweep"), *SWEEP)
-    checkout.stages("extractor")
+    checkout.run_stages("extractor")
     return checkout
 
 
@@ -86,14 +86,14 @@ def test_a_study_leaves_a_table_files_pages_and_rows(searched: Checkout) -> None
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
     assert all(f'id="{tab}' in page for tab in ("slice", "timeline", "importances", "parallel"))
     assert len(list((study(searched) / "report").glob("*.png"))) == 5
-    above = searched.ask("SELECT run_uuid FROM tags WHERE key='stage' AND value='sweep'")
+    above = searched.query_store("SELECT run_uuid FROM tags WHERE key='stage' AND value='sweep'")
     assert len(above) == 1
     below = "SELECT count(*) FROM tags WHERE key = 'mlflow.parentRunId' AND value = ?"
-    assert searched.ask(below, above[0][0]) == [(4,)]
+    assert searched.query_store(below, above[0][0]) == [(4,)]
     curve = "SELECT count(*) FROM metrics WHERE key = 'valid_rate'"
-    assert searched.ask(curve) == [(8,)]
+    assert searched.query_store(curve) == [(8,)]
     logged = "SELECT metrics.value FROM metrics WHERE key = 'sample_distance' ORDER BY 1"
-    found = sorted(value for (value,) in searched.ask(logged))
+    found = sorted(value for (value,) in searched.query_store(logged))
     best = min(row["sample_distance"] for row in rows)
     assert found == pytest.approx(sorted([*(row["sample_distance"] for row in rows), best]))
 
@@ -124,7 +124,7 @@ def test_a_promoted_trial_is_what_the_chain_makes(searched: Checkout) -> None:
     ]
     assert 3 <= len(changed) <= 6, changed  # length, schedule, prior, and the point
     assert all(old.split("#")[1:] == new.split("#")[1:] for old, new in changed)
-    searched.stages("evaluate")
+    searched.run_stages("evaluate")
     history = read_csv(searched.folder / "artifacts" / "model" / "history.csv")
     trial = study(searched) / "trials" / f"{best['trial']:05d}"
     assert history == read_csv(trial / "history.csv")
@@ -163,7 +163,9 @@ def test_promote_full_changes_the_swept_params_alone(searched: Checkout) -> None
     row = trials(searched)[1]
     assert tree["objective"]["beta"] == row["objective.beta"]
     path.write_text(before)
-    refused = searched.run("python", "-m", "pipeline", "sweep", "promote", "--trial", "9", code=2)
+    refused = searched.run(
+        "python", "-m", "pipeline", "sweep", "promote", "--trial", "9", expected_code=2
+    )
     assert "no finished trial 9" in refused
 
 
@@ -230,7 +232,7 @@ def test_two_goals_make_a_front(fresh: Checkout) -> None:
         if other["rate"] < row["rate"] and other["distortion"] < row["distortion"]
     }
     assert set(front) == {row["trial"] for row in rows} - beaten
-    refused = fresh.run("python", "-m", "pipeline", "sweep", "promote", code=2)
+    refused = fresh.run("python", "-m", "pipeline", "sweep", "promote", expected_code=2)
     assert all(str(number) in refused for number in front)
 
 
@@ -305,7 +307,7 @@ def wait_for(condition: Any, process: Any, seconds: float = 120) -> Any:
 
 def test_what_is_missing_is_one_line(fresh: Checkout) -> None:
     def refused(*command: str) -> str:
-        output = fresh.run("python", "-m", "pipeline", "sweep", *command, code=2)
+        output = fresh.run("python", "-m", "pipeline", "sweep", *command, expected_code=2)
         (line,) = [line for line in output.splitlines() if line.startswith("error")]
         return line
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from pipeline import ROOT
 from pipeline.tracking import backend, mlflow_sync
-from pipeline.tracking.mlflow_sync import Row, Tracker, connect, in_sync
+from pipeline.tracking.mlflow_sync import RunRecord, Tracker, connect, is_synced
 from vae.errors import UserError
 
 # MLflow's models of its tables use an option that SQLAlchemy is about to remove
@@ -37,7 +37,7 @@ def _no_other_store(monkeypatch: pytest.MonkeyPatch) -> None:
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store without rows: making one takes seconds, copying it none."""
     home = tmp_path_factory.mktemp("empty")
-    mlflow_sync.Link(backend.resolve(None, home))
+    mlflow_sync.RunWriter(backend.resolve_backend(None, home))
     return home / "mlflow.db"
 
 
@@ -92,7 +92,7 @@ def files_of(root: Path) -> list[Path]:
     return sorted(path for path in (root / "mlruns").rglob("artifacts/**/*") if path.is_file())
 
 
-def trained(epochs: int, status: str = "RUNNING", **more: Any) -> Row:
+def trained(epochs: int, status: str = "RUNNING", **more: Any) -> RunRecord:
     """A training's row after some epochs, with 20 numbers each."""
     history = [
         {"epoch": epoch, **{f"number_{index:02d}": epoch + index / 100 for index in range(20)}}
@@ -104,10 +104,10 @@ def trained(epochs: int, status: str = "RUNNING", **more: Any) -> Row:
         "history": history,
         "times": {epoch: 1e9 + epoch for epoch in range(1, epochs + 1)},
     }
-    return Row("model", "digits conv", "train", "vae", status, **(given | more))
+    return RunRecord("model", "digits conv", "train", "vae", status, **(given | more))
 
 
-def expected(row: Row) -> list[tuple[str, int, float]]:
+def expected(row: RunRecord) -> list[tuple[str, int, float]]:
     """What `points` must say of a row."""
     entries = [{"epoch": 0, **row.metrics}, *row.history]
     return sorted(
@@ -118,8 +118,8 @@ def expected(row: Row) -> list[tuple[str, int, float]]:
     )
 
 
-def child(key: str, **numbers: float) -> Row:
-    return Row(
+def child(key: str, **numbers: float) -> RunRecord:
+    return RunRecord(
         key, key, "evaluate", "vae", "FINISHED", parent="model", metrics=numbers, headline=numbers
     )
 
@@ -253,10 +253,10 @@ def test_a_headline_cut_between_its_tag_and_its_copy_is_copied_once(root: Path) 
 def test_a_child_waits_for_its_parent(root: Path) -> None:
     tracker = connect(None, True, root=root)
     assert not tracker.sync(child("first", test_bits=3.0))
-    assert not in_sync(child("first", test_bits=3.0), root=root)
+    assert not is_synced(child("first", test_bits=3.0), root=root)
     tracker.sync(trained(1, "FINISHED"))
     tracker.close()
-    assert in_sync(child("first", test_bits=3.0), root=root)
+    assert is_synced(child("first", test_bits=3.0), root=root)
     assert ("test_bits", 0, 3.0) in points(root, "model")
 
 
@@ -270,7 +270,7 @@ def test_pictures_stand_once_under_the_names_of_log_image(root: Path) -> None:
     for _ in range(2):
         assert connect(None, True, root=root).sync(row)
     ours = [path.name for path in files_of(root)]
-    client = MlflowClient(backend.resolve(None, root).uri)
+    client = MlflowClient(backend.resolve_backend(None, root).uri)
     run = ask(root, "SELECT run_uuid FROM runs")[0][0]
     with Image.open(root / "a.png") as image:
         client.log_image(run, image, key="sheets/samples", step=1)
@@ -286,7 +286,7 @@ def test_a_picture_cut_by_a_kill_is_mended(root: Path) -> None:
     before = files_of(root)
     full = next(path for path in before if path.suffix == ".png")
     full.write_bytes(full.read_bytes()[:20])
-    connect(None, True, root=root).sync(replace(row, times={}))
+    connect(None, True, root=root).sync(replace(row, epoch_times={}))
     assert files_of(root) == before
     assert full.read_bytes() == (root / "a.png").read_bytes()
 
@@ -417,7 +417,7 @@ def test_artifacts_that_are_kept_elsewhere_are_not_moved(root: Path) -> None:
         rows.execute("UPDATE experiments SET artifact_location = 's3://b/mlruns/x'")
         rows.execute("UPDATE experiment_tags SET value = '/before/mlruns'")
         rows.execute("UPDATE runs SET artifact_uri = '/before/mlruns/vae/1/artifacts'")
-    backend.mend(backend.resolve(None, root))
+    backend.repair_artifact_paths(backend.resolve_backend(None, root))
     assert set(ask(root, "SELECT artifact_location FROM experiments")) == {("s3://b/mlruns/x",)}
     moved = [(f"{root}/mlruns/vae/1/artifacts",)]
     assert ask(root, "SELECT artifact_uri FROM runs") == moved
@@ -426,11 +426,11 @@ def test_artifacts_that_are_kept_elsewhere_are_not_moved(root: Path) -> None:
 def test_the_environment_names_the_store_before_params(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert backend.resolve(None, tmp_path).uri == f"sqlite:///{tmp_path}/mlflow.db"
-    assert backend.resolve("http://there", tmp_path).uri == "http://there"
+    assert backend.resolve_backend(None, tmp_path).uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert backend.resolve_backend("http://there", tmp_path).uri == "http://there"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@here:5000")
-    assert backend.resolve("http://there", tmp_path).uri == "http://user:secret@here:5000"
-    assert backend.resolve("http://there", tmp_path).shown == "http://here:5000"
+    assert backend.resolve_backend("http://there", tmp_path).uri == "http://user:secret@here:5000"
+    assert backend.resolve_backend("http://there", tmp_path).display_uri == "http://here:5000"
 
 
 def test_a_file_that_is_no_database_is_a_users_error(tmp_path: Path) -> None:
@@ -441,7 +441,7 @@ def test_a_file_that_is_no_database_is_a_users_error(tmp_path: Path) -> None:
 
 def test_experiments_of_any_name_have_a_folder_of_their_own() -> None:
     names = ["vae", "a/b", "a_b", "..", "a b", "ä"]
-    folders = [backend.folder_of(name) for name in names]
+    folders = [backend.experiment_folder(name) for name in names]
     assert folders[0] == "vae"
     assert len(set(folders)) == len(names)
     assert all(re.fullmatch(r"[\w-]+", folder, re.ASCII) for folder in folders)
@@ -459,7 +459,7 @@ def test_a_bare_mlflow_ui_in_the_folder_opens_the_store(
     connect(None, True, root=root).sync(row)
     monkeypatch.chdir(root)
     assert not utils._has_existing_mlruns_data()
-    assert utils.get_tracking_uri() == backend.resolve(None, root).uri
+    assert utils.get_tracking_uri() == backend.resolve_backend(None, root).uri
 
 
 # Servers
@@ -489,19 +489,19 @@ def test_after_a_failure_a_minute_passes_before_the_next_try(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracker, tries = connect(None, True, root=root), []
-    whole, clock = mlflow_sync.Link.project, [1000.0]
+    whole, clock = mlflow_sync.RunWriter.sync, [1000.0]
 
-    def away(self: mlflow_sync.Link, row: Row) -> bool:
+    def away(self: mlflow_sync.RunWriter, row: RunRecord) -> bool:
         tries.append(row)
         raise ConnectionError
 
     monkeypatch.setattr(mlflow_sync.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(mlflow_sync.Link, "project", away)
+    monkeypatch.setattr(mlflow_sync.RunWriter, "sync", away)
     for moment in (1000.0, 1001.0, 1059.0, 1060.0, 1061.0):
         clock[0] = moment
         assert not tracker.sync(trained(1))
     assert len(tries) == 2
-    monkeypatch.setattr(mlflow_sync.Link, "project", whole)
+    monkeypatch.setattr(mlflow_sync.RunWriter, "sync", whole)
     tracker.close()
     assert points(root, "model") == expected(trained(1))
 
@@ -548,7 +548,7 @@ def test_a_server_gets_the_same(
         tracker = connect(server, True, root=here)
         assert tracker.sync(row)
         assert tracker.sync(child("first", test_bits=3.0))
-    assert in_sync(row, server, root=here)
+    assert is_synced(row, server, root=here)
     assert points(root, "model") == sorted([*expected(row), ("test_bits", 0, 3.0)])
     assert statuses(root) == [("digits conv", "FINISHED"), ("first", "FINISHED")]
     assert len([path for path in root.rglob("artifacts/**/*") if path.is_file()]) == 3
@@ -559,9 +559,9 @@ def test_a_server_gets_the_same(
 
 def test_what_is_in_sync_is_known_without_mlflow(root: Path) -> None:
     row = trained(2, "FINISHED", artifacts=[(picture(root / "a.png"), "")])
-    assert not in_sync(row, root=root)
+    assert not is_synced(row, root=root)
     connect(None, True, root=root).sync(row)
-    assert in_sync(row, root=root)
+    assert is_synced(row, root=root)
     script = """
 from test_tracking import in_sync, trained
 root = Path(sys.argv[2])
@@ -577,28 +577,28 @@ print(in_sync(row, root=root), "mlflow" in sys.modules)
 def test_in_sync_notices_every_change(root: Path) -> None:
     row = trained(2, "FINISHED", artifacts=[(picture(root / "a.png"), "")])
     connect(None, True, root=root).sync(row)
-    assert not in_sync(trained(3, "FINISHED", artifacts=row.artifacts), root=root)
-    assert not in_sync(replace(row, metrics={"a": 1.0}), root=root)
-    assert not in_sync(replace(row, tags={}), root=root)
-    assert not in_sync(row, "http://elsewhere", root=root)
+    assert not is_synced(trained(3, "FINISHED", artifacts=row.artifacts), root=root)
+    assert not is_synced(replace(row, metrics={"a": 1.0}), root=root)
+    assert not is_synced(replace(row, tags={}), root=root)
+    assert not is_synced(row, "http://elsewhere", root=root)
     picture(root / "a.png", colour="blue")
-    assert not in_sync(row, root=root)
+    assert not is_synced(row, root=root)
     picture(root / "a.png")
-    assert in_sync(row, root=root)
+    assert is_synced(row, root=root)
 
 
 def test_in_sync_asks_the_database_itself(root: Path) -> None:
     row = trained(2, "FINISHED")
     connect(None, True, root=root).sync(row)
     connect(None, True, root=root).sync(trained(2))
-    assert not in_sync(row, root=root)
+    assert not is_synced(row, root=root)
     connect(None, True, root=root).sync(row)
-    assert in_sync(row, root=root)
+    assert is_synced(row, root=root)
     with database(root) as rows:
         rows.execute("UPDATE runs SET lifecycle_stage = 'deleted'")
-    assert not in_sync(row, root=root)
+    assert not is_synced(row, root=root)
     (root / "mlflow.db").unlink()
-    assert not in_sync(row, root=root)
+    assert not is_synced(row, root=root)
     assert not (root / "mlflow.db").exists()
 
 

@@ -13,7 +13,7 @@ import torch
 from pipeline import ROOT
 from tests.support import small_training, two_ranks
 from vae.errors import UserError
-from vae.training.distributed import ALONE, World, share_statistics
+from vae.training.distributed import SINGLE_PROCESS, World, synchronise_statistics
 from vae.training.loop import fit
 
 # float32 has 6e-8; an optimiser lets it grow over the 42 steps, and two ranks add otherwise.
@@ -36,7 +36,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("case", two_ranks.CASES)
 def test_two_ranks_train_as_one_process(ranks: list[dict[str, Any]], case: str) -> None:
-    alone, shared = two_ranks.train(case, ALONE), ranks[0][case]
+    alone, shared = two_ranks.train_case(case, SINGLE_PROCESS), ranks[0][case]
     difference = (alone["gradient"] - shared["gradient"]).norm()
     assert difference < GRADIENT * alone["gradient"].norm()
     assert len(alone["history"]) == len(shared["history"]) >= 4
@@ -51,10 +51,13 @@ def test_two_ranks_train_as_one_process(ranks: list[dict[str, Any]], case: str) 
 
 def test_the_cases_clip_skip_and_cut() -> None:
     """What the comparison is to cover does happen in it."""
-    plain = [dict(row) for row in two_ranks.train("plain", ALONE)["history"]]
+    plain = [dict(row) for row in two_ranks.train_case("plain", SINGLE_PROCESS)["history"]]
     assert any(0 < row["train_clipped_share"] < 1 for row in plain)
     assert plain[-1]["lr"] < plain[0]["lr"]
-    skipping = [row["train_skipped"] for row in two_ranks.train("perceptual", ALONE)["history"]]
+    skipping = [
+        row["train_skipped"]
+        for row in two_ranks.train_case("perceptual", SINGLE_PROCESS)["history"]
+    ]
     assert 0 < sum(skipping) < 24
 
 
@@ -79,10 +82,10 @@ def test_rows_are_divided_equally_within_one(count: int, size: int) -> None:
 
 
 def test_batch_normalisation_is_refused_on_a_cpu_and_left_alone_by_one_process() -> None:
-    model = small_training.vae()
+    model = small_training.build_vae()
     with pytest.raises(UserError, match=r"^model\.network\.normalisation: .* set it to group"):
-        share_statistics(model, World(0, 2), "cpu")
-    share_statistics(model, ALONE, "cpu")
+        synchronise_statistics(model, World(0, 2), "cpu")
+    synchronise_statistics(model, SINGLE_PROCESS, "cpu")
     kinds = {type(module) for module in model.modules()}
     assert torch.nn.BatchNorm2d in kinds
     assert torch.nn.SyncBatchNorm not in kinds
@@ -90,9 +93,9 @@ def test_batch_normalisation_is_refused_on_a_cpu_and_left_alone_by_one_process()
 
 def test_on_gpus_batch_normalisation_is_synchronised_under_the_same_names() -> None:
     """The layers alone: two GPUs are not at hand."""
-    model = small_training.vae()
+    model = small_training.build_vae()
     names, weights = list(model.state_dict()), list(model.parameters())
-    share_statistics(model, World(0, 2), "cuda")
+    synchronise_statistics(model, World(0, 2), "cuda")
     kinds = {type(module) for module in model.modules()}
     assert torch.nn.SyncBatchNorm in kinds
     assert torch.nn.BatchNorm2d not in kinds
@@ -101,13 +104,13 @@ def test_on_gpus_batch_normalisation_is_synchronised_under_the_same_names() -> N
 
 
 def test_more_ranks_than_images_are_refused() -> None:
-    images = small_training.images(20, "train"), small_training.images(2, "valid")
+    images = small_training.build_images(20, "train"), small_training.build_images(2, "valid")
     with pytest.raises(UserError, match=r"2 images \(validation\) cannot be shared by 3"):
         next(
             iter(
                 fit(
-                    small_training.state(),
-                    small_training.plan(),
+                    small_training.build_state(),
+                    small_training.build_plan(),
                     *images,
                     small_training.CPU,
                     World(0, 3),

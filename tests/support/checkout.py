@@ -17,12 +17,12 @@ from PIL import Image
 
 from pipeline import ROOT
 from pipeline.config import params
-from pipeline.config.preset import preset
+from pipeline.config.preset import load_preset
 from pipeline.runtime import paths
 from tests.support import fork_server
 from vae.io import write_text
 
-PARTS = (
+COPIED_PATHS = (
     "pipeline",
     "src",
     "tests",
@@ -32,7 +32,7 @@ PARTS = (
     ".dvcignore",
     "mlruns/README.md",
 )
-TINY = (
+TINY_OVERRIDES = (
     "model.network.widths=[8, 8]",
     "model.latent.dim=4",
     "train.epochs=3",
@@ -55,9 +55,9 @@ class Checkout:
 
     def __init__(self, folder: Path, *overrides: str) -> None:
         self.folder = folder
-        self.overrides = [*TINY, *overrides]
-        for part in PARTS:
-            source, target = ROOT / part, folder / part
+        self.overrides = [*TINY_OVERRIDES, *overrides]
+        for path in COPIED_PATHS:
+            source, target = ROOT / path, folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
@@ -70,15 +70,19 @@ class Checkout:
         self.write_params()
 
     def write_params(self, *more: str) -> None:
-        tree = params.override(params.to_tree(preset("digits")), [*self.overrides, *more])
+        tree = params.override(params.to_tree(load_preset("digits")), [*self.overrides, *more])
         write_text(self.folder / "params.yaml", params.render(params.parse(tree)))
 
     @property
     def environment(self) -> dict[str, str]:
         """As after `source .venv/bin/activate`, with this copy's `vae`."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("VAE_", "MLFLOW_"))}
-        path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-        return kept | fork_server.THREADS | {"PATH": path, "PYTHONPATH": str(self.folder / "src")}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("VAE_", "MLFLOW_"))}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{inherited['PATH']}"
+        return (
+            inherited
+            | fork_server.THREAD_SETTINGS
+            | {"PATH": path, "PYTHONPATH": str(self.folder / "src")}
+        )
 
     def start(self, *command: str) -> "subprocess.Popen[str]":
         """A command at work, started as a shell starts it."""
@@ -91,31 +95,37 @@ class Checkout:
             stderr=subprocess.STDOUT,
         )
 
-    def run(self, *command: str, code: int = 0) -> str:
+    def run(self, *command: str, expected_code: int = 0) -> str:
         """Output of a command that must end with this exit code; `python` is the nursery's."""
         if command[0] == "python":
-            ended, output = fork_server.run(command[1:], self.folder, self.environment)
+            exit_code, output = fork_server.run(command[1:], self.folder, self.environment)
         else:
             process = self.start(*command)
             output, _ = process.communicate(timeout=600)
-            ended = process.returncode
-        assert ended == code, f"{command} ended with {ended}:\n{output}"
+            exit_code = process.returncode
+        assert exit_code == expected_code, f"{command} ended with {exit_code}:\n{output}"
         return output
 
-    def ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+    def query_store(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Rows of the tracker's store, read past MLflow."""
         with closing(sqlite3.connect(self.folder / "mlflow.db")) as store:
             return store.execute(query, values).fetchall()
 
-    def stages(self, last: str) -> str:
+    def run_stages(self, last: str) -> str:
         """Output of a stage and of those that it needs, by their commands, without DVC."""
-        chain = params.read(ROOT / "dvc.yaml")["stages"]
+        stages_by_name = params.read(ROOT / "dvc.yaml")["stages"]
         needed = {last}
-        for name, stage in reversed(chain.items()):  # whom a stage reads stands above it
-            outputs = {key for kind in ("outs", "metrics") for key in _keys(stage.get(kind, ()))}
-            if any(outputs & {*chain[below]["deps"]} for below in needed):
+        for name, stage in reversed(stages_by_name.items()):  # whom a stage reads stands above it
+            outputs = {
+                key
+                for kind in ("outs", "metrics")
+                for key in _list_output_paths(stage.get(kind, ()))
+            }
+            if any(outputs & {*stages_by_name[later]["deps"]} for later in needed):
                 needed.add(name)
-        commands = [stage["cmd"].split() for name, stage in chain.items() if name in needed]
+        commands = [
+            stage["cmd"].split() for name, stage in stages_by_name.items() if name in needed
+        ]
         return "".join(self.run(*command) for command in commands)
 
     def repro(self, *arguments: str) -> list[str]:
@@ -124,7 +134,7 @@ class Checkout:
         lines = [line for line in output.splitlines() if line.startswith("Running stage")]
         return [line.split("'")[1] for line in lines]
 
-    def digests(self, *folders: str) -> dict[str, str]:
+    def hash_files(self, *folders: str) -> dict[str, str]:
         """SHA-256 of every file below some folders (or of some every)."""
         roots = [self.folder / name for name in folders]
         every = [
@@ -137,14 +147,14 @@ class Checkout:
         }
 
 
-def relocate(patch: pytest.MonkeyPatch, root: Path) -> None:
+def redirect_paths(patch: pytest.MonkeyPatch, root: Path) -> None:
     """Let the stages of this process read and write below `root`, until the patch is undone."""
     for name, path in vars(paths).items():
         if isinstance(path, Path) and name != "ROOT":
             patch.setattr(paths, name, root / path.relative_to(paths.ROOT))
 
 
-def _keys(outputs: Iterable[str | dict[str, Any]]) -> Iterator[str]:
+def _list_output_paths(outputs: Iterable[str | dict[str, Any]]) -> Iterator[str]:
     """Paths of a stage's outputs, with settings or without."""
     for output in outputs:
         yield from [output] if isinstance(output, str) else output

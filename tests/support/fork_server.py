@@ -24,9 +24,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-THREADS = {"OMP_WAIT_POLICY": "passive"}  # two tests share the cores: who waits shall not spin
-HEAVY = ("torch._dynamo", "torchvision", "mlflow.store.tracking.sqlalchemy_store")
-HEAVY += ("matplotlib.pyplot", "pandas", "plotly.graph_objects", "pydantic", "ruamel.yaml")
+THREAD_SETTINGS = {
+    "OMP_WAIT_POLICY": "passive"
+}  # two tests share the cores: who waits shall not spin
+HEAVY_MODULES = ("torch._dynamo", "torchvision", "mlflow.store.tracking.sqlalchemy_store")
+HEAVY_MODULES += ("matplotlib.pyplot", "pandas", "plotly.graph_objects", "pydantic", "ruamel.yaml")
 
 
 def run(arguments: tuple[str, ...], folder: Path, environment: dict[str, str]) -> tuple[int, str]:
@@ -38,38 +40,40 @@ def run(arguments: tuple[str, ...], folder: Path, environment: dict[str, str]) -
             "environment": environment,
             "output": output.name,
         }
-        mother = _mother()
-        assert mother.stdin is not None
-        assert mother.stdout is not None
-        mother.stdin.write(json.dumps(request) + "\n")
-        mother.stdin.flush()
-        answer = mother.stdout.readline()
+        server = _start_server()
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        answer = server.stdout.readline()
         assert answer, "the nursery died"
         return int(answer), output.read()
 
 
 @cache
-def _mother() -> "subprocess.Popen[str]":
+def _start_server() -> "subprocess.Popen[str]":
     """The process that forks; it ends when its standard input does, at the latest with this."""
-    from pipeline.tracking.backend import SETTINGS
+    from pipeline.tracking.backend import MLFLOW_ENVIRONMENT
 
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("VAE_", "MLFLOW_", "PYTHON"))}
-    mother = subprocess.Popen(
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("VAE_", "MLFLOW_", "PYTHON"))
+    }
+    server = subprocess.Popen(
         [sys.executable, __file__],
-        env=kept | SETTINGS | THREADS,
+        env=environment | MLFLOW_ENVIRONMENT | THREAD_SETTINGS,
         text=True,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    atexit.register(mother.communicate)
-    return mother
+    atexit.register(server.communicate)
+    return server
 
 
 def serve() -> None:
     """Fork for every line of standard input, and answer with the child's exit code."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a package prints as it is imported is no answer
-    for name in HEAVY:
+    for name in HEAVY_MODULES:
         __import__(name)
     del sys.path[0]  # this script's folder
     for line in iter(sys.stdin.readline, ""):
@@ -77,18 +81,18 @@ def serve() -> None:
         child = os.fork()
         if not child:
             answers.close()
-            end(**json.loads(line))
+            run_to_exit(**json.loads(line))
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
 
 
-def end(**request: Any) -> NoReturn:
+def run_to_exit(**request: Any) -> NoReturn:
     """Run a command to its end, the exit functions included, without taking packages apart."""
     code: int | str | None = 0
     try:
-        become(**request)
-    except SystemExit as ended:
-        code = ended.code
+        exec_python(**request)
+    except SystemExit as system_exit:
+        code = system_exit.code
     except BaseException:
         traceback.print_exc()
         code = 1
@@ -102,7 +106,9 @@ def end(**request: Any) -> NoReturn:
     os._exit(code or 0)
 
 
-def become(arguments: list[str], folder: str, environment: dict[str, str], output: str) -> None:
+def exec_python(
+    arguments: list[str], folder: str, environment: dict[str, str], output: str
+) -> None:
     """Be `python ARGUMENTS` with these surroundings, to the end of its main module."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     streams = (os.open(os.devnull, os.O_RDONLY), os.open(output, os.O_WRONLY | os.O_APPEND))

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from vae.device import Machine
-from vae.priors.fit import Fitted, fit
+from vae.priors.fit import FitResult, fit
 from vae.priors.prior import Prior
 from vae.rng import numpy_generator
 
@@ -28,7 +28,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def gaussian_codes(
+def sample_gaussian(
     count: int, seed: int, latent: tuple[int, ...] = (2, 2, 2)
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Codes (count, *latent) of N(m, S), and m (n,) and S (n, n), the same for every seed."""
@@ -40,7 +40,7 @@ def gaussian_codes(
     return codes.reshape(count, *latent), mean, root @ root.T
 
 
-def clusters(count: int, seed: int, size: int = 6, modes: int = 4) -> np.ndarray:
+def sample_clusters(count: int, seed: int, size: int = 6, modes: int = 4) -> np.ndarray:
     """Codes (count, size) of equally likely narrow clusters, the same for every seed."""
     centres = 2.0 * numpy_generator(0, "centres").normal(size=(4, size))
     generator = numpy_generator(seed, "clusters")
@@ -49,17 +49,17 @@ def clusters(count: int, seed: int, size: int = 6, modes: int = 4) -> np.ndarray
     return (centres[chosen] + noise).astype(np.float32)
 
 
-def ring(count: int, seed: int) -> np.ndarray:
+def sample_ring(count: int, seed: int) -> np.ndarray:
     """Codes (count, 2) near a circle of radius 2: no mean and covariance can tell."""
     generator = numpy_generator(seed, "ring")
     angle, radius = generator.uniform(0, 2 * np.pi, count), generator.normal(2.0, 0.1, count)
     return (radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)).astype(np.float32)
 
 
-def fitted(
+def fit_prior(
     name: str, codes: np.ndarray, held_out: np.ndarray, seed: int = 0, **changed: Any
 ) -> Prior:
     settings = {**SETTINGS[name], **changed}
     reports = list(fit(name, codes, held_out, seed=seed, machine=MACHINE, **settings))
-    assert isinstance(reports[-1], Fitted)
+    assert isinstance(reports[-1], FitResult)
     return reports[-1].prior

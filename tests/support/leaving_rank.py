@@ -11,20 +11,20 @@ import time
 
 import torch
 
-from pipeline.runtime.console import command
+from pipeline.runtime.console import run_command
 from vae.errors import UserError
-from vae.training.distributed import World, joined
+from vae.training.distributed import World, process_group
 
-PATIENCE = 5.0
+TIMEOUT_SECONDS = 5.0
 
 
 def main() -> None:
     rank, end = int(sys.argv[1]), sys.argv[2]
     world = World(rank, 2)
-    with joined(world, "cpu", PATIENCE):
+    with process_group(world, "cpu", TIMEOUT_SECONDS):
         world.sum(torch.ones(3))
         if rank == 1:
-            leave(end)
+            leave_group(end)
         start = time.monotonic()
         try:
             world.sum(torch.ones(3))
@@ -33,11 +33,11 @@ def main() -> None:
             raise
 
 
-def leave(end: str) -> None:
+def leave_group(end: str) -> None:
     if end == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60)
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -4,7 +4,7 @@
     python -m tests.support.prove check
 
 reports/prove.json says what was proved, with what result, and the digest of the code that each
-part was proved for. `check` says in one line when that code has changed since, and fails if the
+part was proved for. `check_proofs` says in one line when that code has changed since, and fails if the
 file lacks a part or shows fewer kills than were to land. A disease that the diagnosis misses is a
 result, and no failure of the proof: the rates and the README say it.
 """
@@ -17,84 +17,88 @@ from typing import Any
 
 from pipeline.runtime import paths
 from pipeline.runtime.code_digest import code_digest
-from pipeline.runtime.console import command, say, warn
+from pipeline.runtime.console import info, run_command, warn
 from tests.diagnosis_cases import run_all
 from tests.integration import test_resume
 from tests.support.checkout import Checkout
 from vae.errors import UserError
 from vae.io import read_json, write_json
 
-PROOF = paths.REPORTS / "prove.json"
+PROOF_FILE = paths.REPORTS / "prove.json"
 KILLS = 100
 EPOCHS = 60
-LONGEST = 12.0  # seconds before a kill; an uninterrupted stage takes about as long
+MAX_SECONDS = 12.0  # seconds before a kill; an uninterrupted stage takes about as long
 
 
-def kills() -> dict[str, int]:
+def prove_kills() -> dict[str, int]:
     """Trainings killed at random moments until they end, each as the uninterrupted one."""
-    landed = trainings = 0
+    kill_count = trainings = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepared = Checkout(folder / "prepared", *test_resume.LONG, f"train.epochs={EPOCHS}")
         prepared.repro("prepare")
-        whole = test_resume.copy(prepared, folder / "whole")
-        whole.repro("train")
-        expected = whole.digests(*test_resume.RESULT)
-        for landed in test_resume.kill_trainings(prepared, folder, expected, KILLS, LONGEST):
+        uninterrupted = test_resume.copy(prepared, folder / "whole")
+        uninterrupted.repro("train")
+        expected = uninterrupted.hash_files(*test_resume.RESULT)
+        for kill_count in test_resume.kill_trainings(
+            prepared, folder, expected, KILLS, MAX_SECONDS
+        ):
             trainings += 1
-            say(f"training {trainings}: the same bits; {landed} kills so far")
-    return {"trainings": trainings, "kills": landed}
+            info(f"training {trainings}: the same bits; {kill_count} kills so far")
+    return {"trainings": trainings, "kills": kill_count}
 
 
-def diagnosis() -> dict[str, Any]:
+def prove_diagnosis() -> dict[str, Any]:
     """Sick and healthy trainings, and how many were judged rightly; goes on after a kill."""
     folder = paths.ARTIFACTS / "clinic" / code_digest(run_all.SCRIPT)[:16]
-    count, found = len(run_all.cases()), {}
-    for case, verdict in run_all.verdicts(folder):
-        found[run_all.key_of(case)] = verdict
-        findings = ", ".join(verdict["findings"]) or "nothing"
-        say(f"training {len(found)} of {count}, {verdict['seconds']} s: {findings}")
-    result = run_all.proof(found)
+    count, results = len(run_all.list_cases()), {}
+    for case, case_result in run_all.run_cases(folder):
+        results[run_all.case_key(case)] = case_result
+        findings = ", ".join(case_result["findings"]) or "nothing"
+        info(f"training {len(results)} of {count}, {case_result['seconds']} s: {findings}")
+    result = run_all.summarise_results(results)
     shutil.rmtree(folder)
     return result
 
 
-def run(*parts: str) -> None:
+def run_proofs(*parts: str) -> None:
     """Prove the named parts, or all; the others stay as they are in the file."""
-    proof = read_json(PROOF) if PROOF.exists() else {}
+    proof = read_json(PROOF_FILE) if PROOF_FILE.exists() else {}
     for part in parts or PARTS:
         if part not in PARTS:
             raise UserError(f"no proof `{part}`", remedy=f"choose {' or '.join(PARTS)}")
         if part == "kills":
-            proof |= {"code": code_digest("train.py"), "random_kills": kills()}
+            proof |= {"code": code_digest("train.py"), "random_kills": prove_kills()}
         else:
-            proof |= {"diagnosis": diagnosis()}
-        write_json(PROOF, proof)
-        say(f"wrote {part} into {PROOF.relative_to(paths.ROOT)}")
+            proof |= {"diagnosis": prove_diagnosis()}
+        write_json(PROOF_FILE, proof)
+        info(f"wrote {part} into {PROOF_FILE.relative_to(paths.ROOT)}")
 
 
 PARTS = ("kills", "diagnosis")
 
 
-def check() -> None:
+def check_proofs() -> None:
     """One warning when a part is of other code; UserError when there is none."""
-    if not PROOF.exists():
+    if not PROOF_FILE.exists():
         raise UserError("no proof", where="reports/prove.json", remedy="run `make prove`")
-    proof = read_json(PROOF)
+    proof = read_json(PROOF_FILE)
     if proof.get("random_kills", {}).get("kills", 0) < KILLS:
-        raise UserError("a proof of fewer kills", where=PROOF.name, remedy="`make prove`")
+        raise UserError("a proof of fewer kills", where=PROOF_FILE.name, remedy="`make prove`")
     if "diagnosis" not in proof:
         raise UserError(
             "no proof of the diagnosis",
-            where=PROOF.name,
+            where=PROOF_FILE.name,
             remedy="`python -m tests.support.prove run diagnosis`",
         )
     current = {"kills": code_digest("train.py"), "diagnosis": code_digest(run_all.SCRIPT)}
-    proved = {"kills": proof["code"], "diagnosis": proof["diagnosis"]["code"]}
-    stale = [part for part in PARTS if proved[part] != current[part]]
-    if stale:
-        warn(f"reports/prove.json ({', '.join(stale)}) is of older code; `make prove` proves this")
+    proved_digests = {"kills": proof["code"], "diagnosis": proof["diagnosis"]["code"]}
+    outdated = [part for part in PARTS if proved_digests[part] != current[part]]
+    if outdated:
+        warn(
+            f"reports/prove.json ({', '.join(outdated)}) is of older code; `make prove` proves this"
+        )
 
 
 if __name__ == "__main__":
-    command({"run": lambda: run(*sys.argv[2:]), "check": check}[sys.argv[1]])
+    run_command({"run": lambda: run_proofs(*sys.argv[2:]), "check": check_proofs}[sys.argv[1]])

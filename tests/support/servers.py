@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-PLACES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-FAST = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off"
+POSTGRESQL_PATHS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+FAST_OPTIONS = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off"
 
 
 def free_port() -> int:
@@ -31,12 +31,12 @@ def free_port() -> int:
         return port
 
 
-def program(name: str) -> str | None:
-    places = os.pathsep.join([os.environ["PATH"], *map(str, PLACES)])
-    return shutil.which(name, path=places)
+def find_program(name: str) -> str | None:
+    search_path = os.pathsep.join([os.environ["PATH"], *map(str, POSTGRESQL_PATHS)])
+    return shutil.which(name, path=search_path)
 
 
-def as_postgres(*command: str) -> list[str]:
+def run_as_postgres(*command: str) -> list[str]:
     if os.getuid():
         return [*command]
     return ["runuser", "-u", "postgres", "--", *command]
@@ -45,7 +45,7 @@ def as_postgres(*command: str) -> list[str]:
 @contextmanager
 def postgresql() -> Iterator[str]:
     """A server of its own folder; yields the URL of its database `postgres`, for a superuser."""
-    initdb, control = program("initdb"), program("pg_ctl")
+    initdb, control = find_program("initdb"), find_program("pg_ctl")
     if initdb is None or control is None:
         give_up = pytest.fail if os.environ.get("VAE_SERVERS") == "required" else pytest.skip
         give_up("PostgreSQL is not installed")
@@ -53,21 +53,24 @@ def postgresql() -> Iterator[str]:
     if not os.getuid():
         shutil.chown(folder, "postgres")
     data, port = str(folder / "data"), free_port()
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 {FAST}"
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 {FAST_OPTIONS}"
     settings: dict[str, Any] = {"check": True, "stdout": subprocess.DEVNULL, "cwd": "/"}
     subprocess.run(
-        as_postgres(initdb, "-D", data, "-U", "tester", "--auth=trust", "--no-sync"), **settings
+        run_as_postgres(initdb, "-D", data, "-U", "tester", "--auth=trust", "--no-sync"),
+        **settings,
     )
-    start = as_postgres(control, "-D", data, "-w", "-l", f"{folder}/log", "-o", options, "start")
+    start = run_as_postgres(
+        control, "-D", data, "-w", "-l", f"{folder}/log", "-o", options, "start"
+    )
     subprocess.run(start, **settings)
     try:
         yield f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
     finally:
-        subprocess.run(as_postgres(control, "-D", data, "-m", "immediate", "stop"), **settings)
+        subprocess.run(run_as_postgres(control, "-D", data, "-m", "immediate", "stop"), **settings)
         shutil.rmtree(folder)
 
 
-def another_database(url: str, name: str) -> str:
+def create_database(url: str, name: str) -> str:
     """Make a database beside the one of the URL; its URL."""
     import psycopg
 
@@ -99,12 +102,12 @@ class MlflowServer:
                 self._command, stdout=log, stderr=log, env=environment, start_new_session=True
             )
         deadline = time.monotonic() + 180
-        while not self._answers():
+        while not self._is_healthy():
             assert time.monotonic() < deadline, self._log.read_text()[-2000:]
             assert self._process.poll() is None, self._log.read_text()[-2000:]
             time.sleep(0.3)
 
-    def _answers(self) -> bool:
+    def _is_healthy(self) -> bool:
         try:
             with urllib.request.urlopen(f"{self.uri}/health", timeout=2) as answer:
                 return bool(answer.status == 200)

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.config.params import load
 from pipeline.runtime import paths, run_log
-from pipeline.runtime.console import command
+from pipeline.runtime.console import run_command
 from pipeline.stages.train import stage
 from pipeline.tracking import mlflow_sync
 from vae import io
@@ -22,54 +22,54 @@ from vae.training import loop
 POINTS = ("write", "rename", "log", "tracker", "points", "epochs", "ship")
 
 
-def die() -> None:
+def kill_self() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def before(module: Any, name: str, condition: Callable[..., bool]) -> None:
+def kill_before(module: Any, name: str, condition: Callable[..., bool]) -> None:
     """Die on entering a function, when the condition on its arguments holds."""
     real = getattr(module, name)
 
-    def deadly(*arguments: Any, **keywords: Any) -> Any:
+    def killing(*arguments: Any, **keywords: Any) -> Any:
         if condition(*arguments, **keywords):
-            die()
+            kill_self()
         return real(*arguments, **keywords)
 
-    setattr(module, name, deadly)
+    setattr(module, name, killing)
 
 
-def half_written(epoch: int) -> None:
+def kill_during_write(epoch: int) -> None:
     """Die with half of a checkpoint's bytes in its temporary file."""
     real = Path.write_bytes
 
-    def deadly(path: Path, content: bytes) -> int:
+    def killing(path: Path, content: bytes) -> int:
         if f"epoch-{epoch:05d}" in path.name:
             real(path, content[: len(content) // 2])
-            die()
+            kill_self()
         return real(path, content)
 
-    Path.write_bytes = deadly  # type: ignore[method-assign]
+    Path.write_bytes = killing  # type: ignore[method-assign]
 
 
-def plant(point: str, epoch: int) -> None:
+def install(point: str, epoch: int) -> None:
     if point == "write":
-        half_written(epoch)
+        kill_during_write(epoch)
     elif point == "rename":
-        before(io.os, "replace", lambda old, new: f"epoch-{epoch:05d}" in str(new))
+        kill_before(io.os, "replace", lambda old, new: f"epoch-{epoch:05d}" in str(new))
     elif point == "log":
-        before(run_log, "append", lambda path, event, **facts: facts.get("epoch") == epoch)
+        kill_before(run_log, "append", lambda path, event, **facts: facts.get("epoch") == epoch)
     elif point == "tracker":
-        before(mlflow_sync.Tracker, "sync", lambda _, row: len(row.history) == epoch)
+        kill_before(mlflow_sync.Tracker, "sync", lambda _, row: len(row.history) == epoch)
     elif point == "points":
-        before(mlflow_sync.Link, "_log", lambda _, run, points: points[0].step == epoch)
+        kill_before(mlflow_sync.RunWriter, "_log", lambda _, run, points: points[0].step == epoch)
     elif point == "epochs":
-        before(loop, "_train_epoch", lambda state, *rest: state.epoch == epoch)
+        kill_before(loop, "_train_epoch", lambda state, *rest: state.epoch == epoch)
     elif point == "ship":
-        before(stage, "write_weights", lambda session, epoch, path: path == paths.BEST)
+        kill_before(stage, "write_weights", lambda session, epoch, path: path == paths.BEST)
     else:
         raise ValueError(f"unknown point {point}; choose one of {POINTS}")
 
 
 if __name__ == "__main__":
-    plant(sys.argv[1], int(sys.argv[2]))
-    command(lambda: stage.train(load()))
+    install(sys.argv[1], int(sys.argv[2]))
+    run_command(lambda: stage.train(load()))

@@ -5,27 +5,27 @@ from functools import partial
 import numpy as np
 import torch
 
-from vae.data.batches import Augmentation, Images, Place
+from vae.data.batches import Augmentation, DataLocation, Images
 from vae.device import Machine
-from vae.models.encoder_decoder import build
+from vae.models.encoder_decoder import build_encoder_decoder
 from vae.models.likelihoods.continuous import Gaussian
 from vae.models.vae import VAE
 from vae.objectives import PENALTIES, Objective
 from vae.rng import initialisation, numpy_generator
 from vae.training.loop import EpochReport, Plan, State, fit
-from vae.training.optimiser import OPTIMISERS, Average
+from vae.training.optimiser import EMA, OPTIMISERS
 from vae.training.schedules import cosine, linear_beta
 
 CPU = Machine("cpu", "fp32", 1)
 IMAGE = (1, 8, 8)
 
 
-def vae() -> VAE:
+def build_vae() -> VAE:
     with initialisation(0):
-        encoder, decoder = build(
+        encoder, decoder = build_encoder_decoder(
             "conv",
-            image=IMAGE,
-            latent=(3,),
+            image_shape=IMAGE,
+            latent_shape=(3,),
             decoded_channels=1,
             widths=[4, 8],
             head="linear",
@@ -34,19 +34,24 @@ def vae() -> VAE:
         )
     likelihood = Gaussian("optimal")
     model = VAE(
-        encoder, decoder, likelihood, image=IMAGE, latent=(3,), log_var_range=(-10.0, 10.0)
+        encoder,
+        decoder,
+        likelihood,
+        image_shape=IMAGE,
+        latent_shape=(3,),
+        log_var_range=(-10.0, 10.0),
     )
     return model.to(memory_format=torch.channels_last)  # as in real trainings
 
 
-def state(lr: float = 1e-2) -> State:
-    model = vae()
+def build_state(lr: float = 1e-2) -> State:
+    model = build_vae()
     options = {"lr": lr, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
     optimiser = OPTIMISERS["adam"](model.parameters(), **options)
-    return State(model, Average(model, vae(), 0.9), optimiser)
+    return State(model, EMA(model, build_vae(), 0.9), optimiser)
 
 
-def plan(
+def build_plan(
     epochs: int = 4, lr: float = 1e-2, beta: float = 1.0, skip_norm: float | None = 1e6
 ) -> Plan:
     return Plan(
@@ -54,7 +59,7 @@ def plan(
         epochs=epochs,
         batch_size=16,
         lr=lr,
-        rate_schedule=partial(cosine, end_share=0.1),
+        lr_schedule=partial(cosine, end_fraction=0.1),
         objective=Objective(PENALTIES["rate"]),
         beta=beta,
         beta_schedule=partial(linear_beta, beta=beta, start=0.0, epochs=2.0),
@@ -64,18 +69,23 @@ def plan(
     )
 
 
-def images(count: int, stream: str, place: Place = "device") -> Images:
+def build_images(count: int, stream: str, data_location: DataLocation = "device") -> Images:
     """Smooth blobs, so that there is something to learn."""
     generator = numpy_generator(0, stream)
     y, x = np.mgrid[:8, :8]
     centres = generator.uniform(2, 6, (count, 2, 1, 1))
     blobs = np.exp(-((y - centres[:, 0]) ** 2 + (x - centres[:, 1]) ** 2) / 4)
-    return Images((255 * blobs).astype(np.uint8)[:, None], "cpu", place)
+    return Images((255 * blobs).astype(np.uint8)[:, None], "cpu", data_location)
 
 
-def run(state: State, plan: Plan, epochs: int | None = None, place: Place = "device") -> State:
+def train(
+    state: State, plan: Plan, epochs: int | None = None, data_location: DataLocation = "device"
+) -> State:
     """Train until the state has `epochs` (None: the plan's)."""
-    train, valid = images(100, "train", place), images(24, "valid", place)
+    train, valid = (
+        build_images(100, "train", data_location),
+        build_images(24, "valid", data_location),
+    )
     for report in fit(state, plan, train, valid, CPU):
         if isinstance(report, EpochReport) and state.epoch == epochs:
             break

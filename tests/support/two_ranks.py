@@ -13,14 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.runtime.distributed import place
+from pipeline.runtime.distributed import current_rank
 from tests.support import small_training
 from vae.models.blocks import group_norm
 from vae.models.likelihoods.continuous import Gaussian, Laplace
 from vae.objectives import PENALTIES, Objective
-from vae.training.distributed import World, joined, share_statistics
+from vae.training.distributed import World, process_group, synchronise_statistics
 from vae.training.loop import Plan, State, fit
-from vae.training.optimiser import OPTIMISERS, Average
+from vae.training.optimiser import EMA, OPTIMISERS
 from vae.training.schedules import plateau
 
 TRAIN = 103
@@ -34,13 +34,13 @@ def brightness(x: Tensor, mean: Tensor) -> Tensor:
 
 
 def _state(likelihood: nn.Module, decay: float | None = 0.9) -> State:
-    models = [small_training.vae(), small_training.vae()]
+    models = [small_training.build_vae(), small_training.build_vae()]
     for model in models:
         model.likelihood = likelihood if model is models[0] else type(likelihood)("optimal")
         _without_batches(model)
     options = {"lr": 1e-2, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
     optimiser = OPTIMISERS["adam"](models[0].parameters(), **options)
-    return State(models[0], Average(models[0], models[1], decay), optimiser)
+    return State(models[0], EMA(models[0], models[1], decay), optimiser)
 
 
 def _without_batches(module: nn.Module) -> None:
@@ -53,7 +53,7 @@ def _without_batches(module: nn.Module) -> None:
 
 def _plan(objective: Objective, **changes: object) -> Plan:
     plan = dataclasses.replace(
-        small_training.plan(epochs=4), batch_size=BATCH, objective=objective
+        small_training.build_plan(epochs=4), batch_size=BATCH, objective=objective
     )
     return dataclasses.replace(plan, **changes)  # type: ignore[arg-type]
 
@@ -97,27 +97,30 @@ CASES: dict[str, Callable[[], tuple[State, Plan]]] = {
 }
 
 
-def train(case: str, world: World) -> dict[str, object]:
+def train_case(case: str, world: World) -> dict[str, object]:
     """The history, the shipped weights and the first gradient of a case."""
     state, plan = CASES[case]()
-    share_statistics(state.model, world, "cpu")
-    train, valid = small_training.images(TRAIN, "train"), small_training.images(VALID, "valid")
-    first: Tensor | None = None
+    synchronise_statistics(state.model, world, "cpu")
+    train, valid = (
+        small_training.build_images(TRAIN, "train"),
+        small_training.build_images(VALID, "valid"),
+    )
+    first_gradient: Tensor | None = None
     for _ in fit(state, plan, train, valid, small_training.CPU, world):
-        if first is None:
+        if first_gradient is None:
             gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
-            first = torch.cat([gradient.flatten() for gradient in gradients])
-    weights = state.average.model.state_dict()
-    return {"history": state.history, "weights": weights, "gradient": first}
+            first_gradient = torch.cat([gradient.flatten() for gradient in gradients])
+    weights = state.ema.model.state_dict()
+    return {"history": state.history, "weights": weights, "gradient": first_gradient}
 
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    world = World(place().rank, place().size)
-    with joined(world, "cpu"):
-        found = {case: train(case, world) for case in CASES}
-        found["told"] = world.tell(f"by {world.rank}")
-    torch.save(found, folder / f"rank{world.rank}of{world.size}.pt")
+    world = World(current_rank().rank, current_rank().size)
+    with process_group(world, "cpu"):
+        results = {case: train_case(case, world) for case in CASES}
+        results["told"] = world.broadcast(f"by {world.rank}")
+    torch.save(results, folder / f"rank{world.rank}of{world.size}.pt")
 
 
 if __name__ == "__main__":

@@ -23,14 +23,14 @@ from vae.data.batches import Images
 from vae.data.preparation import CROPS
 from vae.data.sources import SOURCES
 from vae.models.blocks import ACTIVATIONS, NORMALISATIONS
-from vae.models.encoder_decoder import HEADS, NETWORKS
+from vae.models.encoder_decoder import BACKBONES, HEADS
 from vae.models.likelihoods.registry import LIKELIHOODS
 from vae.objectives import PENALTIES
 from vae.priors.fit import FITS
 from vae.rng import numpy_generator
 from vae.training.loop import EpochReport, fit
 from vae.training.optimiser import OPTIMISERS
-from vae.training.schedules import BETA_SCHEDULES, RATE_SCHEDULES
+from vae.training.schedules import BETA_SCHEDULES, LR_SCHEDULES
 
 STAGES: dict[str, dict[str, Any]] = params.read(ROOT / "dvc.yaml")["stages"]
 SCRIPTS = {"source": "pipeline/stages/source.py", **code_digest.STAGES}
@@ -83,7 +83,7 @@ def sections_named(path: Path) -> set[str]:
 def choices(section: type[schema.Section], field: str) -> set[str]:
     """Names of a tagged union, or values of a Literal."""
     annotation = section.model_fields[field].annotation
-    tags = {params._tag_of(member) for member in params._classes(annotation)}
+    tags = {params._tag_value(member) for member in params._section_classes(annotation)}
     return {tag for tag in tags if tag} or set(typing.get_args(annotation))
 
 
@@ -91,7 +91,7 @@ def choices(section: type[schema.Section], field: str) -> set[str]:
     ("section", "field", "registry"),
     [
         (schema.Params, "data", SOURCES),
-        (schema.Model, "network", NETWORKS),
+        (schema.Model, "network", BACKBONES),
         (schema.Model, "likelihood", LIKELIHOODS),
         (schema.model.ConvNetwork, "activation", ACTIVATIONS),
         (schema.model.ConvNetwork, "normalisation", NORMALISATIONS),
@@ -101,7 +101,7 @@ def choices(section: type[schema.Section], field: str) -> set[str]:
         (schema.Objective, "beta_schedule", BETA_SCHEDULES),
         (schema.Objective, "penalty", PENALTIES),
         (schema.Objective, "perceptual", {"none", *imagenet.LOSS_NETWORKS}),
-        (schema.Train, "lr_schedule", RATE_SCHEDULES),
+        (schema.Train, "lr_schedule", LR_SCHEDULES),
         (schema.Train, "optimiser", OPTIMISERS),
     ],
 )
@@ -166,15 +166,15 @@ def random_vgg16(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", preset.entries())
+@pytest.mark.parametrize("name", preset.read_presets())
 def test_every_preset_is_valid_and_takes_a_real_step(
     name: str, random_vgg16: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    official = imagenet.PRETRAINED["vgg16"]
+    official = imagenet.NETWORKS["vgg16"]
     local = dataclasses.replace(official, locate=lambda: random_vgg16)
-    monkeypatch.setitem(imagenet.PRETRAINED, "vgg16", local)
-    chosen = preset.preset(name)
-    entry = preset.entries()[name]
+    monkeypatch.setitem(imagenet.NETWORKS, "vgg16", local)
+    chosen = preset.load_preset(name)
+    entry = preset.read_presets()[name]
     assert entry["claim"]
     assert entry["source"]
     size = getattr(chosen.data, "size", None)
@@ -185,29 +185,29 @@ def test_every_preset_is_valid_and_takes_a_real_step(
     levels = 256 if small.data.binarize == "none" else 2
     state = build.build_state(small.model, small.train, shape, levels, place)
     images = Images(pixels, "cpu")
-    latent, binarize = state.model.latent, small.data.binarize == "dynamic"
+    latent, binarize = state.model.latent_shape, small.data.binarize == "dynamic"
     plan = build.build_plan(small.objective, small.train, latent, place, binarize)
     report = next(
         item for item in fit(state, plan, images, images, place) if isinstance(item, EpochReport)
     )
-    assert np.isfinite(report.row["train_objective"])
-    assert report.row["step"] == 1
+    assert np.isfinite(report.metrics["train_objective"])
+    assert report.metrics["step"] == 1
 
 
 def test_the_whole_preset_is_the_committed_base() -> None:
-    assert preset.preset("digits") == params.parse(preset.entries()["digits"]["params"])
+    assert preset.load_preset("digits") == params.parse(preset.read_presets()["digits"]["params"])
 
 
 def test_a_named_section_is_replaced_and_others_are_merged(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "own.yaml").write_text(
-        (preset.FOLDER / "digits.yaml").read_text()
+        (preset.PRESETS_FOLDER / "digits.yaml").read_text()
         + "mine:\n  claim: c\n  source: s\n  params:\n    train.epochs: 7\n"
         "    objective: {beta: 2.0}\n    train.lr_schedule: {name: constant}\n"
     )
-    monkeypatch.setattr(preset, "FOLDER", tmp_path)
-    mine, base = preset.preset("mine"), preset.preset("digits")
+    monkeypatch.setattr(preset, "PRESETS_FOLDER", tmp_path)
+    mine, base = preset.load_preset("mine"), preset.load_preset("digits")
     assert mine.train.epochs == 7
     assert mine.objective.beta == 2
     assert mine.objective.beta_schedule == base.objective.beta_schedule
@@ -219,4 +219,4 @@ def test_an_unknown_preset_lists_the_known() -> None:
     from vae.errors import UserError
 
     with pytest.raises(UserError, match=r"unknown preset `nope`.*digits"):
-        preset.preset("nope")
+        preset.load_preset("nope")

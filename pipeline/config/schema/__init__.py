@@ -57,7 +57,7 @@ class Params(Section):
     """a search over params; no stage reads it"""
 
     @model_validator(mode="after")
-    def _binary_pixels_need_a_mass(self) -> "Params":
+    def _check_binary_likelihood(self) -> "Params":
         if self.data.binarize != "none" and self.model.likelihood.name != "bernoulli":
             raise ValueError(
                 "a density of binary pixels has no bound: with data.binarize choose "

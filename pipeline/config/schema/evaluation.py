@@ -6,16 +6,16 @@ from pydantic import Field
 
 from pipeline.config.schema.training import Augment
 from pipeline.config.schema.types import (
-    Count,
-    Device,
-    Index,
-    NotNegative,
-    Positive,
+    DeviceName,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
     Section,
     as_tuple,
 )
 
-JudgeName = Literal[
+ExtractorName = Literal[
     "auto",
     "in_domain",
     "efficientnet_lite2",
@@ -32,63 +32,63 @@ JudgeName = Literal[
 
 
 class Extractor(Section):
-    seed: Index
+    seed: NonNegativeInt
     """of its weights, order and augmentation"""
-    features: Annotated[int, Field(ge=8)]
+    feature_dim: Annotated[int, Field(ge=8)]
     """numbers that stand for an image"""
-    epochs: Count
+    epochs: PositiveInt
     """passes over the training split"""
-    batch_size: Count
+    batch_size: PositiveInt
     """images a step"""
-    lr: Positive
+    lr: PositiveFloat
     """learning rate (AdamW), its highest value"""
-    weight_decay: NotNegative
+    weight_decay: NonNegativeFloat
     """taken off the weights directly"""
     augment: Augment
     """random changes of training images"""
-    device: Device
+    device: DeviceName
     """auto takes CUDA where there is one"""
 
 
 class Evaluate(Section):
-    seed: Index
+    seed: NonNegativeInt
     """of the noise of the test encodings, and of samples"""
     samples: Annotated[int, Field(ge=20)]
     """images drawn from each prior, and real images that they are compared with at most"""
-    repeats: Count
+    repeats: PositiveInt
     """draws of the shipped prior's samples, each with a seed of its own, that show the spread"""
-    judges: Annotated[tuple[JudgeName, ...], as_tuple, Field(min_length=1)]
-    """auto = in_domain, without labels efficientnet_lite2; inception_v3_compat; clip-; dinov2-"""
+    feature_extractors: Annotated[tuple[ExtractorName, ...], as_tuple, Field(min_length=1)]
+    """auto = in_domain_extractor, without labels efficientnet_lite2; inception_v3_compat; clip-; dinov2-"""
     failures: Annotated[int, Field(ge=10, le=20)]
     """worst, median and best reconstructions, and worst samples, that the gallery shows"""
     inception_weights: str | None
     """file of Inception's weights (FID), should it judge; null = the official download"""
-    iwae_samples: Count
+    iwae_samples: PositiveInt
     """draws of z an image for the importance-weighted bound (IWAE)"""
-    iwae_images: Count
+    iwae_images: PositiveInt
     """test images of that bound, the first ones; more than there are = all"""
-    batch_size: Count
+    batch_size: PositiveInt
     """images at a time; changes memory and speed only"""
-    device: Device
+    device: DeviceName
     """auto takes CUDA where there is one"""
 
 
 class Gallery(Section):
-    seed: Index
+    seed: NonNegativeInt
     """of samples and of the choice of images"""
-    samples: Count
+    samples: PositiveInt
     """images on a sample sheet"""
-    reconstructions: Count
+    reconstructions: PositiveInt
     """test images shown beside their reconstructions"""
-    temperatures: Annotated[tuple[Positive, ...], as_tuple, Field(min_length=1)]
+    temperatures: Annotated[tuple[PositiveFloat, ...], as_tuple, Field(min_length=1)]
     """z = t * eps for each of these"""
-    interpolations: Count
+    interpolations: PositiveInt
     """pairs of test images, half within a class and half across classes"""
-    traversals: Count
+    traversals: PositiveInt
     """directions that are walked: of the encodings' largest variance, and single dimensions"""
     steps: Annotated[int, Field(ge=2)]
     """images of an interpolation or a traversal"""
-    reach: Positive
+    reach: PositiveFloat
     """traversals go from -reach to +reach standard deviations (of encodings; of the prior)"""
 
 

@@ -4,12 +4,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.schema.types import Count, Index, Pair, Positive, Section, Widths
+from pipeline.config.schema.types import (
+    FloatPair,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    Widths,
+)
 
 Activation = Literal["relu", "leaky_relu", "silu", "gelu"]
 Normalisation = Literal["none", "batch", "group"]
-Scale = Positive | Literal["learned", "per_pixel"]
-Mean = Literal["linear", "sigmoid"]
+ScaleChoice = PositiveFloat | Literal["learned", "per_pixel"]
+MeanChoice = Literal["linear", "sigmoid"]
 NETWORKS = "conv | residual | se_bottleneck (squeeze-and-excitation)"
 LIKELIHOODS = (
     "gaussian | laplace | continuous_bernoulli = densities; discretized_gaussian | "
@@ -37,21 +44,21 @@ class ConvNetwork(_Network):
 
 class ResidualNetwork(_Network):
     name: Literal["residual"] = Field(description=NETWORKS)
-    blocks: Index
+    blocks: NonNegativeInt
     """residual blocks (GroupNorm, SiLU) a level"""
 
 
 class SEBottleneckNetwork(_Network):
     name: Literal["se_bottleneck"] = Field(description=NETWORKS)
-    base: Count
+    base: PositiveInt
     """channels at full size, before the first level"""
-    blocks: Index
+    blocks: NonNegativeInt
     """bottlenecks (GroupNorm, SiLU, squeeze-and-excitation, LayerScale) a level"""
-    bottleneck: Count
+    bottleneck: PositiveInt
     """channels over those between the 1x1 convolutions"""
-    reduction: Count
+    reduction: PositiveInt
     """channels over those between the linear layers of squeeze-and-excitation"""
-    layer_scale: Positive
+    layer_scale: PositiveFloat
     """first weight of a bottleneck beside its shortcut"""
 
 
@@ -61,16 +68,16 @@ class SEBottleneckNetwork(_Network):
 class VectorLatent(Section):
     kind: Literal["vector"]
     """vector = n numbers | spatial = a map of them"""
-    dim: Count
+    dim: PositiveInt
     """latent dimensions"""
 
 
 class SpatialLatent(Section):
     kind: Literal["spatial"]
     """vector = n numbers | spatial = a map of them"""
-    channels: Count
+    channels: PositiveInt
     """latent channels at each place"""
-    stride: Count
+    stride: PositiveInt
     """pixels of the image a side for one place: 2 to the number of widths"""
 
 
@@ -79,17 +86,17 @@ class SpatialLatent(Section):
 
 class GaussianLikelihood(Section):
     name: Literal["gaussian"] = Field(description=LIKELIHOODS)
-    sigma: Positive | Literal["learned", "optimal", "per_pixel"]
+    sigma: PositiveFloat | Literal["learned", "optimal", "per_pixel"]
     """standard deviation, pixels in [0, 1]: a number | learned | optimal (RMSE) | per_pixel"""
-    mean: Mean
+    mean: MeanChoice
     """decoded mean: linear = as it is | sigmoid = squashed into (0, 1)"""
 
 
 class LaplaceLikelihood(Section):
     name: Literal["laplace"] = Field(description=LIKELIHOODS)
-    scale: Positive | Literal["learned", "optimal"]
+    scale: PositiveFloat | Literal["learned", "optimal"]
     """b, pixels in [0, 1]: a number | learned (one parameter) | optimal (mean absolute error)"""
-    mean: Mean
+    mean: MeanChoice
     """decoded mean: linear = as it is | sigmoid = squashed into (0, 1)"""
 
 
@@ -103,19 +110,19 @@ class BernoulliLikelihood(Section):
 
 class DiscretizedGaussianLikelihood(Section):
     name: Literal["discretized_gaussian"] = Field(description=LIKELIHOODS)
-    scale: Scale
+    scale: ScaleChoice
     """standard deviation, pixels in [0, 1]: a number | learned (one parameter) | per_pixel"""
 
 
 class DiscretizedLogisticLikelihood(Section):
     name: Literal["discretized_logistic"] = Field(description=LIKELIHOODS)
-    scale: Scale
+    scale: ScaleChoice
     """s, pixels in [0, 1]: a number | learned (one parameter) | per_pixel"""
 
 
 class LogisticMixtureLikelihood(Section):
     name: Literal["logistic_mixture"] = Field(description=LIKELIHOODS)
-    components: Count
+    components: PositiveInt
     """logistic distributions a pixel; channels depend linearly on those before them"""
 
 
@@ -126,7 +133,7 @@ class Model(Section):
     """encoder and decoder"""
     latent: Annotated[VectorLatent | SpatialLatent, Field(discriminator="kind")]
     """shape of z"""
-    log_var_range: Pair
+    log_var_range: FloatPair
     """the encoder's log variance is clamped to this (nats); bounds exp() in both directions"""
     likelihood: Annotated[
         GaussianLikelihood
@@ -141,7 +148,7 @@ class Model(Section):
     """p(x | z)"""
 
     @model_validator(mode="after")
-    def _range_rises(self) -> "Model":
+    def _check_range(self) -> "Model":
         low, high = self.log_var_range
         if low >= high:
             raise ValueError("model.log_var_range must rise, as in [-10, 10]")

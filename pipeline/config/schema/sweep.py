@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.schema.types import (
-    Count,
-    Index,
-    NotNegative,
-    Number,
-    Positive,
+    FiniteFloat,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
     Section,
     as_tuple,
 )
@@ -28,12 +28,12 @@ Metric = Literal[
     "distortion",
     "mse",
 ]
-Scalar = float | int | bool | str | None
+ChoiceValue = float | int | bool | str | None
 
 
 class _Interval(Section):
     @model_validator(mode="after")
-    def _rises(self) -> "_Interval":
+    def _check_bounds(self) -> "_Interval":
         if not self.low < self.high:  # type: ignore[attr-defined]
             low, high = self.low, self.high  # type: ignore[attr-defined]
             raise ValueError(f"`sweep.space`: low must be below high, not {low} and {high}")
@@ -42,17 +42,17 @@ class _Interval(Section):
 
 class Uniform(_Interval):
     name: Literal["uniform"] = Field(description="any number between")
-    low: Number
+    low: FiniteFloat
     """the lowest"""
-    high: Number
+    high: FiniteFloat
     """the highest"""
 
 
 class LogUniform(_Interval):
     name: Literal["log_uniform"] = Field(description="any number between, evenly in its logarithm")
-    low: Positive
+    low: PositiveFloat
     """the lowest"""
-    high: Positive
+    high: PositiveFloat
     """the highest"""
 
 
@@ -66,7 +66,7 @@ class Integers(_Interval):
 
 class Choice(Section):
     name: Literal["choice"] = Field(description="one of these; a text is read as YAML")
-    values: Annotated[tuple[Scalar, ...], as_tuple, Field(min_length=1)]
+    values: Annotated[tuple[ChoiceValue, ...], as_tuple, Field(min_length=1)]
     """what can be chosen"""
 
 
@@ -89,9 +89,9 @@ class NoPruner(Section):
 
 class MedianPruner(Section):
     name: Literal["median"] = Field(description="none | median of the trials so far | hyperband")
-    startup_trials: Index
+    startup_trials: NonNegativeInt
     """trials that are never cut short"""
-    every: Count
+    every: PositiveInt
     """epochs between two looks at the metric"""
 
 
@@ -99,54 +99,54 @@ class HyperbandPruner(Section):
     name: Literal["hyperband"] = Field(
         description="none | median of the trials so far | hyperband"
     )
-    every: Count
+    every: PositiveInt
     """epochs between two looks at the metric"""
     reduction: Annotated[int, Field(ge=2)]
     """one of so many trials goes on to the next rung"""
 
 
 class Sweep(Section):
-    seed: Index
+    seed: NonNegativeInt
     """of the sampler"""
     space: Annotated[dict[str, Distribution], Field(min_length=1)]
     """dotted params, and what each may be: uniform | log_uniform | integers | choice"""
     goals: Annotated[tuple[Goal, ...], as_tuple, Field(min_length=1)]
     """what is judged, on the validation split; several make a front, and nothing is pruned"""
-    trials: Count
+    trials: PositiveInt
     """trials in all; the first is this file"""
-    minutes: Positive | None
+    max_minutes: PositiveFloat | None
     """no trial begins after so many; null = no limit"""
-    epochs: Count | None
+    trial_epochs: PositiveInt | None
     """of a trial, schedules shortened alike; null = train.epochs"""
-    seconds: Positive | None
-    """of a trial's training, made into epochs before it starts; null = `epochs` says it"""
+    trial_seconds: PositiveFloat | None
+    """of a trial's training, made into epochs before it starts; null = `trial_epochs` says it"""
     sampler: Literal["tpe", "random"]
     """tpe = tree-structured Parzen estimator | random"""
     pruner: Annotated[NoPruner | MedianPruner | HyperbandPruner, Field(discriminator="name")]
     """which trials are cut short; by the metric alone"""
-    components: Count
+    gmm_components: PositiveInt
     """of the Gaussian mixture that draws a trial's samples"""
     samples: Annotated[int, Field(ge=20)]
     """images drawn of a trial, and validation images that they are compared with at most"""
-    least_active_units: Index
+    min_active_units: NonNegativeInt
     """latent dimensions in use; a trial with fewer is no solution"""
-    least_rate: NotNegative
+    min_rate: NonNegativeFloat
     """nats an image; a trial with less is no solution"""
     storage: str | None
     """database (postgresql+psycopg://...); null = a journal file; VAE_SWEEP_STORAGE overrides"""
-    heartbeat: Count
+    heartbeat_seconds: PositiveInt
     """seconds between a worker's signs of life in a database; silent five times, it is dead"""
 
     @field_validator("goals")
     @classmethod
-    def _named_once(cls, goals: tuple[Goal, ...]) -> tuple[Goal, ...]:
+    def _unique_metrics(cls, goals: tuple[Goal, ...]) -> tuple[Goal, ...]:
         names = [goal.metric for goal in goals]
         if len(set(names)) < len(names):
             raise ValueError(f"`sweep.goals` names one twice: {', '.join(names)}")
         return goals
 
     @model_validator(mode="after")
-    def _one_length(self) -> "Sweep":
-        if self.epochs is not None and self.seconds is not None:
+    def _check_length(self) -> "Sweep":
+        if self.trial_epochs is not None and self.trial_seconds is not None:
             raise ValueError("`sweep.epochs` and `sweep.seconds` both say how long a trial is")
         return self

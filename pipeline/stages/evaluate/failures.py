@@ -14,15 +14,15 @@ import numpy as np
 from pipeline.runtime import paths
 from pipeline.stages.evaluate import failure_sheets
 from vae.evaluation.failures import attributes, claims, correlations
-from vae.evaluation.failures import ranking as cases
-from vae.evaluation.failures.correlations import Measured
+from vae.evaluation.failures import ranking as ranking
+from vae.evaluation.failures.correlations import Measurements
 from vae.io import write_json
 
-DIGITS = 6  # significant ones of every number in the report
+SIGNIFICANT_DIGITS = 6  # significant ones of every number in the report
 
 
 @dataclass(frozen=True)
-class Split:
+class SplitInputs:
     """N images of a split and what the model made of them; arrays in the split's order.
 
     images          uint8 (N, C, H, W), memory-mapped or not
@@ -43,7 +43,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingInputs:
     """The whole training split's images and labels; features (M, F) and mu of its rows `index`."""
 
     images: np.ndarray
@@ -54,7 +54,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Samples:
+class SampleInputs:
     """Images (S, C, H, W) of z (S, *latent) of a prior by name, features, logits or None."""
 
     prior: str
@@ -65,30 +65,30 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class FailureInputs:
     """Everything; `decode` gives uint8 reconstructions of test images by index.
 
-    `classes` are names by label, `count` is how many worst, median and best are shown.
+    `classes` are names by label, `shown_count` is how many worst, median and best are shown.
     """
 
     name: str
     classes: Sequence[str]
-    valid: Split
-    test: Split
-    train: Training
-    samples: Samples
+    valid: SplitInputs
+    test: SplitInputs
+    train: TrainingInputs
+    samples: SampleInputs
     decode: Callable[[np.ndarray], np.ndarray]
-    count: int
+    shown_count: int
     seed: int
 
 
-def write_failures(inputs: Inputs) -> dict[str, Any]:
+def write_failures(inputs: FailureInputs) -> dict[str, Any]:
     """Write the report and its pictures; the report is returned."""
-    report = failures(inputs)
-    write_json(paths.report("failures"), report)
-    failure_sheets.draw(
+    report = failure_report(inputs)
+    write_json(paths.report_path("failures"), report)
+    failure_sheets.draw_sheets(
         report,
-        failure_sheets.Material(
+        failure_sheets.SheetImages(
             inputs.name, inputs.test.images, inputs.train.images, inputs.samples.images
         ),
         inputs.decode,
@@ -97,46 +97,56 @@ def write_failures(inputs: Inputs) -> dict[str, Any]:
     return report
 
 
-def failures(inputs: Inputs) -> dict[str, Any]:
+def failure_report(inputs: FailureInputs) -> dict[str, Any]:
     """The report as plain values."""
-    valid, test = (measured(split, inputs.train) for split in (inputs.valid, inputs.test))
+    valid, test = (measure_split(split, inputs.train) for split in (inputs.valid, inputs.test))
     relations = correlations.correlate(valid, test)
     regressions = correlations.regress(valid, test, inputs.seed)
     tree = {
-        "reconstructions": reconstructions(inputs, test, cases.directions(relations)),
-        "samples": samples(inputs, test),
+        "reconstructions": rank_reconstructions(
+            inputs, test, ranking.confirmed_directions(relations)
+        ),
+        "samples": rank_samples(inputs, test),
         "tests": [asdict(relation) for relation in relations],
         "regression": [asdict(regression) for regression in regressions],
-        "claims": [asdict(claim) for claim in claims.judge_claims(relations)],
+        "claims": [asdict(claim) for claim in claims.assess_claims(relations)],
         "text": claims.paragraph(relations, regressions),
     }
-    rounded_tree: dict[str, Any] = rounded(tree)
+    rounded_tree: dict[str, Any] = round_floats(tree)
     return rounded_tree
 
 
-def measured(split: Split, train: Training) -> Measured:
+def measure_split(split: SplitInputs, train: TrainingInputs) -> Measurements:
     """Attributes and errors of a split."""
-    found = attributes.image_attributes(split.images)
-    shown = train.labels
-    if split.labels is not None and shown is not None and not attributes.balanced(shown):
-        found["class_rarity"] = attributes.class_rarity(split.labels, shown)
-    found["neighbour_distance"] = attributes.neighbour_distance(split.features, train.features)
-    found["latent_norm"] = attributes.latent_norm(split.mu)
-    found["rate_outlier"] = attributes.rate_outlier(split.rate)
-    found["latent_hole"] = attributes.latent_hole(split.mu, train.mu)
-    errors = correlations.errors_of(split.distortion, split.mse, found["contrast"])
-    return Measured(found, errors)
+    attribute_values = attributes.image_attributes(split.images)
+    train_labels = train.labels
+    if (
+        split.labels is not None
+        and train_labels is not None
+        and not attributes.is_balanced(train_labels)
+    ):
+        attribute_values["class_rarity"] = attributes.class_rarity(split.labels, train_labels)
+    attribute_values["neighbour_distance"] = attributes.neighbour_distance(
+        split.features, train.features
+    )
+    attribute_values["latent_norm"] = attributes.latent_norm(split.mu)
+    attribute_values["rate_outlier"] = attributes.rate_z_score(split.rate)
+    attribute_values["latent_hole"] = attributes.latent_hole(split.mu, train.mu)
+    errors = correlations.reconstruction_errors(
+        split.distortion, split.mse, attribute_values["contrast"]
+    )
+    return Measurements(attribute_values, errors)
 
 
 # Reconstructions
 
 
-def reconstructions(
-    inputs: Inputs, test: Measured, confirmed: Mapping[str, str]
+def rank_reconstructions(
+    inputs: FailureInputs, test: Measurements, confirmed_directions: Mapping[str, str]
 ) -> dict[str, Any]:
     """Worst, median and best reconstructions of the test split, whole and by class."""
     split = inputs.test
-    distance = cases.feature_distance(split.features, split.decoded_features)
+    distance = ranking.feature_distance(split.features, split.decoded_features)
     numbers = {
         **test.errors,
         "feature_distance": distance,
@@ -144,17 +154,19 @@ def reconstructions(
         "rate": split.rate.reshape(len(split.rate), -1).sum(1),
         **test.attributes,
     }
-    places = {name: cases.percentiles(values) for name, values in test.attributes.items()}
-    bad = cases.badness({"distortion": split.distortion, "feature_distance": distance})
+    percentiles = {name: ranking.percentiles(values) for name, values in test.attributes.items()}
+    badness = ranking.mean_percentile(
+        {"distortion": split.distortion, "feature_distance": distance}
+    )
 
     def item(index: int) -> dict[str, Any]:
-        own = _at(places, index)
+        own_percentiles = _values_at(percentiles, index)
         return {
             "index": index,
-            "label": _class(split.labels, index, inputs.classes),
-            "numbers": _at(numbers, index),
-            "percentiles": own,
-            "hypothesis": cases.explained(own, confirmed),
+            "label": _label_name(split.labels, index, inputs.classes),
+            "numbers": _values_at(numbers, index),
+            "percentiles": own_percentiles,
+            "hypothesis": ranking.explain_reconstruction(own_percentiles, confirmed_directions),
         }
 
     def items(index: np.ndarray) -> list[dict[str, Any]]:
@@ -162,96 +174,112 @@ def reconstructions(
 
     return {
         "criteria": "the mean percentile of distortion (nats) and of the distance between an"
-        f" image and its reconstruction in the judge's features, among {len(bad):,} test images",
-        "worst": items(cases.worst(bad, inputs.count)),
-        "median": items(cases.median(bad, inputs.count)),
-        "best": items(cases.best(bad, inputs.count)),
+        f" image and its reconstruction in the judge's features, among {len(badness):,} test images",
+        "worst": items(ranking.worst(badness, inputs.shown_count)),
+        "median": items(ranking.median(badness, inputs.shown_count)),
+        "best": items(ranking.best(badness, inputs.shown_count)),
         "by_class": {
-            name: {kind: item(index) for kind, index in chosen.items()}
-            for name, chosen in by_class(bad, split.labels, inputs.classes).items()
+            name: {kind: item(index) for kind, index in indices.items()}
+            for name, indices in by_class(badness, split.labels, inputs.classes).items()
         },
     }
 
 
 def by_class(
-    bad: np.ndarray, labels: np.ndarray | None, classes: Sequence[str]
+    badness: np.ndarray, labels: np.ndarray | None, classes: Sequence[str]
 ) -> dict[str, dict[str, int]]:
     """Index of the worst, median and best image of every class that has any."""
-    found: dict[str, dict[str, int]] = {}
+    indices: dict[str, dict[str, int]] = {}
     for label in [] if labels is None else np.unique(labels).tolist():
         rows = np.flatnonzero(labels == label)
-        chosen = (pick(bad[rows], 1)[0] for pick in (cases.worst, cases.median, cases.best))
+        picks = (
+            pick(badness[rows], 1)[0] for pick in (ranking.worst, ranking.median, ranking.best)
+        )
         kinds = ("worst", "median", "best")
-        found[_named(label, classes)] = {
-            kind: int(rows[place]) for kind, place in zip(kinds, chosen, strict=True)
+        indices[_class_name(label, classes)] = {
+            kind: int(rows[pick_index]) for kind, pick_index in zip(kinds, picks, strict=True)
         }
-    return found
+    return indices
 
 
 # Samples
 
 
-def samples(inputs: Inputs, test: Measured) -> dict[str, Any]:
+def rank_samples(inputs: FailureInputs, test: Measurements) -> dict[str, Any]:
     """Worst samples, each with its nearest training image."""
-    drawn, train = inputs.samples, inputs.train
-    odds = None if drawn.logits is None else cases.softmax(drawn.logits)
-    criteria, nearest = cases.sample_criteria(drawn.features, train.features, odds)
-    measures = attributes.image_attributes(drawn.images)
-    places = {n: cases.percentiles(v, test.attributes[n]) for n, v in measures.items()}
+    prior_samples, train = inputs.samples, inputs.train
+    probabilities = None if prior_samples.logits is None else ranking.softmax(prior_samples.logits)
+    criteria, nearest = ranking.sample_criteria(
+        prior_samples.features, train.features, probabilities
+    )
+    measures = attributes.image_attributes(prior_samples.images)
+    percentiles = {n: ranking.percentiles(v, test.attributes[n]) for n, v in measures.items()}
     latent = {
-        "latent_norm": attributes.latent_norm(drawn.z),
-        "latent_hole": attributes.latent_hole(drawn.z, train.mu),
+        "latent_norm": attributes.latent_norm(prior_samples.z),
+        "latent_hole": attributes.latent_hole(prior_samples.z, train.mu),
     }
-    places |= {name: cases.percentiles(values) for name, values in latent.items()}
+    percentiles |= {name: ranking.percentiles(values) for name, values in latent.items()}
     numbers = {
         "neighbour_distance": criteria["neighbour_distance"],
-        **({} if odds is None else {"confidence": odds.max(1)}),
+        **({} if probabilities is None else {"confidence": probabilities.max(1)}),
         "density": -criteria["sparsity"],
         **measures,
         **latent,
     }
 
     def item(index: int) -> dict[str, Any]:
-        own, shares = _at(places, index), None if odds is None else odds[index]
-        seen = None if shares is None else _named(int(shares.argmax()), inputs.classes)
+        own_percentiles, own_probabilities = (
+            _values_at(percentiles, index),
+            None if probabilities is None else probabilities[index],
+        )
+        predicted_class = (
+            None
+            if own_probabilities is None
+            else _class_name(int(own_probabilities.argmax()), inputs.classes)
+        )
         return {
             "index": index,
-            "label": seen,
-            "numbers": _at(numbers, index),
-            "percentiles": own,
-            "hypothesis": cases.suspected(own, shares, inputs.classes),
+            "label": predicted_class,
+            "numbers": _values_at(numbers, index),
+            "percentiles": own_percentiles,
+            "hypothesis": ranking.explain_sample(
+                own_percentiles, own_probabilities, inputs.classes
+            ),
             "nearest": int(train.index[nearest[index]]),
         }
 
-    doubt = "" if odds is None else " the classifier's doubt,"
+    doubt_text = "" if probabilities is None else " the classifier's doubt,"
     return {
-        "prior": drawn.prior,
+        "prior": prior_samples.prior,
         "criteria": "the mean percentile of the distance to the nearest of"
-        f" {len(train.index):,} training images in the judge's features,{doubt} and low density"
-        f" among them, over {len(drawn.images):,} samples; hypotheses are not tested",
-        "worst": [item(i) for i in cases.worst(cases.badness(criteria), inputs.count).tolist()],
+        f" {len(train.index):,} training images in the judge's features,{doubt_text} and low density"
+        f" among them, over {len(prior_samples.images):,} samples; hypotheses are not tested",
+        "worst": [
+            item(i)
+            for i in ranking.worst(ranking.mean_percentile(criteria), inputs.shown_count).tolist()
+        ],
     }
 
 
 # Plain values
 
 
-def _at(columns: Mapping[str, np.ndarray], index: int) -> dict[str, float]:
+def _values_at(columns: Mapping[str, np.ndarray], index: int) -> dict[str, float]:
     return {name: float(values[index]) for name, values in columns.items()}
 
 
-def _class(labels: np.ndarray | None, index: int, classes: Sequence[str]) -> str | None:
-    return None if labels is None else _named(int(labels[index]), classes)
+def _label_name(labels: np.ndarray | None, index: int, classes: Sequence[str]) -> str | None:
+    return None if labels is None else _class_name(int(labels[index]), classes)
 
 
-def _named(label: int, classes: Sequence[str]) -> str:
+def _class_name(label: int, classes: Sequence[str]) -> str:
     return classes[label] if label < len(classes) else str(label)
 
 
-def rounded(value: Any) -> Any:
+def round_floats(value: Any) -> Any:
     """A tree whose floats have DIGITS significant digits, so that rounding elsewhere is unseen."""
     if isinstance(value, Mapping):
-        return {key: rounded(part) for key, part in value.items()}
+        return {key: round_floats(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(part) for part in value]
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+        return [round_floats(item) for item in value]
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if isinstance(value, float) else value

@@ -17,15 +17,21 @@ import torch
 
 from pipeline.config.params import to_tree
 from pipeline.config.schema import Params
-from pipeline.factory.build import from_tensors
-from pipeline.factory.load import find_checkpoint, open_model, open_prior, open_split, resolve
+from pipeline.factory.build import model_from_tensors
+from pipeline.factory.load import (
+    find_checkpoint,
+    load_model,
+    load_prior,
+    load_split,
+    resolve_machine,
+)
 from pipeline.runtime import paths, run_log
 from pipeline.runtime.code_digest import code_digest
-from pipeline.runtime.console import progress, say, table, warn
+from pipeline.runtime.console import format_table, info, progress, warn
 from pipeline.scoring import extractors, sample_metrics
-from pipeline.scoring.diagnosis import write_verdict
+from pipeline.scoring.diagnosis import write_diagnosis
 from pipeline.scoring.renderer import Renderer
-from pipeline.stages.evaluate.failure_inputs import show_failures
+from pipeline.stages.evaluate.failure_inputs import report_failures
 from pipeline.tracking import records
 from vae import device as machines
 from vae.errors import UserError
@@ -38,62 +44,69 @@ from vae.priors.encodings import marginal_kl_bound
 from vae.priors.prior import Prior
 from vae.training.validation import active_units
 
-FOLDER = paths.FIGURES / "evaluate"
+FIGURES_FOLDER = paths.FIGURES / "evaluate"
 SPLITS = ("valid", "test")
 
 
 def evaluate(params: Params) -> None:
     """Score the shipped best weights and write the stage's outputs."""
-    model, about, machine = open_model(paths.BEST, params.evaluate.device)
+    model, metadata, machine = load_model(paths.BEST, params.evaluate.device)
     settings, code = to_tree(params, "evaluate"), code_digest("evaluate.py")
-    beside = {stage: read_json(paths.report(stage))["key"] for stage in ("prior", "extractor")}
-    key = records.child_key("evaluate", about["key"], settings | beside, code)
-    run_log.start(paths.log_of(key), "evaluate", machine.as_dict())
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    scores = {split: score(model, params, machine, split) for split in SPLITS}
+    upstream_keys = {
+        stage: read_json(paths.report_path(stage))["key"] for stage in ("prior", "extractor")
+    }
+    key = records.stage_key("evaluate", metadata["key"], settings | upstream_keys, code)
+    run_log.append_start(paths.run_log_path(key), "evaluate", machine.as_dict())
+    shutil.rmtree(FIGURES_FOLDER, ignore_errors=True)
+    scores = {split: score_split(model, params, machine, split) for split in SPLITS}
     write_rates(scores["test"])
-    numbers = metrics(model, scores["test"]) | weigh(model, params, machine)
-    numbers["ppca_bits_per_dim"] = promised(model)
-    priors = {name: open_prior(name, machine) for name in paths.read_priors()["fitted"]}
-    numbers |= information(scores["test"], density(priors))
-    made = make(model, params, machine, scores, priors)
-    courts = convene(params, made)
-    trees = {court.judge.name: judge(court, made, paths.log_of(key)) for court in courts}
-    write_json(paths.report("judges"), trees)
-    first = courts[0] if courts else None  # the judge of the headline
+    values = elbo_metrics(model, scores["test"]) | iwae_metrics(model, params, machine)
+    values["ppca_bits_per_dim"] = ppca_bits_per_dim(model)
+    priors = {name: load_prior(name, machine) for name in paths.read_prior_index()["fitted"]}
+    values |= information_metrics(scores["test"], density_prior(priors))
+    images = generate_images(model, params, machine, scores, priors)
+    caches = load_extractors(params, images)
+    reports_by_extractor = {
+        cache.extractor.name: score_images(cache, images, paths.run_log_path(key))
+        for cache in caches
+    }
+    write_json(paths.report_path("judges"), reports_by_extractor)
+    first = caches[0] if caches else None  # the judge of the headline
     if first:
-        tree = trees[first.judge.name]
-        draw_classes(tree, made.shipped)
-        numbers |= sample_metrics.headline(first.judge.name, tree, made.shipped)
-    show_failures(first, model, params, scores, made)
-    report = {"key": key, "model": about["key"], "epoch": about["epoch"], "code": code}
-    report |= beside | {"params": settings}
-    write_json(paths.report("evaluate"), report | {"metrics": numbers})
-    write_verdict()
-    run_log.append(paths.log_of(key), "end", status="FINISHED")
-    records.send(params.tracking, records.finished_train_row, records.evaluate_row)
+        headline_report = reports_by_extractor[first.extractor.name]
+        draw_classes(headline_report, images.shipped_prior)
+        values |= sample_metrics.headline_metrics(
+            first.extractor.name, headline_report, images.shipped_prior
+        )
+    report_failures(first, model, params, scores, images)
+    report = {"key": key, "model": metadata["key"], "epoch": metadata["epoch"], "code": code}
+    report |= upstream_keys | {"params": settings}
+    write_json(paths.report_path("evaluate"), report | {"metrics": values})
+    write_diagnosis()
+    run_log.append_event(paths.run_log_path(key), "end", status="FINISHED")
+    records.sync_records(params.tracking, records.shipped_train_record, records.evaluate_record)
 
 
 def evaluate_checkpoint(params: Params, name: str) -> str:
     """Score another checkpoint by name or path; a table, and no file is changed."""
-    tensors, about, where = find_checkpoint(name)
-    machine = resolve(params.evaluate.device)
-    model = from_tensors(tensors, about, machine, where)
-    scores = score(model, params, machine, "test")
-    numbers = metrics(model, scores) | weigh(model, params, machine)
-    shown = [(key, "none" if value is None else f"{value:.5g}") for key, value in numbers.items()]
-    return f"{where}, epoch {about['epoch']}\n{table(shown)}"
+    tensors, metadata, where = find_checkpoint(name)
+    machine = resolve_machine(params.evaluate.device)
+    model = model_from_tensors(tensors, metadata, machine, where)
+    scores = score_split(model, params, machine, "test")
+    values = elbo_metrics(model, scores) | iwae_metrics(model, params, machine)
+    texts = [(key, "none" if value is None else f"{value:.5g}") for key, value in values.items()]
+    return f"{where}, epoch {metadata['epoch']}\n{format_table(texts)}"
 
 
-def score(model: VAE, params: Params, machine: machines.Machine, split: str) -> elbo.Scores:
+def score_split(model: VAE, params: Params, machine: machines.Machine, split: str) -> elbo.Scores:
     settings = params.evaluate
-    images = open_split(split, model, machine.device)
+    images = load_split(split, model, machine.device)
     size = settings.batch_size
     batches = elbo.score(model, images, machine, seed=settings.seed, batch_size=size)
-    return elbo.gather(progress(batches, -(-len(images) // size), f"score {split}"))
+    return elbo.concatenate(progress(batches, -(-len(images) // size), f"score {split}"))
 
 
-def metrics(model: VAE, scores: elbo.Scores) -> dict[str, float | None]:
+def elbo_metrics(model: VAE, scores: elbo.Scores) -> dict[str, float | None]:
     """The headline numbers of the test split."""
     low, high = model.log_var_range
     clamped = (scores.log_var <= low) | (scores.log_var >= high)
@@ -104,143 +117,158 @@ def metrics(model: VAE, scores: elbo.Scores) -> dict[str, float | None]:
     }
 
 
-def weigh(model: VAE, params: Params, machine: machines.Machine) -> dict[str, float | None]:
+def iwae_metrics(model: VAE, params: Params, machine: machines.Machine) -> dict[str, float | None]:
     """The importance-weighted bound of the first test images."""
     settings = params.evaluate
-    images, draws = open_split("test", model, machine.device), settings.iwae_samples
+    images, draws = load_split("test", model, machine.device), settings.iwae_samples
     count = min(settings.iwae_images, len(images))
-    batches = iwae.importance(
+    batches = iwae.estimate(
         model,
         images,
         machine,
         seed=settings.seed,
         draws=draws,
         count=count,
-        at_once=settings.batch_size,
+        batch_size=settings.batch_size,
     )
     steps = -(-count // max(1, settings.batch_size // draws))
-    weighted = iwae.gather(progress(batches, steps, f"IWAE-{draws}"))
+    weighted = iwae.concatenate(progress(batches, steps, f"IWAE-{draws}"))
     return iwae.summarise(weighted, model.dimensions, draws)
 
 
-def density(priors: Mapping[str, Prior]) -> Prior | None:
+def density_prior(priors: Mapping[str, Prior]) -> Prior | None:
     """The prior whose density was chosen on validation, None if none has one.
 
     UserError for priors that were kept before there was this choice.
     """
-    known = paths.read_priors()
-    if "density" not in known:
+    index = paths.read_prior_index()
+    if "density" not in index:
         raise UserError(
             "the priors are kept in another format: it does not name a density",
             where="artifacts/prior/prior.json",
             remedy="run `dvc repro prior`",
         )
-    return None if known["density"] is None else priors[known["density"]]
+    return None if index["density"] is None else priors[index["density"]]
 
 
-def information(scores: elbo.Scores, density: Prior | None) -> dict[str, float | None]:
+def information_metrics(scores: elbo.Scores, density: Prior | None) -> dict[str, float | None]:
     """What the codes say of the images, and how far their distribution is from N(0, I).
 
-    `density` bounds that distance; it was chosen by other codes, for the best of several on these
+    `density_prior` bounds that distance; it was chosen by other codes, for the best of several on these
     ones would be too high.
     """
     bound = None if density is None else marginal_kl_bound(density, scores.z)
     value, error = bound or (None, None)
     return {
-        "mutual_information": latents.index_information(scores.mu, scores.log_var, scores.z),
+        "mutual_information": latents.mutual_information(scores.mu, scores.log_var, scores.z),
         "mutual_information_ceiling": math.log(len(scores.mu)),
         "marginal_kl_bound": value,
         "marginal_kl_bound_se": error,
     }
 
 
-def convene(params: Params, made: sample_metrics.Made) -> list[sample_metrics.Court]:
+def load_extractors(
+    params: Params, images: sample_metrics.GeneratedImages
+) -> list[sample_metrics.FeatureCache]:
     """The judges that passed their test, the one of the headline first."""
-    fewest = min(map(len, made.reconstructions.values()))
-    if fewest < extractors.LEAST:
-        warn(f"a split of {fewest} images, fewer than {extractors.LEAST}: nothing is judged")
+    smallest_split = min(map(len, images.reconstructions.values()))
+    if smallest_split < extractors.MIN_IMAGES:
+        warn(
+            f"a split of {smallest_split} images, fewer than {extractors.MIN_IMAGES}: nothing is judged"
+        )
         return []
     settings = params.evaluate
-    fast = resolve(settings.device, precision="auto")
-    opened = [extractors.open_judge(name, params, fast) for name in extractors.approved(params)]
-    rest = (settings.batch_size, settings.seed, settings.samples)
-    return [sample_metrics.Court(judge, *rest) for judge in opened]
+    extractor_machine = resolve_machine(settings.device, precision="auto")
+    feature_extractors = [
+        extractors.load_extractor(name, params, extractor_machine)
+        for name in extractors.passed_extractors(params)
+    ]
+    options = (settings.batch_size, settings.seed, settings.samples)
+    return [sample_metrics.FeatureCache(extractor, *options) for extractor in feature_extractors]
 
 
-def judge(court: sample_metrics.Court, made: sample_metrics.Made, log: Path) -> dict[str, Any]:
+def score_images(
+    cache: sample_metrics.FeatureCache, images: sample_metrics.GeneratedImages, log: Path
+) -> dict[str, Any]:
     """What a judge says; the log and the person hear how long it took for each prior."""
-    tree = sample_metrics.judge(court, made)
-    name = court.judge.name
-    for prior, seconds in court.seconds.items():
-        count = len(made.samples[prior])
-        say(f"{name}: {count:,} samples of {prior} scored in {seconds:.1f} s")
-        run_log.append(log, "scored", judge=name, prior=prior, samples=count, seconds=seconds)
-    return tree
+    report = sample_metrics.score_images(cache, images)
+    name = cache.extractor.name
+    for prior, seconds in cache.seconds.items():
+        count = len(images.samples[prior])
+        info(f"{name}: {count:,} samples of {prior} scored in {seconds:.1f} s")
+        run_log.append_event(
+            log, "scored", judge=name, prior=prior, samples=count, seconds=seconds
+        )
+    return report
 
 
-def make(
+def generate_images(
     model: VAE,
     params: Params,
     machine: machines.Machine,
     scores: Mapping[str, elbo.Scores],
     priors: Mapping[str, Prior],
-) -> sample_metrics.Made:
+) -> sample_metrics.GeneratedImages:
     """Reconstructions of both splits, samples of every prior, further ones of the shipped."""
-    settings, known = params.evaluate, paths.read_priors()
-    renderer = Renderer(model, machine, settings.batch_size, known["temperature"])
+    settings, index = params.evaluate, paths.read_prior_index()
+    renderer = Renderer(model, machine, settings.batch_size, index["temperature"])
     count, seed = settings.samples, settings.seed
     for folder in (paths.SAMPLES, paths.RECONSTRUCTIONS):
         shutil.rmtree(folder, ignore_errors=True)
-    return sample_metrics.Made(
+    return sample_metrics.GeneratedImages(
         reconstructions={
-            split: renderer.write(paths.RECONSTRUCTIONS / f"{split}.npy", scored.mu)
-            for split, scored in scores.items()
+            split: renderer.write_decoded(paths.RECONSTRUCTIONS / f"{split}.npy", split_scores.mu)
+            for split, split_scores in scores.items()
         },
-        samples={name: renderer.samples(prior, count, seed) for name, prior in priors.items()},
+        samples={
+            name: renderer.write_samples(prior, count, seed) for name, prior in priors.items()
+        },
         codes={
-            name: prior.sample(count, seed, known["temperature"]) for name, prior in priors.items()
+            name: prior.sample(count, seed, index["temperature"]) for name, prior in priors.items()
         },
-        shipped=known["shipped"],
+        shipped_prior=index["shipped"],
         repeats=tuple(
-            renderer.more(priors[known["shipped"]], count, seed + number)
+            renderer.draw_samples(priors[index["shipped"]], count, seed + number)
             for number in range(1, settings.repeats)
         ),
     )
 
 
-def promised(model: VAE) -> float | None:
+def ppca_bits_per_dim(model: VAE) -> float | None:
     """bits/dim of probabilistic PCA with as many components as the model has latents."""
     if model.likelihood.discrete and paths.read_spec()["levels"] == 2:
         return None
     values = read_array(paths.DATA / "spectrum.npy")
-    total = read_json(paths.report("data"))["pixels"]["train"]["total_variance"]
+    total = read_json(paths.report_path("data"))["pixels"]["train"]["total_variance"]
     return linear_vae.ppca_bits_per_dim(
         values.tolist(),
         total_variance=total,
         dimensions=model.dimensions,
-        components=math.prod(model.latent),
+        components=math.prod(model.latent_shape),
     )
 
 
-def draw_classes(tree: Mapping[str, Any], shipped: str) -> None:
+def draw_classes(report: Mapping[str, Any], shipped_prior: str) -> None:
     """How many samples and how many test images the judge takes for each class."""
-    found = tree["splits"]["test"].get("classes")
-    if found is None:
+    counts = report["splits"]["test"].get("classes")
+    if counts is None:
         return
     names = paths.read_spec()["classes"]
-    places = list(range(len(found["real"])))
-    shares = {
-        f"samples of {shipped}": found["samples"],
-        "test images": found["real"],
+    labels = list(range(len(counts["real"])))
+    counts_by_source = {
+        f"samples of {shipped_prior}": counts["samples"],
+        "test images": counts["real"],
     }
     series = [
-        Series(label, places, [count / sum(counts) for count in counts], kind="bar")
-        for label, counts in shares.items()
+        Series(source, labels, [count / sum(class_counts) for count in class_counts], kind="bar")
+        for source, class_counts in counts_by_source.items()
     ]
-    words = ", ".join(f"{place} {names[place]}" for place in places[:10])
-    title = f"chi-square {found['chi_square']:.4g}, misplaced {found['misplaced']:.1%}"
+    words = ", ".join(f"{label} {names[label]}" for label in labels[:10])
+    title = f"chi-square {counts['chi_square']:.4g}, misplaced {counts['misplaced']:.1%}"
     panel = Panel(title, words, "share, as the judge sees them", series)
-    write_png(Chart("Classes of samples and of test images", [panel]), FOLDER / "classes.png")
+    write_png(
+        Chart("Classes of samples and of test images", [panel]), FIGURES_FOLDER / "classes.png"
+    )
 
 
 def write_rates(scores: elbo.Scores) -> None:
@@ -248,7 +276,7 @@ def write_rates(scores: elbo.Scores) -> None:
     rates = latents.rate_per_dimension(scores.rate)
     table = [
         {"rank": rank, "dimension": int(index), "rate": float(rates[index])}
-        for rank, index in enumerate(latents.leading(rates), 1)
+        for rank, index in enumerate(latents.order_by_rate(rates), 1)
     ]
-    write_csv(FOLDER / "rates.csv", table)
-    write_png(rate_spectrum(rates), FOLDER / "rates.png")
+    write_csv(FIGURES_FOLDER / "rates.csv", table)
+    write_png(rate_spectrum(rates), FIGURES_FOLDER / "rates.png")

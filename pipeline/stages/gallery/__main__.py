@@ -1,7 +1,7 @@
 """Run the stage: `python -m pipeline.stages.gallery`."""
 
-from pipeline.runtime.console import command
+from pipeline.runtime.console import run_command
 from pipeline.stages.gallery.stage import main
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.runtime import paths
-from pipeline.stages.gallery.renderer import BATCH, Studio, keep
+from pipeline.stages.gallery.renderer import BATCH_SIZE, GalleryRenderer, save_image
 from vae.figures.page import Item
 from vae.figures.sheets import sprite
-from vae.figures.widgets import Case, Cases, Prose, Table
+from vae.figures.widgets import Card, CardDeck, Prose, Table
 from vae.io import read_array, read_json
 
 KINDS = ("worst", "median", "best")
-COLUMNS = (
+COLUMN_ORDER = (
     "claim",
     "attribute",
     "attributes",
@@ -36,107 +36,114 @@ COLUMNS = (
 Entry = tuple[str, str | None, Mapping[str, Any]]  # kind, class, item
 
 
-def failures(studio: Studio) -> list[Item]:
+def failure_items(renderer: GalleryRenderer) -> list[Item]:
     """What reports/failures.json says, with the images it speaks of."""
-    path = paths.report("failures")
-    found = read_json(path) if path.exists() else {}
-    if not found:
+    path = paths.report_path("failures")
+    report = read_json(path) if path.exists() else {}
+    if not report:
         return []
-    paragraphs = [line for line in found["text"].split("\n") if line.strip()]
+    paragraphs = [line for line in report["text"].split("\n") if line.strip()]
     items: list[Item] = [Prose("What fails", paragraphs)] if paragraphs else []
-    items += tables(found, {"claims": "Claims", "tests": "Tests of the claims"})
-    items += reconstructions(studio, found["reconstructions"])
-    items += samples(found["samples"])
-    return items + tables(found, {"regression": "Regression"})
+    items += table_items(report, {"claims": "Claims", "tests": "Tests of the claims"})
+    items += reconstruction_items(renderer, report["reconstructions"])
+    items += sample_items(report["samples"])
+    return items + table_items(report, {"regression": "Regression"})
 
 
-def reconstructions(studio: Studio, found: Mapping[str, Any]) -> list[Item]:
+def reconstruction_items(renderer: GalleryRenderer, report: Mapping[str, Any]) -> list[Item]:
     """Test images and their reconstructions, over all and by class."""
-    entries = _once(_listed(found))
+    entries = _deduplicate(_all_entries(report))
     if not entries:
         return []
     index = np.array([item["index"] for *_, item in entries], dtype=np.int64)
-    parts = np.split(index, range(BATCH, len(index), BATCH))
-    decoded = np.concatenate([studio.decode(studio.encode(part)) for part in parts])
-    pairs = (studio.test.take(index).cpu().numpy(), decoded)
-    title, shown = "Reconstructions", "test image, reconstruction"
-    return [_deck("failures", title, found["criteria"], shown, entries, pairs)]
+    batches = np.split(index, range(BATCH_SIZE, len(index), BATCH_SIZE))
+    decoded = np.concatenate([renderer.decode(renderer.encode(batch)) for batch in batches])
+    pairs = (renderer.test.take(index).cpu().numpy(), decoded)
+    title, pair_label = "Reconstructions", "test image, reconstruction"
+    return [_card_deck("failures", title, report["criteria"], pair_label, entries, pairs)]
 
 
-def _listed(found: Mapping[str, Any]) -> Iterator[Entry]:
+def _all_entries(report: Mapping[str, Any]) -> Iterator[Entry]:
     for kind in KINDS:
-        yield from ((kind, item["label"], item) for item in found[kind])
-    for name, items in found["by_class"].items():
+        yield from ((kind, item["label"], item) for item in report[kind])
+    for name, items in report["by_class"].items():
         yield from ((kind, name, items[kind]) for kind in KINDS if kind in items)
 
 
-def _once(entries: Iterable[Entry]) -> list[Entry]:
+def _deduplicate(entries: Iterable[Entry]) -> list[Entry]:
     """Without the later of two entries of one kind and image."""
-    first: dict[tuple[str, int], Entry] = {}
+    unique: dict[tuple[str, int], Entry] = {}
     for entry in entries:
-        first.setdefault((entry[0], entry[2]["index"]), entry)
-    return list(first.values())
+        unique.setdefault((entry[0], entry[2]["index"]), entry)
+    return list(unique.values())
 
 
-def samples(found: Mapping[str, Any]) -> list[Item]:
+def sample_items(report: Mapping[str, Any]) -> list[Item]:
     """Samples and the training images next to them."""
-    entries: list[Entry] = [("worst", item["label"], item) for item in found["worst"]]
+    entries: list[Entry] = [("worst", item["label"], item) for item in report["worst"]]
     if not entries:
         return []
-    drawn = read_array(paths.ARTIFACTS / "samples" / f"{found['prior']}.npy", mapped=True)
-    train = read_array(paths.DATA / "train.npy", mapped=True)
+    prior_samples = read_array(
+        paths.ARTIFACTS / "samples" / f"{report['prior']}.npy", memory_map=True
+    )
+    train = read_array(paths.DATA / "train.npy", memory_map=True)
     pairs = (
-        drawn[[item["index"] for *_, item in entries]],
+        prior_samples[[item["index"] for *_, item in entries]],
         train[[item["nearest"] for *_, item in entries]],
     )
-    title, shown = f"Samples of the prior: {found['prior']}", "sample, nearest training image"
-    return [_deck("failures-samples", title, found["criteria"], shown, entries, pairs)]
+    title, pair_label = (
+        f"Samples of the prior: {report['prior']}",
+        "sample, nearest training image",
+    )
+    return [_card_deck("failures-samples", title, report["criteria"], pair_label, entries, pairs)]
 
 
-def _deck(
+def _card_deck(
     name: str,
     title: str,
     criteria: str,
-    shown: str,
+    pair_label: str,
     entries: Sequence[Entry],
     pairs: tuple[np.ndarray, np.ndarray],
-) -> Cases:
+) -> CardDeck:
     """Cards over a sprite of the pairs, each (n, C, H, W)."""
     cards = [
-        Case(
+        Card(
             name=f"#{item['index']}",
-            place=place,
+            row=frame,
             kind=kind,
             group=group,
-            numbers=_known(item["numbers"]),
+            numbers=_without_none(item["numbers"]),
             text=item["hypothesis"],
-            percentiles=_known(item["percentiles"]),
+            percentiles=_without_none(item["percentiles"]),
         )
-        for place, (kind, group, item) in enumerate(entries)
+        for frame, (kind, group, item) in enumerate(entries)
     ]
-    return Cases(
+    return CardDeck(
         title=title,
-        caption=f"From the left: {shown}. {criteria}",
-        file=keep(name, sprite(np.stack(pairs, axis=1)[:, None])),
+        caption=f"From the left: {pair_label}. {criteria}",
+        file=save_image(name, sprite(np.stack(pairs, axis=1)[:, None])),
         frames=len(cards),
-        pair=shown,
-        cases=cards,
+        frame_label=pair_label,
+        cards=cards,
     )
 
 
-def _known(numbers: Mapping[str, float | None]) -> dict[str, float]:
+def _without_none(numbers: Mapping[str, float | None]) -> dict[str, float]:
     return {name: float(value) for name, value in numbers.items() if value is not None}
 
 
-def tables(found: Mapping[str, Any], titles: Mapping[str, str]) -> list[Item]:
+def table_items(report: Mapping[str, Any], titles: Mapping[str, str]) -> list[Item]:
     """Lists of mappings as tables, those that are there and not empty."""
-    return [_table(title, found[name]) for name, title in titles.items() if found.get(name)]
+    return [_table(title, report[name]) for name, title in titles.items() if report.get(name)]
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     """A column for each key; the known ones first, for a JSON file knows no order."""
-    there = {key for row in rows for key in row}
-    keys = [key for key in COLUMNS if key in there] + sorted(there.difference(COLUMNS))
+    present = {key for row in rows for key in row}
+    keys = [key for key in COLUMN_ORDER if key in present] + sorted(
+        present.difference(COLUMN_ORDER)
+    )
     cells = [[_cell(row.get(key)) for key in keys] for row in rows]
     return Table(title, "", [key.replace("_", " ") for key in keys], cells)
 

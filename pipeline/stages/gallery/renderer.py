@@ -16,23 +16,26 @@ from PIL.Image import Image
 from torch import Tensor
 
 from pipeline.config.schema import Gallery
-from pipeline.factory.load import open_prior
+from pipeline.factory.load import load_prior
 from pipeline.runtime import paths
-from pipeline.scoring.training_sheets import as_bytes
-from vae.data.batches import Images, as_real
+from pipeline.scoring.training_sheets import to_uint8
+from vae.data.batches import Images, to_float
 from vae.device import Machine
-from vae.figures.sheets import save, sheet
+from vae.figures.sheets import save_png, sheet
 from vae.figures.widgets import Picture
 from vae.models.vae import VAE
 from vae.priors.prior import Prior
 from vae.rng import numpy_generator
 
-COLUMNS = 16
-ENCODED, BATCH = 2000, 250  # test images whose encodings show the directions, and at a time
+SHEET_COLUMNS = 16
+MAX_ENCODED, BATCH_SIZE = (
+    2000,
+    250,
+)  # test images whose encodings show the directions, and at a time
 
 
 @dataclass(frozen=True)
-class Studio:
+class GalleryRenderer:
     """What the pictures are made from."""
 
     model: VAE
@@ -40,49 +43,49 @@ class Studio:
     test: Images
     labels: np.ndarray | None
     settings: Gallery
-    name: str
+    data_set: str
     priors: Mapping[str, Prior]
 
     @torch.no_grad()
     def encode(self, index: np.ndarray) -> Tensor:
         """mu of test images (n, *latent)."""
-        return self.model.encode(as_real(self.test.take(index))).mu
+        return self.model.encode(to_float(self.test.take(index))).mu
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> np.ndarray:
         """Mean images of z (n, *latent) as uint8 (n, C, H, W)."""
-        return as_bytes(self.model.mean_image(z))
+        return to_uint8(self.model.mean_image(z))
 
     def decode_all(self, z: np.ndarray) -> np.ndarray:
         """Mean images of z (..., *latent) as uint8 (..., C, H, W), a batch at a time."""
-        flat = torch.from_numpy(z.reshape(-1, *self.model.latent)).float()
-        parts = [
-            self.decode(flat[start : start + BATCH].to(self.device))
-            for start in range(0, len(flat), BATCH)
+        flat = torch.from_numpy(z.reshape(-1, *self.model.latent_shape)).float()
+        batches = [
+            self.decode(flat[start : start + BATCH_SIZE].to(self.device))
+            for start in range(0, len(flat), BATCH_SIZE)
         ]
-        outer = z.shape[: z.ndim - len(self.model.latent)]
-        return np.concatenate(parts).reshape(*outer, *self.model.image)
+        outer = z.shape[: z.ndim - len(self.model.latent_shape)]
+        return np.concatenate(batches).reshape(*outer, *self.model.image_shape)
 
-    def chosen(self, count: int, stream: str) -> np.ndarray:
+    def choose_images(self, count: int, stream: str) -> np.ndarray:
         """Indices of `count` different test images."""
         generator = numpy_generator(self.settings.seed, stream)
         return generator.permutation(len(self.test))[:count]
 
-    def encodings(self) -> np.ndarray:
-        """mu of up to `ENCODED` test images (n, *latent)."""
-        index = self.chosen(ENCODED, "encodings")
-        parts = np.split(index, range(BATCH, len(index), BATCH))
-        return np.concatenate([self.encode(part).cpu().numpy() for part in parts])
+    def encode_many(self) -> np.ndarray:
+        """mu of up to `MAX_ENCODED` test images (n, *latent)."""
+        index = self.choose_images(MAX_ENCODED, "encodings")
+        batches = np.split(index, range(BATCH_SIZE, len(index), BATCH_SIZE))
+        return np.concatenate([self.encode(batch).cpu().numpy() for batch in batches])
 
-    def reach(self, steps: int | None = None) -> np.ndarray:
+    def axis_values(self, steps: int | None = None) -> np.ndarray:
         """Where the steps of a traversal stand, from -reach to +reach."""
         return np.linspace(-self.settings.reach, self.settings.reach, steps or self.settings.steps)
 
-    def walks(self, z: np.ndarray, *, title: str, row_labels: list[str]) -> Image:
-        """A sheet of the decoded z (rows, steps, *latent), its columns labelled with `reach`."""
-        columns = marks(self.reach())
+    def traversal_sheet(self, z: np.ndarray, *, title: str, row_labels: list[str]) -> Image:
+        """A sheet of the decoded z (rows, steps, *latent), its columns labelled with `axis_values`."""
+        columns = axis_labels(self.axis_values())
         return sheet(
-            self.decode_all(z).reshape(-1, *self.model.image),
+            self.decode_all(z).reshape(-1, *self.model.image_shape),
             title=title,
             columns=len(columns),
             row_labels=row_labels,
@@ -90,24 +93,24 @@ class Studio:
         )
 
 
-def marks(values: np.ndarray) -> list[str]:
+def axis_labels(values: np.ndarray) -> list[str]:
     """Places on an axis of standard deviations, as they are read."""
     return [f"{value:+.3g}" for value in values]
 
 
-def picture(name: str, title: str, caption: str, image: Any) -> Picture:
+def save_picture(name: str, title: str, caption: str, image: Any) -> Picture:
     """Save an image into the gallery; what the page shows of it."""
-    return Picture(title=title, caption=caption, file=keep(name, image))
+    return Picture(title=title, caption=caption, file=save_image(name, image))
 
 
-def keep(name: str, image: Any) -> str:
+def save_image(name: str, image: Any) -> str:
     """Save an image into the gallery; its file's name there."""
-    save(image, paths.GALLERY / f"{name}.png")
+    save_png(image, paths.GALLERY / f"{name}.png")
     return f"{name}.png"
 
 
-def priors(machine: Machine) -> Mapping[str, Prior]:
+def load_priors(machine: Machine) -> Mapping[str, Prior]:
     """Every fitted prior of the model by its name, the shipped one first."""
-    known = paths.read_priors()
-    names = sorted(known["fitted"], key=lambda name: name != known["shipped"])
-    return {name: open_prior(name, machine) for name in names}
+    index = paths.read_prior_index()
+    names = sorted(index["fitted"], key=lambda name: name != index["shipped"])
+    return {name: load_prior(name, machine) for name in names}

@@ -14,12 +14,12 @@ import numpy as np
 from pipeline.config import params
 from pipeline.config.params import to_tree
 from pipeline.config.schema import Params
-from pipeline.factory.load import open_model, open_split
+from pipeline.factory.load import load_model, load_split
 from pipeline.runtime import paths, run_log
 from pipeline.runtime.code_digest import code_digest
-from pipeline.scoring.diagnosis_cards import cards
+from pipeline.scoring.diagnosis_cards import finding_cards
 from pipeline.stages.gallery import failure_cards, panels
-from pipeline.stages.gallery.renderer import Studio, priors
+from pipeline.stages.gallery.renderer import GalleryRenderer, load_priors
 from pipeline.tracking import records
 from vae.figures.charts import rate_spectrum, training_curves
 from vae.figures.page import Item, Tab, write_page
@@ -29,40 +29,40 @@ from vae.io import read_array, read_csv, read_json, write_json
 from vae.models.vae import VAE
 
 
-def gallery(params: Params) -> None:
+def write_gallery(params: Params) -> None:
     """Draw every sheet, write the page and send it to the tracker."""
-    model, about, machine = open_model(paths.BEST, params.evaluate.device)
+    model, metadata, machine = load_model(paths.BEST, params.evaluate.device)
     settings = to_tree(params, "gallery")
-    judged = {"evaluate": read_json(paths.report("evaluate"))["key"]}
+    upstream_keys = {"evaluate": read_json(paths.report_path("evaluate"))["key"]}
     code = code_digest("pipeline/stages/gallery/stage.py")
-    key = records.child_key("gallery", about["key"], settings | judged, code)
-    run_log.start(paths.log_of(key), "gallery", machine.as_dict())
+    key = records.stage_key("gallery", metadata["key"], settings | upstream_keys, code)
+    run_log.append_start(paths.run_log_path(key), "gallery", machine.as_dict())
     shutil.rmtree(paths.GALLERY, ignore_errors=True)
     paths.GALLERY.mkdir(parents=True)
-    test = open_split("test", model, machine.device)
-    studio = Studio(
+    test = load_split("test", model, machine.device)
+    renderer = GalleryRenderer(
         model,
         machine.device,
         test,
         read_labels(),
         params.gallery,
-        about["data_set"],
-        priors(machine),
+        metadata["data_set"],
+        load_priors(machine),
     )
     write_page(
         paths.GALLERY,
-        title=f"{about['data_set']}: gallery",
-        facts=facts(about, model),
-        tabs=tabs(studio),
+        title=f"{metadata['data_set']}: gallery",
+        facts=header_facts(metadata, model),
+        tabs=page_tabs(renderer),
     )
-    report = {"key": key, "model": about["key"], "params": settings}
+    report = {"key": key, "model": metadata["key"], "params": settings}
     write_json(paths.GALLERY / "gallery.json", report)
-    run_log.append(paths.log_of(key), "end", status="FINISHED")
-    records.send(
+    run_log.append_event(paths.run_log_path(key), "end", status="FINISHED")
+    records.sync_records(
         params.tracking,
-        records.finished_train_row,
-        records.evaluate_row,
-        records.gallery_row,
+        records.shipped_train_record,
+        records.evaluate_record,
+        records.gallery_record,
     )
 
 
@@ -71,59 +71,61 @@ def read_labels() -> np.ndarray | None:
     return read_array(path) if path.exists() else None
 
 
-def facts(about: dict[str, Any], model: VAE) -> list[tuple[str, str]]:
+def header_facts(metadata: dict[str, Any], model: VAE) -> list[tuple[str, str]]:
     """The page's headline."""
-    train = read_json(paths.report("train"))
-    metrics = read_json(paths.report("evaluate"))["metrics"]
+    train = read_json(paths.report_path("train"))
+    metrics = read_json(paths.report_path("evaluate"))["metrics"]
     bits = metrics["bits_per_dim"]
     sigma = train["sigma"]
     return [
-        ("data set", about["data_set"]),
-        ("images", "x".join(map(str, model.image))),
+        ("data set", metadata["data_set"]),
+        ("images", "x".join(map(str, model.image_shape))),
         ("parameters", f"{train['parameters']:,}"),
-        ("latent", "x".join(map(str, model.latent))),
+        ("latent", "x".join(map(str, model.latent_shape))),
         ("beta", f"{train['beta']:g}"),
         ("sigma", "none" if sigma is None else f"{sigma:.4f}"),
-        ("epoch", f"{about['epoch']} of {train['epochs']}"),
+        ("epoch", f"{metadata['epoch']} of {train['epochs']}"),
         ("bits/dim", "none" if bits is None else f"{bits:.3f}"),
         ("rate", f"{metrics['rate']:.1f} nats"),
         ("MSE", f"{metrics['mse']:.5f}"),
         ("PSNR", f"{metrics['psnr']:.2f} dB"),
-        ("run", about["key"]),
+        ("run", metadata["key"]),
     ]
 
 
-def tabs(studio: Studio) -> list[Tab]:
+def page_tabs(renderer: GalleryRenderer) -> list[Tab]:
     """Every tab that the files have something for."""
-    shown = [
-        Tab("Reconstructions", [panels.reconstructions(studio)]),
-        Tab("Samples", samples(studio)),
-        Tab("Interpolations", panels.interpolations(studio)),
-        Tab("Traversals", traversals(studio)),
-        Tab("Failures", failure_cards.failures(studio)),
-        Tab("Curves", curves(), note="Dashed: training. Solid: validation."),
-        Tab("Diagnosis", diagnosis()),
+    candidates = [
+        Tab("Reconstructions", [panels.reconstruction_panel(renderer)]),
+        Tab("Samples", sample_items(renderer)),
+        Tab("Interpolations", panels.interpolation_panels(renderer)),
+        Tab("Traversals", traversal_items(renderer)),
+        Tab("Failures", failure_cards.failure_items(renderer)),
+        Tab("Curves", curve_items(), note="Dashed: training. Solid: validation."),
+        Tab("Diagnosis", diagnosis_items()),
     ]
-    return [tab for tab in shown if tab.items]
+    return [tab for tab in candidates if tab.items]
 
 
-def samples(studio: Studio) -> list[Item]:
+def sample_items(renderer: GalleryRenderer) -> list[Item]:
     """Every prior at temperature 1, then every prior by temperature."""
-    known = studio.priors.items()
-    sheets: list[Item] = [panels.samples(studio, *pair) for pair in known]
-    return sheets + [panels.temperatures(studio, *pair) for pair in known]
+    priors_by_name = renderer.priors.items()
+    sheets: list[Item] = [panels.sample_panel(renderer, *pair) for pair in priors_by_name]
+    return sheets + [panels.temperature_panel(renderer, *pair) for pair in priors_by_name]
 
 
-def traversals(studio: Studio) -> list[Item]:
+def traversal_items(renderer: GalleryRenderer) -> list[Item]:
     """Directions; and single dimensions, where a dimension is no place."""
-    walks: list[Item] = [*panels.walk_directions(studio)]
-    return walks + (panels.walk_dimensions(studio) if len(studio.model.latent) == 1 else [])
+    items: list[Item] = [*panels.traverse_directions(renderer)]
+    return items + (
+        panels.traverse_dimensions(renderer) if len(renderer.model.latent_shape) == 1 else []
+    )
 
 
-def curves() -> list[Drawing]:
+def curve_items() -> list[Drawing]:
     """The training's curves and the rate of each dimension."""
     history: Sequence[dict[str, Any]] = read_csv(paths.HISTORY)
-    constant = read_json(paths.report("train"))["constant_distortion"]
+    constant = read_json(paths.report_path("train"))["constant_distortion"]
     charts = {
         "curves": training_curves(history, constant),
         "rates": rate_spectrum(panels.read_rates()),
@@ -133,13 +135,13 @@ def curves() -> list[Drawing]:
     return [Drawing(chart, f"{name}.png") for name, chart in charts.items()]
 
 
-def diagnosis() -> list[Findings]:
+def diagnosis_items() -> list[Findings]:
     """The verdict of reports/diagnosis.json; nothing without it."""
-    path = paths.report("diagnosis")
-    return [cards(read_json(path))] if path.exists() else []
+    path = paths.report_path("diagnosis")
+    return [finding_cards(read_json(path))] if path.exists() else []
 
 
 def main() -> None:
-    parser = params.command_line(__doc__, "python -m pipeline.stages.gallery")
+    parser = params.argument_parser(__doc__, "python -m pipeline.stages.gallery")
     arguments = parser.parse_args()
-    gallery(params.load(arguments.params, arguments.set))
+    write_gallery(params.load(arguments.params, arguments.set))

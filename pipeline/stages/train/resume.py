@@ -22,7 +22,7 @@ from vae.training.loop import State
 
 
 @contextmanager
-def only_one(folder: Path, world: World) -> Iterator[None]:
+def hold_training_lock(folder: Path, world: World) -> Iterator[None]:
     """Hold the folder's lock; wait while another process trains this very model.
 
     With other ranks, which would wait blindly for this one, UserError instead.
@@ -33,7 +33,7 @@ def only_one(folder: Path, world: World) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            _busy(lock.read().strip() or "unknown", world)
+            _report_busy(lock.read().strip() or "unknown", world)
             fcntl.flock(lock, fcntl.LOCK_EX)
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -41,7 +41,7 @@ def only_one(folder: Path, world: World) -> Iterator[None]:
         yield
 
 
-def _busy(owner: str, world: World) -> None:
+def _report_busy(owner: str, world: World) -> None:
     if world.size > 1:
         raise UserError(
             f"process {owner} trains this model already (left over from a killed run?)",
@@ -54,30 +54,30 @@ def _busy(owner: str, world: World) -> None:
     )
 
 
-def restore_newest(folder: Path, state: State, machine: Machine, world: World) -> bool:
+def restore_latest(folder: Path, state: State, machine: Machine, world: World) -> bool:
     """Restore the newest whole checkpoint that rank 0 finds, on the machine it was made for.
 
     Whether there is one. UserError on another machine.
     """
     file = None
     if world.rank == 0:
-        checkpoints.sweep(folder)
-        file = checkpoints.newest(folder, warn)
-    file = world.tell(file)
+        checkpoints.remove_temporary_files(folder)
+        file = checkpoints.find_latest(folder, warn)
+    file = world.broadcast(file)
     if file is None:
         return False
-    about = checkpoints.restore(file, state)
-    check_machine(about["machine"], machine.as_dict(), folder)
+    metadata = checkpoints.restore(file, state)
+    check_machine(metadata["machine"], machine.as_dict(), folder)
     return True
 
 
-def check_machine(began: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    if began == now:
+def check_machine(saved: dict[str, Any], current: dict[str, Any], folder: Path) -> None:
+    if saved == current:
         return
     changed = ", ".join(
-        f"{name} {began.get(name)}, now {value}"
-        for name, value in now.items()
-        if began.get(name) != value
+        f"{name} {saved.get(name)}, now {value}"
+        for name, value in current.items()
+        if saved.get(name) != value
     )
     raise UserError(
         f"this training began with {changed}; it would not end with the same weights",

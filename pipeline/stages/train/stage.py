@@ -18,33 +18,39 @@ from typing import Any
 
 from pipeline.config.params import render
 from pipeline.config.schema import Params
-from pipeline.factory.build import build_machine, build_plan, build_state, options, warn_if_slow
-from pipeline.factory.run_key import SECTIONS, describe
+from pipeline.factory.build import (
+    build_machine,
+    build_plan,
+    build_state,
+    section_options,
+    warn_if_not_compiled,
+)
+from pipeline.factory.run_key import TRAINING_SECTIONS, describe_run
 from pipeline.runtime import distributed, paths, run_log
-from pipeline.runtime.console import Terminated, bar, say
+from pipeline.runtime.console import Terminated, info, show_bar
 from pipeline.scoring import training_sheets
-from pipeline.stages.train.resume import only_one, prune_runs, restore_newest
-from pipeline.stages.train.warnings import Watch
+from pipeline.stages.train.resume import hold_training_lock, prune_runs, restore_latest
+from pipeline.stages.train.warnings import TrainingWarnings
 from pipeline.tracking import mlflow_sync, records
-from pipeline.tracking.run_record import Row
+from pipeline.tracking.run_record import RunRecord
 from vae import device as machines
 from vae.data.batches import Images
 from vae.errors import RankError, UserError
-from vae.evaluation.metrics.constant_image import best_constant, constant_distortion
+from vae.evaluation.metrics.constant_image import best_constant_image, constant_distortion
 from vae.figures.charts import training_curves
 from vae.figures.png import write_png
 from vae.io import tensor_bytes, write_bytes, write_csv, write_json, write_text
 from vae.training import checkpoints
-from vae.training.distributed import World, joined, share_statistics
+from vae.training.distributed import World, process_group, synchronise_statistics
 from vae.training.loop import EpochReport, Plan, State, fit
 from vae.training.validation import calibrate
 
 OUT_OF_MEMORY = "out of memory"
-LESS_MEMORY = "lower train.batch_size, model.network.widths, or set train.data_on: disk"
+MEMORY_REMEDY = "lower train.batch_size, model.network.widths, or set train.data_on: disk"
 
 
 @dataclass
-class Work:
+class TrainingSetup:
     """A training as each of its processes has it: what it is, and its objects."""
 
     params: Params
@@ -61,127 +67,127 @@ class Work:
 
     def images(self) -> tuple[Images, Images]:
         """Those to train on and those to validate on."""
-        place, device = self.params.train.data_on, self.machine.device
-        train = Images.open(paths.DATA / "train.npy", device, place)
-        return train, Images.open(paths.DATA / "valid.npy", device, place)
+        location, device = self.params.train.data_location, self.machine.device
+        train = Images.open(paths.DATA / "train.npy", device, location)
+        return train, Images.open(paths.DATA / "valid.npy", device, location)
 
 
 @dataclass
-class Session(Work):
+class Session(TrainingSetup):
     """A training at work, as the first process has it."""
 
     train: Images
     valid: Images
     tracker: mlflow_sync.Tracker
-    constant: float | None
+    constant_distortion: float | None
 
 
 def train(params: Params) -> None:
     """Train (or go on, or only ship what is finished) and write the stage's outputs."""
-    run, place = describe(params), distributed.place()
-    machine, world = build_machine(params.train, place), World(place.rank, place.size)
+    run, rank_info = describe_run(params), distributed.current_rank()
+    machine, world = build_machine(params.train, rank_info), World(rank_info.rank, rank_info.size)
     if world.rank == 0:
-        warn_if_slow(params.train, machine)
+        warn_if_not_compiled(params.train, machine)
     # Before the folder is made: a model that is refused leaves nothing behind.
     state = build_state(params.model, params.train, tuple(run["image"]), run["levels"], machine)
-    dynamic = paths.read_spec()["binarize"] == "dynamic"
-    latent = state.model.latent
-    plan = build_plan(params.objective, params.train, latent, machine, binarize=dynamic)
-    share_statistics(state.model, world, machine.device)
-    part = lead if world.rank == 0 else follow
-    with joined(world, machine.device), ended_by_torchrun(world):
-        part(Work(params, run, machine, world, state, plan))
+    binarize = paths.read_spec()["binarize"] == "dynamic"
+    latent = state.model.latent_shape
+    plan = build_plan(params.objective, params.train, latent, machine, binarize=binarize)
+    synchronise_statistics(state.model, world, machine.device)
+    train_rank = train_rank_zero if world.rank == 0 else train_other_rank
+    with process_group(world, machine.device), explain_sigterm(world):
+        train_rank(TrainingSetup(params, run, machine, world, state, plan))
 
 
-def lead(work: Work) -> None:
+def train_rank_zero(setup: TrainingSetup) -> None:
     """The first process: train, and keep, show and ship what comes out."""
-    key = work.run["key"]
+    key = setup.run["key"]
     with ExitStack() as stack:
-        stack.enter_context(only_one(work.folder, work.world))
-        run_log.start(paths.log_of(key), "train", work.machine.as_dict())
-        session = open_session(work)
-        stack.enter_context(closing(session))
-        go_on(session)
+        stack.enter_context(hold_training_lock(setup.folder, setup.world))
+        run_log.append_start(paths.run_log_path(key), "train", setup.machine.as_dict())
+        session = open_session(setup)
+        stack.enter_context(record_exit(session))
+        resume(session)
         run_epochs(session)
-        ship(session)
-    prune_runs(work.params.checkpoints.keep_runs, keep=key)
+        write_outputs(session)
+    prune_runs(setup.params.checkpoints.keep_runs, keep=key)
 
 
-def follow(work: Work) -> None:
+def train_other_rank(setup: TrainingSetup) -> None:
     """Another process: take part in every step, and leave no trace."""
     try:
-        restore_newest(work.folder, work.state, work.machine, work.world)
-        for _ in fit(work.state, work.plan, *work.images(), work.machine, work.world):
+        restore_latest(setup.folder, setup.state, setup.machine, setup.world)
+        for _ in fit(setup.state, setup.plan, *setup.images(), setup.machine, setup.world):
             pass
     except Exception as error:
-        if machines.out_of_memory(error):
-            raise RankError(OUT_OF_MEMORY, where="train", remedy=LESS_MEMORY) from error
+        if machines.is_out_of_memory(error):
+            raise RankError(OUT_OF_MEMORY, where="train", remedy=MEMORY_REMEDY) from error
         raise
 
 
 @contextmanager
-def ended_by_torchrun(world: World) -> Iterator[None]:
+def explain_sigterm(world: World) -> Iterator[None]:
     """Say why several processes end at once."""
     try:
         yield
     except Terminated:
         if world.size > 1:
-            say(
+            info(
                 f"rank {world.rank}: error: train: ended by SIGTERM, as torchrun does to all when "
                 "one is gone -> run the same command again: it goes on after the last epoch"
             )
         raise
 
 
-def open_session(work: Work) -> Session:
+def open_session(setup: TrainingSetup) -> Session:
     """Data and tracker around a state and its plan, before any step."""
-    params, (train_images, valid_images) = work.params, work.images()
-    write_json(work.folder / "run.json", work.run)
+    params, (train_images, valid_images) = setup.params, setup.images()
+    write_json(setup.folder / "run.json", setup.run)
     return Session(
-        **vars(work),
+        **vars(setup),
         train=train_images,
         valid=valid_images,
         tracker=mlflow_sync.connect(params.tracking.uri, params.tracking.enabled),
-        constant=cost_of_constant(params, train_images, work.plan),
+        constant_distortion=constant_image_distortion(params, train_images, setup.plan),
     )
 
 
-def cost_of_constant(params: Params, images: Images, plan: Plan) -> float | None:
+def constant_image_distortion(params: Params, images: Images, plan: Plan) -> float | None:
     """Distortion of the best constant image, where the likelihood has a formula for it."""
     likelihood = params.model.likelihood
-    constant = best_constant(images.mapped, plan.augmentation)
-    return constant_distortion(constant, likelihood.name, **options(likelihood))
+    constant = best_constant_image(images.array, plan.augmentation)
+    return constant_distortion(constant, likelihood.name, **section_options(likelihood))
 
 
 @contextmanager
-def closing(session: Session) -> Iterator[None]:
-    """Mark the row by how the work ends: FAILED, KILLED, or as `ship` left it."""
+def record_exit(session: Session) -> Iterator[None]:
+    """Mark the row by how the work ends: FAILED, KILLED, or as `write_outputs` left it."""
     try:
         yield
     except Exception as error:
-        mark(session, "FAILED")
-        if machines.out_of_memory(error):
-            raise UserError(OUT_OF_MEMORY, where="train", remedy=LESS_MEMORY) from error
+        record_status(session, "FAILED")
+        if machines.is_out_of_memory(error):
+            raise UserError(OUT_OF_MEMORY, where="train", remedy=MEMORY_REMEDY) from error
         raise
     except (KeyboardInterrupt, Terminated):
-        mark(session, "KILLED")
+        record_status(session, "KILLED")
         raise
     finally:
         session.tracker.close()
 
 
-def mark(session: Session, status: str) -> None:
-    run_log.append(paths.log_of(session.run["key"]), "end", status=status)
-    session.tracker.sync(row_of(session, status))
+def record_status(session: Session, status: str) -> None:
+    run_log.append_event(paths.run_log_path(session.run["key"]), "end", status=status)
+    session.tracker.sync(current_record(session, status))
 
 
-def go_on(session: Session) -> None:
+def resume(session: Session) -> None:
     """Restore the state where the training stood, if it stood anywhere."""
-    if not restore_newest(session.folder, session.state, session.machine, session.world):
+    if not restore_latest(session.folder, session.state, session.machine, session.world):
         return
-    session.tracker.sync(row_of(session, "RUNNING"))
+    session.tracker.sync(current_record(session, "RUNNING"))
     if session.state.epoch < session.plan.epochs:
-        say(f"going on after epoch {session.state.epoch} of {session.plan.epochs}")
+        info(f"going on after epoch {session.state.epoch} of {session.plan.epochs}")
 
 
 def run_epochs(session: Session) -> None:
@@ -190,25 +196,25 @@ def run_epochs(session: Session) -> None:
     done, total = session.state.epoch * steps, session.plan.epochs * steps
     if done == total:
         return
-    watch = Watch(session.run, session.constant)
-    with bar(total, "train", initial=done) as advance:
+    watch = TrainingWarnings(session.run, session.constant_distortion)
+    with show_bar(total, "train", initial=done) as advance:
         splits = session.train, session.valid
         reports = fit(session.state, session.plan, *splits, session.machine, session.world)
         for report in reports:
             if isinstance(report, EpochReport):
-                keep(session, report)
-                say(line(session, report))
-                watch.look(session.state.history)
+                save_epoch(session, report)
+                info(epoch_line(session, report))
+                watch.check(session.state.history)
             else:
                 advance()
 
 
-def keep(session: Session, report: EpochReport) -> None:
+def save_epoch(session: Session, report: EpochReport) -> None:
     """Make an epoch safe, then tell the tracker."""
-    about = about_weights(session) | {"machine": session.machine.as_dict()}
+    metadata = weights_metadata(session) | {"machine": session.machine.as_dict()}
     if is_sheet_epoch(session):
-        training_sheets.take(
-            session.state.average.model,
+        training_sheets.write_sheets(
+            session.state.ema.model,
             session.valid,
             session.machine,
             seed=session.plan.seed,
@@ -216,17 +222,19 @@ def keep(session: Session, report: EpochReport) -> None:
             name=session.run["data_set"],
             folder=session.folder,
         )
-    checkpoints.save(session.folder, session.state, about, session.params.checkpoints.keep_every)
-    run_log.append(
-        paths.log_of(session.run["key"]),
+    checkpoints.save(
+        session.folder, session.state, metadata, session.params.checkpoints.keep_every
+    )
+    run_log.append_event(
+        paths.run_log_path(session.run["key"]),
         "epoch",
         epoch=session.state.epoch,
         images_per_second=round(report.images_per_second, 1),
     )
-    session.tracker.sync(row_of(session, "RUNNING"))
+    session.tracker.sync(current_record(session, "RUNNING"))
 
 
-def about_weights(session: Session) -> dict[str, Any]:
+def weights_metadata(session: Session) -> dict[str, Any]:
     """What a weights file says of itself: enough to build its model anywhere."""
     run = session.run
     return {
@@ -243,8 +251,8 @@ def is_sheet_epoch(session: Session) -> bool:
     return epoch % every == 0 or epoch == session.plan.epochs
 
 
-def row_of(session: Session, status: str) -> Row:
-    return records.train_row(
+def current_record(session: Session, status: str) -> RunRecord:
+    return records.train_record(
         session.run,
         session.state.history,
         status,
@@ -253,9 +261,9 @@ def row_of(session: Session, status: str) -> Row:
     )
 
 
-def line(session: Session, report: EpochReport) -> str:
+def epoch_line(session: Session, report: EpochReport) -> str:
     """An epoch in one line."""
-    row = report.row
+    row = report.metrics
     bits = row["valid_bits_per_dim"]
     return (
         f"epoch {row['epoch']:>3}/{session.plan.epochs}  "
@@ -268,64 +276,66 @@ def line(session: Session, report: EpochReport) -> str:
     )
 
 
-def ship(session: Session) -> None:
+def write_outputs(session: Session) -> None:
     """Write artifacts/model, reports/train.json and the figures from the finished state.
 
     The shipped weights' own sigma is calibrated on the whole training split.
     """
     shutil.rmtree(paths.MODEL, ignore_errors=True)
     shutil.rmtree(paths.FIGURES / "train", ignore_errors=True)
-    ship_weights(session)
+    write_best_and_last(session)
     write_json(paths.RUN, session.run)
-    write_text(paths.MODEL / "params.yaml", render(session.params, *SECTIONS))
+    write_text(paths.MODEL / "params.yaml", render(session.params, *TRAINING_SECTIONS))
     write_csv(paths.HISTORY, session.state.history)
-    report = summary(session)
-    write_json(paths.report("train"), report)
-    training_sheets.draw_all(session.folder, paths.FIGURES / "train")
+    report = train_report(session)
+    write_json(paths.report_path("train"), report)
+    training_sheets.draw_epochs(session.folder, paths.FIGURES / "train")
     curves = training_curves(session.state.history, report["constant_distortion"])
     write_png(curves, paths.FIGURES / "train" / "curves.png")
-    mark(session, "FINISHED")
+    record_status(session, "FINISHED")
 
 
-def ship_weights(session: Session) -> None:
+def write_best_and_last(session: Session) -> None:
     """Write the last and the best epoch's weights, calibrated; the model is then the best."""
-    state, model = session.state, session.state.average.model
-    calibrate_whole(session)
+    state, model = session.state, session.state.ema.model
+    calibrate_on_training_split(session)
     write_weights(session, state.epoch, paths.LAST)
-    best = checkpoints.best(session.folder, state)
+    best = checkpoints.find_best(session.folder, state)
     if best.epoch != state.epoch:
-        tensors, _ = checkpoints.shipped(best)
+        tensors, _ = checkpoints.read_weights(best)
         model.load_state_dict(tensors)
-        calibrate_whole(session)
+        calibrate_on_training_split(session)
     write_weights(session, best.epoch, paths.BEST)
 
 
-def calibrate_whole(session: Session) -> None:
-    model, seed = session.state.average.model, session.plan.seed
+def calibrate_on_training_split(session: Session) -> None:
+    model, seed = session.state.ema.model, session.plan.seed
     batch_size = max(256, session.plan.batch_size)
     calibrate(model, session.train, session.machine, seed=seed, batch_size=batch_size)
 
 
 def write_weights(session: Session, epoch: int, path: Path) -> None:
-    about = about_weights(session) | {"epoch": epoch}
-    write_bytes(path, tensor_bytes(session.state.average.model.state_dict(), about))
+    metadata = weights_metadata(session) | {"epoch": epoch}
+    write_bytes(path, tensor_bytes(session.state.ema.model.state_dict(), metadata))
 
 
-def summary(session: Session) -> dict[str, Any]:
+def train_report(session: Session) -> dict[str, Any]:
     """reports/train.json: the best epoch's row and what the run amounts to."""
-    state, model = session.state, session.state.average.model
+    state, model = session.state, session.state.ema.model
     row = state.history[state.best - 1]
     sigma, likelihood = model.likelihood.sigma(), session.params.model.likelihood
-    implied = session.plan.beta * sigma**2 if sigma and likelihood.name == "gaussian" else None
+    implied_variance = (
+        session.plan.beta * sigma**2 if sigma and likelihood.name == "gaussian" else None
+    )
     return {
         "key": session.run["key"],
         "data_set": session.run["data_set"],
         "parameters": sum(p.numel() for p in model.parameters()),
-        "latent_shape": list(model.latent),
+        "latent_shape": list(model.latent_shape),
         "beta": session.plan.beta,
-        "constant_distortion": session.constant,
+        "constant_distortion": session.constant_distortion,
         "sigma": sigma,
-        "implied_sigma2_at_beta_1": implied,
+        "implied_sigma2_at_beta_1": implied_variance,
         "epochs": state.epoch,
         "best_epoch": state.best,
         "best": {name: value for name, value in row.items() if name.startswith("valid_")},

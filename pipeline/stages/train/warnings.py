@@ -8,24 +8,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.runtime.console import warn
-from pipeline.scoring.diagnosis_inputs import evidence_of
+from pipeline.scoring.diagnosis_inputs import running_inputs
 from vae.evaluation.diagnosis.engine import diagnose_running
 
 
-class Watch:
-    """Of the training that run.json describes; `constant` is the best constant image's cost."""
+class TrainingWarnings:
+    """Of the training that run.json describes; `constant_distortion` is the best constant image's cost."""
 
-    def __init__(self, run: Mapping[str, Any], constant: float | None) -> None:
-        self.run, self.constant = run, constant
-        self.told: set[str] = set()
+    def __init__(self, run: Mapping[str, Any], constant_distortion: float | None) -> None:
+        self.run, self.constant_distortion = run, constant_distortion
+        self.reported: set[str] = set()
 
-    def look(self, history: Sequence[Mapping[str, Any]]) -> None:
+    def check(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Warn of faults and warnings that the epochs so far prove."""
-        evidence = evidence_of(self.run, history)
-        evidence = dataclasses.replace(evidence, constant_distortion=self.constant)
-        for finding in diagnose_running(evidence, self.told):
-            self.told.add(finding.name)
+        inputs = running_inputs(self.run, history)
+        inputs = dataclasses.replace(inputs, constant_distortion=self.constant_distortion)
+        for finding in diagnose_running(inputs, self.reported):
+            self.reported.add(finding.name)
             if finding.severity != "note":
-                cures = [f"{cure.key}={cure.value}" for cure in finding.remedies[:1]]
-                remedy = f" -> try {cures[0]}" if cures else ""
-                warn(f"{finding.title}: {finding.hypothesis}{remedy}")
+                changes = [
+                    f"{change.key}={change.value}" for change in finding.suggested_changes[:1]
+                ]
+                remedy = f" -> try {changes[0]}" if changes else ""
+                warn(f"{finding.title}: {finding.explanation}{remedy}")

@@ -8,7 +8,7 @@ epoch), so every step has the same shape and weight.
 What a step needs of the host (an index, a draw) is sent to a GPU without waiting for it: within
 an epoch the host runs ahead of the device.
 
-Images are uint8 (N, C, H, W) until `as_real`, the one line that makes them float. Binarised
+Images are uint8 (N, C, H, W) until `to_float`, the one line that makes them float. Binarised
 images hold 0 and 255, so that line makes them 0 and 1.
 """
 
@@ -21,20 +21,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vae.data.binarisation import binarised
+from vae.data.binarisation import binarise
 from vae.io import read_array
 from vae.rng import numpy_generator, torch_generator
 
-Place = Literal["auto", "device", "disk"]
-RESIDENT_SHARE = 0.5
+DataLocation = Literal["auto", "device", "disk"]
+MAX_MEMORY_FRACTION = 0.5
 
 
-def as_real(images: Tensor) -> Tensor:
+def to_float(images: Tensor) -> Tensor:
     """uint8 (B, C, H, W) to float32 k / 255 in [0, 1], channels last in memory."""
     return images.float().div_(255).contiguous(memory_format=torch.channels_last)
 
 
-def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     """The CPU's tensor on the device; a GPU gets it from pinned memory, and nobody waits."""
     if torch.device(device).type == "cpu":
         return tensor
@@ -53,18 +53,18 @@ class Augmentation:
     def __call__(self, images: Tensor, seed: int, step: int) -> Tensor:
         """Change a uint8 batch (B, C, H, W); the draw is (seed, "augment", step)."""
         if self.flip or self.crop_padding:
-            images = self._moved(images, seed, step)
+            images = self._flip_and_crop(images, seed, step)
         if self.binarize:
-            drawn = binarised(images.cpu().numpy(), numpy_generator(seed, "binarize", step))
-            images = sent(torch.from_numpy(drawn), images.device)
+            binary = binarise(images.cpu().numpy(), numpy_generator(seed, "binarize", step))
+            images = to_device(torch.from_numpy(binary), images.device)
         return images
 
-    def _moved(self, images: Tensor, seed: int, step: int) -> Tensor:
+    def _flip_and_crop(self, images: Tensor, seed: int, step: int) -> Tensor:
         generator = torch_generator(seed, "augment", step)
         if self.flip:
-            chosen = torch.rand(len(images), generator=generator) < 0.5
-            mirrored = sent(chosen, images.device)[:, None, None, None]
-            images = torch.where(mirrored, images.flip(-1), images)
+            flip_mask = torch.rand(len(images), generator=generator) < 0.5
+            mask = to_device(flip_mask, images.device)[:, None, None, None]
+            images = torch.where(mask, images.flip(-1), images)
         return _random_crop(images, self.crop_padding, generator)
 
 
@@ -74,64 +74,66 @@ def _random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Te
     count, _, height, width = images.shape
     padded = torch.nn.functional.pad(images, (padding,) * 4)
     corner = torch.randint(2 * padding + 1, (2, count, 1), generator=generator)
-    rows = sent(corner[0] + torch.arange(height), images.device)
-    columns = sent(corner[1] + torch.arange(width), images.device)
-    which = torch.arange(count, device=images.device)[:, None, None]
-    cropped = padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]]
+    rows = to_device(corner[0] + torch.arange(height), images.device)
+    columns = to_device(corner[1] + torch.arange(width), images.device)
+    image_index = torch.arange(count, device=images.device)[:, None, None]
+    cropped = padded.permute(0, 2, 3, 1)[image_index, rows[:, :, None], columns[:, None, :]]
     return cropped.permute(0, 3, 1, 2)
 
 
 class Images:
     """The images of one split, on the device as one tensor or memory-mapped on the disk."""
 
-    def __init__(self, images: np.ndarray, device: str, place: Place = "auto") -> None:
+    def __init__(self, images: np.ndarray, device: str, location: DataLocation = "auto") -> None:
         if images.dtype != np.uint8 or images.ndim != 4:
             raise ValueError(f"images are uint8 (N, C, H, W), not {images.dtype} {images.shape}")
-        resident = place == "device" or (place == "auto" and _fits(images.nbytes, device))
+        resident = location == "device" or (
+            location == "auto" and _fits_in_memory(images.nbytes, device)
+        )
         self.device = device
         self.resident = torch.from_numpy(np.array(images)).to(device) if resident else None
-        self.mapped = images
+        self.array = images
         self.shape = images.shape[1:]
 
     @classmethod
-    def open(cls, path: Path, device: str, place: Place = "auto") -> "Images":
+    def open(cls, path: Path, device: str, location: DataLocation = "auto") -> "Images":
         """The images of an array file; nothing is loaded that stays on the disk."""
-        return cls(read_array(path, mapped=True), device, place)
+        return cls(read_array(path, memory_map=True), device, location)
 
     def __len__(self) -> int:
-        return len(self.mapped)
+        return len(self.array)
 
     def take(self, index: np.ndarray) -> Tensor:
         """uint8 images (B, C, H, W) on the device, by index (B,)."""
         if self.resident is not None:
-            return self.resident[sent(torch.from_numpy(index), self.device)]
+            return self.resident[to_device(torch.from_numpy(index), self.device)]
         order = np.argsort(index, kind="stable")  # read the file front to back
         images = np.empty((len(index), *self.shape), np.uint8)
-        images[order] = self.mapped[index[order]]
-        return sent(torch.from_numpy(images), self.device)
+        images[order] = self.array[index[order]]
+        return to_device(torch.from_numpy(images), self.device)
 
     def steps(self, batch_size: int) -> int:
         """Batches of an epoch in random order."""
         return max(1, len(self) // batch_size)
 
-    def shuffled(self, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:
+    def shuffled_batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:
         """One epoch of uint8 batches in the order of (seed, "order", epoch)."""
         order = numpy_generator(seed, "order", epoch).permutation(len(self))
         for step in range(self.steps(batch_size)):
             yield self.take(order[step * batch_size : (step + 1) * batch_size])
 
-    def in_order(self, batch_size: int, limit: int | None = None) -> Iterator[Tensor]:
+    def ordered_batches(self, batch_size: int, limit: int | None = None) -> Iterator[Tensor]:
         """All images (or the first `limit`) as uint8 batches, the last one shorter."""
         count = min(len(self), limit or len(self))
         for start in range(0, count, batch_size):
             yield self.take(np.arange(start, min(start + batch_size, count)))
 
 
-def _fits(size: int, device: str) -> bool:
+def _fits_in_memory(size: int, device: str) -> bool:
     """Whether an array takes at most half of what the device has free."""
     if device == "cuda":
         free, _ = torch.cuda.mem_get_info()
     else:
         with open("/proc/meminfo") as file:
             free = next(int(line.split()[1]) * 1024 for line in file if "MemAvailable" in line)
-    return size <= RESIDENT_SHARE * free
+    return size <= MAX_MEMORY_FRACTION * free

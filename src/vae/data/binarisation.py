@@ -9,7 +9,7 @@ number (Salakhutdinov & Murray 2008; Burda et al. 2016).
 import numpy as np
 
 
-def binarised(images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def binarise(images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """uint8 images of any shape as a draw of 0 and 255."""
-    drawn = generator.integers(0, 255, images.shape, dtype=np.uint8) < images
-    return drawn.astype(np.uint8) * np.uint8(255)
+    ones = generator.integers(0, 255, images.shape, dtype=np.uint8) < images
+    return ones.astype(np.uint8) * np.uint8(255)

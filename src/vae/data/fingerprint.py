@@ -18,11 +18,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vae.errors import UserError
-from vae.io import digest_of
+from vae.io import json_digest
 
-Memory = dict[str, list[int | str]]  # path -> size, mtime_ns on the disk, bytes, sha256 of content
-FRESH = 2_000_000_000  # ns; some file systems keep times in steps of two seconds
-PIECE = 1 << 20
+HashCache = dict[
+    str, list[int | str]
+]  # path -> size, mtime_ns on the disk, bytes, sha256 of content
+MIN_AGE_NS = 2_000_000_000  # ns; some file systems keep times in steps of two seconds
+CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -34,32 +36,32 @@ class Fingerprint:
     sha256: str
 
 
-def fingerprints(files: Mapping[str, Path], memory: Memory) -> Iterator[Fingerprint]:
-    """Each file's fingerprint, from `memory` if it stands there; `memory` learns the others."""
+def compute_fingerprints(files: Mapping[str, Path], cache: HashCache) -> Iterator[Fingerprint]:
+    """Each file's fingerprint, from `cache` if it stands there; `cache` learns the others."""
     for name, path in files.items():
         status = path.stat()
         key = [status.st_size, status.st_mtime_ns]
-        known = memory.get(str(path))
-        if known is None or known[:2] != key:
-            known = [*key, *_content(path)]
-            if time.time_ns() - status.st_mtime_ns > FRESH:
-                memory[str(path)] = known
-        yield Fingerprint(name, int(known[2]), str(known[3]))
+        entry = cache.get(str(path))
+        if entry is None or entry[:2] != key:
+            entry = [*key, *_hash_content(path)]
+            if time.time_ns() - status.st_mtime_ns > MIN_AGE_NS:
+                cache[str(path)] = entry
+        yield Fingerprint(name, int(entry[2]), str(entry[3]))
 
 
-def set_digest(prints: Sequence[Fingerprint]) -> str:
+def dataset_digest(entries: Sequence[Fingerprint]) -> str:
     """Hex SHA-256 of a set of files; their order does not matter."""
-    return digest_of(sorted(map(asdict, prints), key=lambda entry: entry["name"]))
+    return json_digest(sorted(map(asdict, entries), key=lambda entry: entry["name"]))
 
 
-def _content(path: Path) -> tuple[int, str]:
+def _hash_content(path: Path) -> tuple[int, str]:
     """Bytes and SHA-256 of the content; a broken .gz or an unreadable file raises UserError."""
     digest, count = hashlib.sha256(), 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            while piece := file.read(PIECE):
-                digest.update(piece)
-                count += len(piece)
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+                count += len(chunk)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(
             f"not readable: {error}", where=str(path), remedy="delete it and get it again"

@@ -20,25 +20,25 @@ def read_content(path: Path) -> bytes:
     try:
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        corrupt(path, str(error))
+        raise_corrupt(path, str(error))
 
 
-def corrupt(path: Path, why: str) -> NoReturn:
-    raise UserError(f"corrupt: {why}", where=str(path), remedy="delete it and get it again")
+def raise_corrupt(path: Path, reason: str) -> NoReturn:
+    raise UserError(f"corrupt: {reason}", where=str(path), remedy="delete it and get it again")
 
 
 def read_idx(path: Path) -> np.ndarray:
     """The uint8 array of an IDX file: 0, 0, type 8, rank, sizes (big-endian int32), content."""
     content = read_content(path)
     if len(content) < 4 or content[:3] != b"\0\0\x08":
-        corrupt(path, "no IDX file of unsigned bytes")
+        raise_corrupt(path, "no IDX file of unsigned bytes")
     start = 4 + 4 * content[3]
     if len(content) < start:
-        corrupt(path, "the IDX header is cut off")
+        raise_corrupt(path, "the IDX header is cut off")
     shape = tuple(np.frombuffer(content[4:start], ">u4").tolist())
     values = np.frombuffer(content[start:], np.uint8)
     if len(values) != np.prod(shape, dtype=object):
-        corrupt(path, f"{len(values)} bytes of content do not fill the shape {shape}")
+        raise_corrupt(path, f"{len(values)} bytes of content do not fill the shape {shape}")
     return values.reshape(shape)
 
 
@@ -63,4 +63,4 @@ def read_pickle(path: Path) -> Any:
         try:
             return _ArrayUnpickler(file, encoding="latin1").load()
         except Exception as error:  # garbage may raise anything
-            corrupt(path, f"no readable pickle ({error})")
+            raise_corrupt(path, f"no readable pickle ({error})")

@@ -30,14 +30,14 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from vae.data.readers import Collection, Part
+from vae.data.readers import RawDataset, Split
 from vae.errors import UserError
-from vae.io import atomic, digest_of, sha256_of_file, write_array
+from vae.io import atomic_write, json_digest, sha256_file, write_array
 from vae.rng import numpy_generator
 
-Decoded = tuple[str, np.ndarray | str]  # name, and the image or what is wrong with it
+DecodedImage = tuple[str, np.ndarray | str]  # name, and the image or what is wrong with it
 Box = Callable[[int, int], tuple[int, int, int, int]]
-UNREADABLE = (
+DECODE_ERRORS = (
     OSError,
     EOFError,
     SyntaxError,
@@ -45,15 +45,15 @@ UNREADABLE = (
     struct.error,
     Image.DecompressionBombError,
 )
-AT_ONCE = 256  # decoded images in memory; the threads meet after so many
-NAMED = 5  # broken images that an error names
+DECODE_BATCH = 256  # decoded images in memory; the threads meet after so many
+MAX_NAMED = 5  # broken images that an error names
 CELEBA_SIZE = (178, 218)
 
 
 # One image
 
 
-def _aligned(left: int, top: int, side: int) -> Box:
+def _aligned_crop(left: int, top: int, side: int) -> Box:
     def box(width: int, height: int) -> tuple[int, int, int, int]:
         if (width, height) != CELEBA_SIZE:
             raise ValueError(f"{width}x{height} is no aligned CelebA image, which is 178x218")
@@ -62,22 +62,22 @@ def _aligned(left: int, top: int, side: int) -> Box:
     return box
 
 
-def _whole(width: int, height: int) -> tuple[int, int, int, int]:
+def _no_crop(width: int, height: int) -> tuple[int, int, int, int]:
     return 0, 0, width, height
 
 
-def _square(width: int, height: int) -> tuple[int, int, int, int]:
+def _square_crop(width: int, height: int) -> tuple[int, int, int, int]:
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     return left, top, left + side, top + side
 
 
 CROPS: Mapping[str, Box] = {
-    "none": _whole,
-    "square": _square,
-    "offset_128": _aligned(25, 45, 128),
-    "centre_140": _aligned(19, 39, 140),
-    "centre_148": _aligned(15, 35, 148),
+    "none": _no_crop,
+    "square": _square_crop,
+    "offset_128": _aligned_crop(25, 45, 128),
+    "centre_140": _aligned_crop(19, 39, 140),
+    "centre_148": _aligned_crop(15, 35, 148),
 }
 
 
@@ -92,7 +92,7 @@ class Recipe:
     def __call__(self, path: Path) -> np.ndarray:
         """The image as uint8 (channels, H, W); raises what Pillow raises (UNREADABLE)."""
         with Image.open(path) as file:
-            image = standard(file, "L" if self.channels == 1 else "RGB")
+            image = to_8bit_image(file, "L" if self.channels == 1 else "RGB")
         image = image.crop(CROPS[self.crop](*image.size))
         if self.size is not None:
             image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
@@ -106,7 +106,7 @@ class Recipe:
         return {"channels": self.channels, "crop": self.crop, "resize": resize}
 
 
-def standard(image: Image.Image, mode: str) -> Image.Image:
+def to_8bit_image(image: Image.Image, mode: str) -> Image.Image:
     """Any image upright, opaque, in 8 bits and the given mode (L or RGB)."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
@@ -121,81 +121,89 @@ def standard(image: Image.Image, mode: str) -> Image.Image:
 # Many images
 
 
-def images_of(part: Part, recipe: Recipe | None, workers: int | None = None) -> Iterator[Decoded]:
+def decode_images(
+    split: Split, recipe: Recipe | None, workers: int | None = None
+) -> Iterator[DecodedImage]:
     """Every image of a part, in order, decoded by `workers` threads (None: one for each core).
 
     A broken image comes as its name and the reason. A recipe is needed where images are files.
     """
-    if isinstance(part.images, np.ndarray):
-        yield from ((str(index), image) for index, image in enumerate(part.images))
+    if isinstance(split.images, np.ndarray):
+        yield from ((str(index), image) for index, image in enumerate(split.images))
         return
     if recipe is None:
         raise ValueError("image files need a recipe")
 
-    def decoded(entry: tuple[str, Path]) -> Decoded:
+    def decode(entry: tuple[str, Path]) -> DecodedImage:
         name, path = entry
         try:
             return name, recipe(path)
-        except UNREADABLE as error:
+        except DECODE_ERRORS as error:
             # Pillow's messages hold paths and addresses, and outputs must be pure.
             return name, type(error).__name__
 
-    waiting = iter(part.images)
-    while batch := list(itertools.islice(waiting, AT_ONCE)):
+    remaining = iter(split.images)
+    while batch := list(itertools.islice(remaining, DECODE_BATCH)):
         # Nothing is yielded while threads live: a generator that its reader drops is closed by
         # the garbage collector, in any thread, and joining threads from there can deadlock.
         with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
-            results = list(pool.map(decoded, batch))
+            results = list(pool.map(decode, batch))
         yield from results
 
 
-class Tolerance:
+class BrokenImages:
     """Broken images so far, by name, and how many may be: one more raises UserError."""
 
     def __init__(self, max_broken: int) -> None:
         self.max_broken = max_broken
-        self.broken: dict[str, str] = {}
+        self.reasons: dict[str, str] = {}
 
     def add(self, name: str, reason: str) -> None:
-        self.broken[name] = reason
-        if len(self.broken) > self.max_broken:
-            names = ", ".join(f"{name} ({why})" for name, why in [*self.broken.items()][:NAMED])
-            more = ", ..." if len(self.broken) > NAMED else ""
+        self.reasons[name] = reason
+        if len(self.reasons) > self.max_broken:
+            names = ", ".join(
+                f"{name} ({why})" for name, why in [*self.reasons.items()][:MAX_NAMED]
+            )
+            more = ", ..." if len(self.reasons) > MAX_NAMED else ""
             raise UserError(
-                f"{len(self.broken)} unreadable images: {names}{more}",
+                f"{len(self.reasons)} unreadable images: {names}{more}",
                 where=f"data.max_broken: {self.max_broken}",
                 remedy="mend or remove them, or raise data.max_broken",
             )
 
 
 def write_split(
-    folder: Path, split: str, part: Part, images: Iterable[Decoded], tolerance: Tolerance
+    folder: Path,
+    split_name: str,
+    split: Split,
+    images: Iterable[DecodedImage],
+    broken: BrokenImages,
 ) -> None:
     """Write `<split>.npy` (uint8 NCHW) and `<split>_labels.npy` (int64, where there are labels).
 
     Broken images are left out and noted. UserError if none is left, or if sizes differ.
     """
-    kept: list[int] = []
+    indices: list[int] = []
 
-    def sound() -> Iterator[np.ndarray]:
+    def readable_images() -> Iterator[np.ndarray]:
         shape: tuple[int, ...] | None = None
         for index, (name, image) in enumerate(images):
             if isinstance(image, str):
-                tolerance.add(name, image)
+                broken.add(name, image)
                 continue
             shape = shape or image.shape
             if image.shape != shape:
-                _unequal(name, image.shape, shape)
-            kept.append(index)
+                _raise_unequal_size(name, image.shape, shape)
+            indices.append(index)
             yield image
 
-    if write_images(folder / f"{split}.npy", sound()) == 0:
-        raise UserError(f"no readable image for the split `{split}`", where="data")
-    if part.labels is not None:
-        write_array(folder / f"{split}_labels.npy", part.labels[kept])
+    if write_images(folder / f"{split_name}.npy", readable_images()) == 0:
+        raise UserError(f"no readable image for the split `{split_name}`", where="data")
+    if split.labels is not None:
+        write_array(folder / f"{split_name}_labels.npy", split.labels[indices])
 
 
-def _unequal(name: str, shape: Sequence[int], first: Sequence[int]) -> None:
+def _raise_unequal_size(name: str, shape: Sequence[int], first: Sequence[int]) -> None:
     raise UserError(
         f"{name} is {shape[2]}x{shape[1]} pixels, the first image is {first[2]}x{first[1]}",
         where="data.size: null",
@@ -209,7 +217,7 @@ def write_images(path: Path, images: Iterable[np.ndarray]) -> int:
     numpy leaves room in the header for a longer first axis, so it can be written again at the end.
     """
     count, shape = 0, (0, 0, 0)
-    with atomic(path) as temporary, open(temporary, "wb") as file:
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
         for image in images:
             if count == 0:
                 shape = image.shape
@@ -229,49 +237,57 @@ def _write_header(file: Any, shape: tuple[int, ...]) -> None:
 # Splits
 
 
-def splits(
-    collection: Collection, valid_share: float, test_share: float, seed: int
-) -> dict[str, Part]:
+def split_dataset(
+    dataset: RawDataset, valid_fraction: float, test_fraction: float, seed: int
+) -> dict[str, Split]:
     """train, valid and test. Shares are used only for splits that the collection does not have.
 
-    `test_share` is of all images, `valid_share` of those left for training. Drawn from
+    `test_fraction` is of all images, `valid_fraction` of those left for training. Drawn from
     (seed, "split"), within each class; images keep their order. UserError below three images.
     """
-    parts, generator = dict(collection.parts), numpy_generator(seed, "split")
-    if min(map(len, parts.values())) < 3:
+    by_name, generator = dict(dataset.splits), numpy_generator(seed, "split")
+    if min(map(len, by_name.values())) < 3:
         raise UserError(
             "fewer than three images; training, validation and test need one each", where="data"
         )
-    if "all" in parts:
-        parts["train"], parts["test"] = _divide(parts.pop("all"), test_share, generator)
-    if "valid" not in parts:
-        parts["train"], parts["valid"] = _divide(parts["train"], valid_share, generator)
-    return {name: parts[name] for name in ("train", "valid", "test")}
+    if "all" in by_name:
+        by_name["train"], by_name["test"] = _split_randomly(
+            by_name.pop("all"), test_fraction, generator
+        )
+    if "valid" not in by_name:
+        by_name["train"], by_name["valid"] = _split_randomly(
+            by_name["train"], valid_fraction, generator
+        )
+    return {name: by_name[name] for name in ("train", "valid", "test")}
 
 
-def _divide(part: Part, share: float, generator: np.random.Generator) -> tuple[Part, Part]:
-    out = held_out(
-        np.zeros(len(part), int) if part.labels is None else part.labels, share, generator
+def _split_randomly(
+    split: Split, fraction: float, generator: np.random.Generator
+) -> tuple[Split, Split]:
+    mask = stratified_mask(
+        np.zeros(len(split), int) if split.labels is None else split.labels, fraction, generator
     )
-    return _taken(part, np.flatnonzero(~out)), _taken(part, np.flatnonzero(out))
+    return _subset(split, np.flatnonzero(~mask)), _subset(split, np.flatnonzero(mask))
 
 
-def _taken(part: Part, index: np.ndarray) -> Part:
-    images = part.images
-    chosen = images[index] if isinstance(images, np.ndarray) else [images[i] for i in index]
-    return Part(chosen, None if part.labels is None else part.labels[index])
+def _subset(split: Split, index: np.ndarray) -> Split:
+    images = split.images
+    images_subset = images[index] if isinstance(images, np.ndarray) else [images[i] for i in index]
+    return Split(images_subset, None if split.labels is None else split.labels[index])
 
 
-def held_out(labels: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
+def stratified_mask(
+    labels: np.ndarray, fraction: float, generator: np.random.Generator
+) -> np.ndarray:
     """Mask (N,) of round(share N) images, at least 1 and at most N - 1, drawn class by class.
 
     Each class gives the floor of its share; those with the largest rests give one more.
     """
     classes, sizes = np.unique(labels, return_counts=True)
-    quotas = np.floor(sizes * share).astype(int)
-    total = min(max(round(len(labels) * share), 1), len(labels) - 1)
-    rests = np.argsort(-(sizes * share - quotas), kind="stable")
-    quotas[rests[: total - quotas.sum()]] += 1
+    quotas = np.floor(sizes * fraction).astype(int)
+    total = min(max(round(len(labels) * fraction), 1), len(labels) - 1)
+    remainders = np.argsort(-(sizes * fraction - quotas), kind="stable")
+    quotas[remainders[: total - quotas.sum()]] += 1
     order = generator.permutation(len(labels))
     mask = np.zeros(len(labels), bool)
     for label, quota in zip(classes, quotas, strict=True):
@@ -282,28 +298,28 @@ def held_out(labels: np.ndarray, share: float, generator: np.random.Generator) -
 # What the arrays are
 
 
-def describe(
+def build_spec(
     folder: Path,
     arrays: Mapping[str, np.ndarray],
-    about: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     classes: Sequence[str],
     levels: int,
     broken: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The spec of prepared arrays: `about` (name, licence, preprocessing, ...) and what they are.
+    """The spec of prepared arrays: `metadata` (name, licence, preprocessing, ...) and what they are.
 
     `sha256` holds the digest of each array file (images and labels), `digest` stands for all;
     `levels` is the number of distinct pixel values: below 256, bits/dim compare with nothing.
     """
     paths = [folder / f"{split}{kind}.npy" for split in arrays for kind in ("", "_labels")]
-    sums = {path.name: sha256_of_file(path) for path in paths if path.is_file()}
+    digests = {path.name: sha256_file(path) for path in paths if path.is_file()}
     return {
-        **about,
+        **metadata,
         "shape": list(arrays["train"].shape[1:]),
         "classes": list(classes),
         "counts": {split: len(images) for split, images in arrays.items()},
         "levels": levels,
         "broken": dict(broken),
-        "sha256": sums,
-        "digest": digest_of(sums),
+        "sha256": digests,
+        "digest": json_digest(digests),
     }

@@ -18,28 +18,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vae.data import readers
-from vae.data.readers import Collection, Files, MissingData
-from vae.downloads import impatient
+from vae.data.readers import Files, MissingDataError, RawDataset
+from vae.downloads import socket_timeout
 from vae.errors import UserError
 
 
 @dataclass(frozen=True)
 class Source:
-    """One data set. `find(root, path)` raises MissingData; `decode(files)` raises UserError."""
+    """One data set. `find(root, path)` raises MissingDataError; `decode(files)` raises UserError."""
 
     title: str
     licence: str
     citation: str
     layout: str
     find: Callable[[Path, str], Files]
-    decode: Callable[[Files], Collection]
+    decode: Callable[[Files], RawDataset]
     channels: int | None = None
     pixels: str = "as they are"
     checksums: Mapping[str, str] = field(default_factory=dict)
     download: Callable[[Path], object] | None = None
 
 
-def named(name: str) -> Source:
+def get_source(name: str) -> Source:
     """The source of that name; ValueError lists the names there are."""
     if name not in SOURCES:
         raise ValueError(f"no data set {name!r}; choose one of: {', '.join(SOURCES)}")
@@ -47,12 +47,12 @@ def named(name: str) -> Source:
 
 
 def find(name: str, root: Path, path: str = "") -> Files:
-    """The raw files under `root` (of `folder`: under its `path`), or MissingData."""
-    source = named(name)
+    """The raw files under `root` (of `folder`: under its `path`), or MissingDataError."""
+    source = get_source(name)
     try:
         return source.find(Path(root), path)
-    except MissingData as missing:
-        raise MissingData(
+    except MissingDataError as missing:
+        raise MissingDataError(
             f"{source.title}: {missing.what}",
             where=missing.where,
             remedy=f"put {source.layout} there, or set VAE_DATA_ROOT to the folder that has them",
@@ -64,17 +64,17 @@ def fetch(name: str, root: Path, path: str = "") -> Files:
 
     The download shows a bar and checks the official checksums.
     """
-    source = named(name)
+    source = get_source(name)
     try:
         return find(name, root, path)
-    except MissingData as missing:
+    except MissingDataError as missing:
         if source.download is None:
             raise
-        trouble = _download(source.download, Path(root))
-        if trouble is None:
+        failure = _download(source.download, Path(root))
+        if failure is None:
             return find(name, root, path)
         raise UserError(
-            f"{missing.what}, and the download failed ({trouble})",
+            f"{missing.what}, and the download failed ({failure})",
             where=missing.where,
             remedy=missing.remedy,
         ) from None
@@ -82,7 +82,7 @@ def fetch(name: str, root: Path, path: str = "") -> Files:
 
 def _download(download: Callable[[Path], object], root: Path) -> str | None:
     """Download into root; what went wrong, or None."""
-    with impatient():
+    with socket_timeout():
         try:
             root.mkdir(parents=True, exist_ok=True)
             download(root)
@@ -95,7 +95,7 @@ def _download(download: Callable[[Path], object], root: Path) -> str | None:
 
 def verify(name: str, files: Files, digests: Mapping[str, str]) -> None:
     """Compare contents (hex SHA-256 by canonical name) with the official ones; UserError."""
-    for file, expected in named(name).checksums.items():
+    for file, expected in get_source(name).checksums.items():
         if digests[file] != expected:
             raise UserError(
                 f"not the official file (SHA-256 {digests[file][:12]}..., not {expected[:12]}...)",
@@ -104,9 +104,9 @@ def verify(name: str, files: Files, digests: Mapping[str, str]) -> None:
             )
 
 
-def decode(name: str, files: Files) -> Collection:
+def decode(name: str, files: Files) -> RawDataset:
     """Read the raw files; image files of celeba and folder are only listed. UserError."""
-    return named(name).decode(files)
+    return get_source(name).decode(files)
 
 
 def _download_fashion(root: Path) -> None:
@@ -121,13 +121,13 @@ def _download_cifar(root: Path) -> None:
     CIFAR10(root, download=True)
 
 
-FASHION_SUMS = {
+FASHION_CHECKSUMS = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-CIFAR_SUMS = {
+CIFAR_CHECKSUMS = {
     "data_batch_1": "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd",
     "data_batch_2": "766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8",
     "data_batch_3": "0f00d98ebfb30b3ec0ad19f9756dc2630b89003e10525f5e148445e82aa6a1f9",
@@ -156,7 +156,7 @@ SOURCES = {
         find=readers.find_fashion,
         decode=readers.decode_fashion,
         channels=1,
-        checksums=FASHION_SUMS,
+        checksums=FASHION_CHECKSUMS,
         download=_download_fashion,
     ),
     "cifar10": Source(
@@ -167,7 +167,7 @@ SOURCES = {
         find=readers.find_cifar,
         decode=readers.decode_cifar,
         channels=3,
-        checksums=CIFAR_SUMS,
+        checksums=CIFAR_CHECKSUMS,
         download=_download_cifar,
     ),
     "celeba": Source(

@@ -21,17 +21,17 @@ import numpy as np
 
 from vae.rng import numpy_generator
 
-DIRECT = 3072  # largest matrix whose eigenvalues are computed as a whole, in some seconds
-PIECE = 1 << 27  # bytes of images in float64 at a time: large pieces make fast products
+MAX_DIRECT_SIZE = 3072  # largest matrix whose eigenvalues are computed as a whole, in some seconds
+CHUNK_BYTES = 1 << 27  # bytes of images in float64 at a time: large pieces make fast products
 OVERSAMPLES, ITERATIONS = 32, 5
 
 
-def pieces(images: np.ndarray) -> Iterator[np.ndarray]:
+def float_chunks(images: np.ndarray) -> Iterator[np.ndarray]:
     """The images (N, ...) as float64 rows (n, d) of 0..255, some at a time."""
-    step = max(1, PIECE // (8 * int(np.prod(images.shape[1:]))))
+    step = max(1, CHUNK_BYTES // (8 * int(np.prod(images.shape[1:]))))
     for start in range(0, len(images), step):
-        piece = np.asarray(images[start : start + step])
-        yield piece.reshape(len(piece), -1).astype(np.float64)
+        chunk = np.asarray(images[start : start + step])
+        yield chunk.reshape(len(chunk), -1).astype(np.float64)
 
 
 def level_counts(images: np.ndarray) -> np.ndarray:
@@ -45,7 +45,7 @@ def level_counts(images: np.ndarray) -> np.ndarray:
 def pixel_statistics(images: np.ndarray) -> dict[str, Any]:
     """Of uint8 (N, C, H, W), in units of x: mean and std over everything, and of each channel.
 
-    `total_variance` is the sum over sub-pixels of the variance over images; `constant_mse` the
+    `read_total_variance` is the sum over sub-pixels of the variance over images; `constant_mse` the
     same per sub-pixel, which is the error of the best constant image, the mean image.
     """
     count, channels = images.shape[:2]
@@ -80,9 +80,9 @@ def moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     size = int(np.prod(images.shape[1:]))
     first, second = np.zeros(size), np.zeros(size)
-    for piece in pieces(images):
-        first += piece.sum(0)
-        second += np.einsum("nd,nd->d", piece, piece)
+    for chunk in float_chunks(images):
+        first += chunk.sum(0)
+        second += np.einsum("nd,nd->d", chunk, chunk)
     return first.astype(np.int64), second.astype(np.int64)
 
 
@@ -92,43 +92,43 @@ def principal_spectrum(images: np.ndarray, count: int, seed: int = 0) -> np.ndar
     `images` is uint8 (N, ...), also memory-mapped. `seed` enters where the iteration is random.
     """
     size = int(np.prod(images.shape[1:]))
-    wanted = min(count, size)
-    if size <= DIRECT:
+    length = min(count, size)
+    if size <= MAX_DIRECT_SIZE:
         values = _covariance_spectrum(images, size)
-    elif len(images) <= DIRECT:
+    elif len(images) <= MAX_DIRECT_SIZE:
         values = _gram_spectrum(images)
     else:
-        values = _random_spectrum(images, size, wanted, seed)
+        values = _randomised_spectrum(images, size, length, seed)
     values = np.clip(values[::-1], 0, None) / 255**2
-    return np.pad(values, (0, max(0, wanted - len(values))))[:wanted]
+    return np.pad(values, (0, max(0, length - len(values))))[:length]
 
 
 def _covariance_spectrum(images: np.ndarray, size: int) -> np.ndarray:
     products, total = np.zeros((size, size)), np.zeros(size)
-    for piece in pieces(images):
-        products += piece.T @ piece
-        total += piece.sum(0)
+    for chunk in float_chunks(images):
+        products += chunk.T @ chunk
+        total += chunk.sum(0)
     mean = total / len(images)
     return np.linalg.eigvalsh(products / len(images) - np.outer(mean, mean))
 
 
 def _gram_spectrum(images: np.ndarray) -> np.ndarray:
-    rows = np.concatenate(list(pieces(images)))
+    rows = np.concatenate(list(float_chunks(images)))
     products = rows @ rows.T
     # Centring in the space of images: H K H with H = 1 - 1/N.
     means = products.mean(0)
     return np.linalg.eigvalsh((products - means - means[:, None] + means.mean()) / len(images))
 
 
-def _random_spectrum(images: np.ndarray, size: int, count: int, seed: int) -> np.ndarray:
+def _randomised_spectrum(images: np.ndarray, size: int, count: int, seed: int) -> np.ndarray:
     mean = moments(images)[0] / len(images)
     width = min(count + OVERSAMPLES, size)
     basis = numpy_generator(seed, "spectrum").standard_normal((size, width))
     for _ in range(ITERATIONS):
         basis = np.linalg.qr(basis)[0]
-        image = np.zeros_like(basis)
-        for piece in pieces(images):
-            centred = piece - mean
-            image += centred.T @ (centred @ basis)
-        values, basis = basis.T @ image / len(images), image
+        product = np.zeros_like(basis)
+        for chunk in float_chunks(images):
+            centred = chunk - mean
+            product += centred.T @ (centred @ basis)
+        values, basis = basis.T @ product / len(images), product
     return np.linalg.eigvalsh((values + values.T) / 2)[-count:]

@@ -20,12 +20,12 @@ import numpy as np
 # light for a line on white paper.
 GREY = "#77797c"
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", GREY)
-SCRIPT = "plotly.min.js"  # the usual name of the shared script's file
-WIDEST = 3  # panels side by side
-FEW = 16  # points up to which each gets a marker
+PLOTLY_FILENAME = "plotly.min.js"  # the usual name of the shared script's file
+MAX_COLUMNS = 3  # panels side by side
+MARKER_POINTS = 16  # points up to which each gets a marker
 Third = Literal["top", "middle", "bottom"]
 THIRDS: dict[int, Third] = {2: "top", 1: "middle", 0: "bottom"}
-MARGIN = 0.03  # below and above the values of an axis that begins at 0
+AXIS_MARGIN = 0.03  # below and above the values of an axis that begins at 0
 
 
 @dataclass(frozen=True)
@@ -70,37 +70,40 @@ class Panel:
         pairs = zip(series.x, series.y, strict=True)
         return [
             (float(x), float(y))
-            if y is not None and _shown(x, self.log_x) and _shown(y, self.log_y)
+            if y is not None and _is_drawable(x, self.log_x) and _is_drawable(y, self.log_y)
             else (math.nan, math.nan)
             for x, y in pairs
         ]
 
-    def shown(self) -> list[tuple[float, float]]:
+    def visible_points(self) -> list[tuple[float, float]]:
         """Every point of every series that the axes can show."""
         points = (point for series in self.series for point in self.points(series))
         return [point for point in points if not math.isnan(point[0])]
 
-    def painted(self) -> list[tuple[Series, str]]:
+    def coloured_series(self) -> list[tuple[Series, str]]:
         """Each series with its colour; the palette repeats after its last."""
-        places = [i if line.colour is None else line.colour for i, line in enumerate(self.series)]
+        colour_indices = [
+            i if line.colour is None else line.colour for i, line in enumerate(self.series)
+        ]
         return [
-            (line, PALETTE[i % len(PALETTE)]) for line, i in zip(self.series, places, strict=True)
+            (line, PALETTE[i % len(PALETTE)])
+            for line, i in zip(self.series, colour_indices, strict=True)
         ]
 
     @property
-    def counts(self) -> bool:
+    def integer_x(self) -> bool:
         """Whether x counts something, such as epochs: its ticks are whole numbers."""
-        return not self.log_x and all(x.is_integer() for x, _ in self.shown())
+        return not self.log_x and all(x.is_integer() for x, _ in self.visible_points())
 
     @property
     def y_range(self) -> tuple[float, float] | None:
         """Ends of the y axis where they are set: from 0 to the largest value, or to 1 where none
         is above 0, and a little more."""
-        if not self.from_zero or not self.shown():
+        if not self.from_zero or not self.visible_points():
             return None
-        span = max(y for _, y in self.shown())
+        span = max(y for _, y in self.visible_points())
         span = span if span > 0 else 1.0
-        return -MARGIN * span, (1 + MARGIN) * span
+        return -AXIS_MARGIN * span, (1 + AXIS_MARGIN) * span
 
     @property
     def has_legend(self) -> bool:
@@ -113,17 +116,17 @@ class Panel:
         return sum(len(line.name) + 4 for line in self.series) + len(self.title) <= 32
 
     @property
-    def quiet_third(self) -> Third:
+    def emptiest_third(self) -> Third:
         """The third of the axes' height with the fewest points in their right half; of equals the
         upper one."""
-        points = [(x, math.log(y) if self.log_y else y) for x, y in self.shown()]
+        points = [(x, math.log(y) if self.log_y else y) for x, y in self.visible_points()]
         if not points:
             return "top"
-        left, right = _ends(x for x, _ in points)
-        low, high = self.y_range or _ends(y for _, y in points)
+        left, right = _min_max(x for x, _ in points)
+        low, high = self.y_range or _min_max(y for _, y in points)
         heights = [(y - low) / ((high - low) or 1.0) for x, y in points if 2 * x >= left + right]
-        taken = [min(2, int(3 * height)) for height in heights]
-        return THIRDS[min(THIRDS, key=taken.count)]
+        thirds = [min(2, int(3 * height)) for height in heights]
+        return THIRDS[min(THIRDS, key=thirds.count)]
 
 
 @dataclass(frozen=True)
@@ -141,24 +144,24 @@ class Chart:
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the panels; four stand two by two."""
         count = len(self.panels)
-        columns = 2 if count == 4 else min(count, WIDEST)
+        columns = 2 if count == 4 else min(count, MAX_COLUMNS)
         return -(-count // columns), columns
 
 
-def _ends(values: Iterable[float]) -> tuple[float, float]:
-    found = list(values)
-    return min(found), max(found)
+def _min_max(values: Iterable[float]) -> tuple[float, float]:
+    listed = list(values)
+    return min(listed), max(listed)
 
 
-def _shown(value: float, log: bool) -> bool:
+def _is_drawable(value: float, log: bool) -> bool:
     return math.isfinite(value) and (value > 0 or not log)
 
 
-def marked(points: Sequence[tuple[float, float]]) -> bool:
+def needs_markers(points: Sequence[tuple[float, float]]) -> bool:
     """Whether a line needs markers: it has few points, or one between two gaps."""
     gaps = [True, *(math.isnan(x) for x, _ in points), True]
-    alone = any(not gap and gaps[i] and gaps[i + 2] for i, gap in enumerate(gaps[1:-1]))
-    return len(points) <= FEW or alone
+    isolated = any(not gap and gaps[i] and gaps[i + 2] for i, gap in enumerate(gaps[1:-1]))
+    return len(points) <= MARKER_POINTS or isolated
 
 
 def log_ticks(values: Sequence[float]) -> list[float]:
@@ -180,7 +183,7 @@ def _decades(low: float, high: float, steps: Sequence[float], stride: int) -> It
 # The charts of a run
 
 # Panels that wait for their curves, by the column of the history without its split's name.
-_OF_SPLITS = {
+_SPLIT_PANELS = {
     "objective": Panel("Objective", "epoch", "nats per image", ()),
     "distortion": Panel("Distortion", "epoch", "nats per image", ()),
     "rate": Panel("Rate", "epoch", "nats per image", ()),
@@ -192,7 +195,7 @@ _OF_SPLITS = {
         "Clipped steps", "epoch", "share of the epoch's steps", (), from_zero=True
     ),
 }
-_OF_RUN = {
+_RUN_PANELS = {
     "beta": Panel("Beta", "epoch", "weight of the rate", (), from_zero=True),
     "lr": Panel("Learning rate", "epoch", "step size", (), from_zero=True),
 }
@@ -210,16 +213,16 @@ def training_curves(
     """
     if not history or any(row.get("epoch") is None for row in history):
         raise ValueError("curves need a history whose every row has an epoch")
-    panels = {name: _filled(panel, history, name) for name, panel in _OF_SPLITS.items()}
+    panels = {name: _add_splits(panel, history, name) for name, panel in _SPLIT_PANELS.items()}
     if constant is not None:
-        panels["distortion"] = _with_level(panels["distortion"], "best constant image", constant)
-    for name, panel in _OF_RUN.items():
-        alone = _curve(history, name, name, colour=PALETTE.index(GREY))
-        panels[name] = replace(panel, series=[alone])
-    return Chart("Training", [panel for panel in panels.values() if panel.shown()])
+        panels["distortion"] = _add_level(panels["distortion"], "best constant image", constant)
+    for name, panel in _RUN_PANELS.items():
+        curve = _curve(history, name, name, colour=PALETTE.index(GREY))
+        panels[name] = replace(panel, series=[curve])
+    return Chart("Training", [panel for panel in panels.values() if panel.visible_points()])
 
 
-def _filled(panel: Panel, history: Sequence[Mapping[str, float | None]], name: str) -> Panel:
+def _add_splits(panel: Panel, history: Sequence[Mapping[str, float | None]], name: str) -> Panel:
     """The panel with the curves of those splits that have any."""
     both = [
         _curve(history, f"train_{name}", "train", dash=True, colour=0),
@@ -227,11 +230,11 @@ def _filled(panel: Panel, history: Sequence[Mapping[str, float | None]], name: s
     ]
     series = [line for line in both if any(y is not None for y in line.y)]
     # Without a legend the title says which split the only line is.
-    alone = f", {series[0].name}" if len(series) == 1 else ""
-    return replace(panel, title=panel.title + alone, series=series)
+    suffix = f", {series[0].name}" if len(series) == 1 else ""
+    return replace(panel, title=panel.title + suffix, series=series)
 
 
-def _with_level(panel: Panel, name: str, level: float) -> Panel:
+def _add_level(panel: Panel, name: str, level: float) -> Panel:
     """The panel with a horizontal line across it."""
     ends = [x for line in panel.series for x in (line.x[0], line.x[-1])]
     across = Series(name, ends[:2], [level, level], colour=PALETTE.index(GREY))
@@ -259,10 +262,10 @@ def rate_spectrum(rates: Sequence[float] | np.ndarray) -> Chart:
     if not values.size or not np.isfinite(values).all():
         raise ValueError("a rate spectrum needs finite rates, at least one")
     ranks = list(range(1, values.size + 1))
-    share = 100 * values.cumsum() / (values.sum() or 1.0)
+    cumulative_percent = 100 * values.cumsum() / (values.sum() or 1.0)
     rank = "latent dimension, by rank"
     bars = Series("KL", ranks, values.tolist(), kind="bar")
-    line = Series("share", ranks, share.tolist())
+    line = Series("share", ranks, cumulative_percent.tolist())
     return Chart(
         f"Rate per latent dimension: {values.sum():.2f} nats per image in {values.size}",
         [
@@ -272,7 +275,7 @@ def rate_spectrum(rates: Sequence[float] | np.ndarray) -> Chart:
     )
 
 
-def forest(
+def forest_plot(
     title: str, x_label: str, groups: Mapping[str, Sequence[tuple[str, float, float, float]]]
 ) -> Chart:
     """Estimates with their intervals, (name, low, estimate, high), one below the other.
@@ -285,14 +288,14 @@ def forest(
 def _forest_panel(
     title: str, x_label: str, rows: Sequence[tuple[str, float, float, float]]
 ) -> Panel:
-    reach, place, middle, height = [], [], [], []
+    interval_x, interval_y, estimate_x, estimate_y = [], [], [], []
     for number, (_, low, estimate, high) in enumerate(rows):
         # The third point is a gap.
-        reach += [low, high, high]
-        place += [number, number, None]
-        middle += [estimate, estimate]
-        height += [number, None]
+        interval_x += [low, high, high]
+        interval_y += [number, number, None]
+        estimate_x += [estimate, estimate]
+        estimate_y += [number, None]
     zero = Series("0", [0, 0], [-0.5, len(rows) - 0.5], dash=True, colour=PALETTE.index(GREY))
-    spans = Series("95 % interval", reach, place, colour=PALETTE.index(GREY))
-    series = [spans, Series("estimate", middle, height, colour=0), zero] if rows else []
+    spans = Series("95 % interval", interval_x, interval_y, colour=PALETTE.index(GREY))
+    series = [spans, Series("estimate", estimate_x, estimate_y, colour=0), zero] if rows else []
     return Panel(title, x_label, "", series, names=[row[0] for row in rows])

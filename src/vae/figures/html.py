@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vae.figures.charts import Chart, Panel, Series, log_ticks, marked
+from vae.figures.charts import Chart, Panel, Series, log_ticks, needs_markers
 from vae.io import write_text
 
-INK, RULE = "#7a828c", "rgba(128,136,146,0.28)"  # both show on white and on black
-CLEAR = "rgba(0,0,0,0)"
+TEXT_COLOUR, GRID_COLOUR = "#7a828c", "rgba(128,136,146,0.28)"  # both show on white and on black
+TRANSPARENT = "rgba(0,0,0,0)"
 PANEL_WIDTH = 540  # pixels, at most
 
 _PAGE = """<!doctype html>
@@ -37,29 +37,29 @@ h1 {{ font-size: 1.25rem; }}
 def write_html(chart: Chart, path: Path, script: str) -> None:
     """Write a whole page with the one chart; it loads `script` and nothing else."""
     fields = {"title": html.escape(chart.title), "script": html.escape(script)}
-    write_text(path, _PAGE.format(**fields, chart=div(chart, "chart")))
+    write_text(path, _PAGE.format(**fields, chart=chart_div(chart, "chart")))
 
 
-def div(chart: Chart, element_id: str) -> str:
+def chart_div(chart: Chart, element_id: str) -> str:
     """The chart's element and the lines that fill it; the id is the caller's, never random."""
     fragment = _element(_figure(chart), element_id)
     return f'<div style="max-width:{PANEL_WIDTH * chart.shape[1] + 200}px">{fragment}</div>'
 
 
-def plot(figure: Any, element_id: str) -> str:
-    """A plotly figure that another library has made, on this paper: the same as `div`."""
+def plotly_div(figure: Any, element_id: str) -> str:
+    """A plotly figure that another library has made, on this paper: the same as `chart_div`."""
     import plotly.graph_objects
 
-    dressed = plotly.graph_objects.Figure(figure)
-    dressed.update_layout(
+    themed = plotly.graph_objects.Figure(figure)
+    themed.update_layout(
         template="none",
         title=None,
-        paper_bgcolor=CLEAR,
-        plot_bgcolor=CLEAR,
-        font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        paper_bgcolor=TRANSPARENT,
+        plot_bgcolor=TRANSPARENT,
+        font={"family": "system-ui, sans-serif", "size": 13, "color": TEXT_COLOUR},
         margin={"l": 70, "r": 20, "t": 40, "b": 60},
     )
-    return _element(dressed, element_id)
+    return _element(themed, element_id)
 
 
 def _element(figure: Any, element_id: str) -> str:
@@ -88,7 +88,7 @@ def _figure(chart: Chart) -> Any:
     from plotly.subplots import make_subplots
 
     rows, columns = chart.shape
-    titles = [f"<b>{_literal(panel.title)}</b>" for panel in chart.panels]
+    titles = [f"<b>{_escape(panel.title)}</b>" for panel in chart.panels]
     gap = 0.34 / rows if rows > 1 else 0
     figure = make_subplots(
         rows, columns, subplot_titles=titles, horizontal_spacing=0.08, vertical_spacing=gap
@@ -99,15 +99,15 @@ def _figure(chart: Chart) -> Any:
         template="none",
         height=max(290 * rows, 340) + 50,
         margin={"l": 60, "r": 20, "t": 40, "b": 50},
-        paper_bgcolor=CLEAR,
-        plot_bgcolor=CLEAR,
-        font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        paper_bgcolor=TRANSPARENT,
+        plot_bgcolor=TRANSPARENT,
+        font={"family": "system-ui, sans-serif", "size": 13, "color": TEXT_COLOUR},
         bargap=0.15,
     )
     return figure
 
 
-def _literal(text: str) -> str:
+def _escape(text: str) -> str:
     return html.escape(text, quote=False)  # plotly reads some HTML in its texts
 
 
@@ -115,33 +115,33 @@ def _add_panel(figure: Any, panel: Panel, index: int, columns: int) -> None:
     row, column = index // columns + 1, index % columns + 1
     legend = "legend" if index == 0 else f"legend{index + 1}"
     # Axes without a trace would not be drawn.
-    for line, paint in panel.painted() or [(Series("", (), ()), INK)]:
-        figure.add_trace(_trace(panel, line, paint, legend), row, column)
-    points = panel.shown()
-    across = _axis(panel.x_label, panel.log_x, [x for x, _ in points])
-    figure.update_xaxes(across | _whole(panel), row=row, col=column)
+    for line, colour in panel.coloured_series() or [(Series("", (), ()), TEXT_COLOUR)]:
+        figure.add_trace(_trace(panel, line, colour, legend), row, column)
+    points = panel.visible_points()
+    x_axis = _axis(panel.x_label, panel.log_x, [x for x, _ in points])
+    figure.update_xaxes(x_axis | _integer_ticks(panel), row=row, col=column)
     figure.update_yaxes(
         _axis(panel.y_label, panel.log_y, [y for _, y in points]), row=row, col=column
     )
     if panel.y_range:
         figure.update_yaxes(range=list(panel.y_range), row=row, col=column)
     if panel.names:
-        figure.update_yaxes(_named(panel.names), row=row, col=column)
-    _dress(figure, panel, index, (row, column), legend)
+        figure.update_yaxes(_category_axis(panel.names), row=row, col=column)
+    _style_panel(figure, panel, index, (row, column), legend)
 
 
-def _named(names: Sequence[str]) -> dict[str, Any]:
+def _category_axis(names: Sequence[str]) -> dict[str, Any]:
     """Names for the numbers of an axis, the first one on top."""
-    texts = [_literal(name) for name in names]
+    texts = [_escape(name) for name in names]
     span = [len(names) - 0.5, -0.5]
     return {"tickvals": list(range(len(names))), "ticktext": texts, "range": span}
 
 
 def _axis(label: str, log: bool, values: list[float]) -> dict[str, Any]:
     axis: dict[str, Any] = {
-        "title": {"text": _literal(label), "standoff": 6, "font": {"size": 13}},
-        "gridcolor": RULE,
-        "zerolinecolor": RULE,
+        "title": {"text": _escape(label), "standoff": 6, "font": {"size": 13}},
+        "gridcolor": GRID_COLOUR,
+        "zerolinecolor": GRID_COLOUR,
         "automargin": True,
     }
     if not values:
@@ -152,50 +152,52 @@ def _axis(label: str, log: bool, values: list[float]) -> dict[str, Any]:
     return axis
 
 
-def _whole(panel: Panel) -> dict[str, Any]:
+def _integer_ticks(panel: Panel) -> dict[str, Any]:
     """Ticks at whole numbers; where they are few, one at each."""
-    if not panel.counts or not panel.shown():
+    if not panel.integer_x or not panel.visible_points():
         return {}
-    x = [x for x, _ in panel.shown()]
+    x = [x for x, _ in panel.visible_points()]
     return {"dtick": 1} if max(x) - min(x) <= 8 else {"tickformat": "d"}
 
 
-def _dress(figure: Any, panel: Panel, index: int, place: tuple[int, int], legend: str) -> None:
+def _style_panel(
+    figure: Any, panel: Panel, index: int, cell: tuple[int, int], legend: str
+) -> None:
     """The title to the left above its axes; the legend to the right, above them or inside."""
-    subplot = figure.get_subplot(*place)
+    subplot = figure.get_subplot(*cell)
     (left, right), (bottom, top) = subplot.xaxis.domain, subplot.yaxis.domain
     figure.layout.annotations[index].update(x=left, xanchor="left", font={"size": 14})
     heights = {"top": top, "middle": (bottom + top) / 2, "bottom": bottom}
-    inside = panel.quiet_third
-    corner: dict[str, Any] = {"x": right, "xanchor": "right", "bgcolor": CLEAR}
+    inside = panel.emptiest_third
+    corner: dict[str, Any] = {"x": right, "xanchor": "right", "bgcolor": TRANSPARENT}
     if panel.legend_above:
         corner |= {"y": top, "yanchor": "bottom", "orientation": "h"}
     else:
         corner |= {"y": heights[inside], "yanchor": inside, "orientation": "v"}
     figure.update_layout({legend: corner})
-    if not panel.shown():
+    if not panel.visible_points():
         middle = {"x": (left + right) / 2, "y": (bottom + top) / 2, "showarrow": False}
         figure.add_annotation(text="no values", xref="paper", yref="paper", **middle)
 
 
-def _trace(panel: Panel, line: Series, paint: str, legend: str) -> Any:
+def _trace(panel: Panel, line: Series, colour: str, legend: str) -> Any:
     from plotly import graph_objects
 
     points = panel.points(line)
     shared = {
-        "x": [_or_none(x) for x, _ in points],
-        "y": [_or_none(y) for _, y in points],
-        "name": _literal(line.name),
+        "x": [_nan_to_none(x) for x, _ in points],
+        "y": [_nan_to_none(y) for _, y in points],
+        "name": _escape(line.name),
         "legend": legend,
         "showlegend": panel.has_legend,
     }
     if line.kind == "bar":
-        return graph_objects.Bar(**shared, marker={"color": paint, "line": {"width": 0}})
+        return graph_objects.Bar(**shared, marker={"color": colour, "line": {"width": 0}})
     return graph_objects.Scatter(
         **shared,
-        mode="lines+markers" if marked(points) else "lines",
+        mode="lines+markers" if needs_markers(points) else "lines",
         line={
-            "color": paint,
+            "color": colour,
             "width": 1.9 if line.dash else 2.3,
             "dash": "7px,3px" if line.dash else "solid",
         },
@@ -205,5 +207,5 @@ def _trace(panel: Panel, line: Series, paint: str, legend: str) -> Any:
     )
 
 
-def _or_none(value: float) -> float | None:
+def _nan_to_none(value: float) -> float | None:
     return None if math.isnan(value) else value

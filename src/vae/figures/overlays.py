@@ -22,12 +22,12 @@ _CURVES = (
     ("Beta", "weight of the rate", "beta"),
 )
 
-FEW = 4  # runs whose names fit above every panel
+MAX_RUNS_WITH_LEGENDS = 4  # runs whose names fit above every panel
 
 History = Sequence[Mapping[str, float | None]]
 
 
-def overlaid_curves(runs: Mapping[str, History]) -> Chart | None:
+def overlay_curves(runs: Mapping[str, History]) -> Chart | None:
     """Validation curves of runs by their labels, from rows with an `epoch`, one row an epoch.
 
     Objective, distortion and rate are in nats per image. A quantity without a value in any run
@@ -39,19 +39,19 @@ def overlaid_curves(runs: Mapping[str, History]) -> Chart | None:
             "epoch",
             unit,
             [
-                _line(label, place, [row["epoch"] or 0 for row in rows], column_of(rows, name))
-                for place, (label, rows) in enumerate(runs.items())
-                if any(value is not None for value in column_of(rows, name))
+                _line(label, index, [row["epoch"] or 0 for row in rows], column_values(rows, name))
+                for index, (label, rows) in enumerate(runs.items())
+                if any(value is not None for value in column_values(rows, name))
             ],
         )
         for title, unit, name in _CURVES
     ]
-    shown = [panel for panel in panels if panel.shown()]
-    return Chart("Validation", _with_one_legend(shown, len(runs))) if shown else None
+    visible = [panel for panel in panels if panel.visible_points()]
+    return Chart("Validation", _with_one_legend(visible, len(runs))) if visible else None
 
 
 @dataclass(frozen=True)
-class _Untold(Panel):
+class _PanelWithoutLegend(Panel):
     """A panel whose colours another one explains."""
 
     @property
@@ -61,33 +61,35 @@ class _Untold(Panel):
 
 def _with_one_legend(panels: Sequence[Panel], runs: int) -> list[Panel]:
     """The first panel explains the others, if they are many and it has all their lines."""
-    first, *rest = panels
-    told = {line.name for line in first.series}
-    if runs <= FEW or any(line.name not in told for panel in rest for line in panel.series):
+    first, *others = panels
+    names = {line.name for line in first.series}
+    if runs <= MAX_RUNS_WITH_LEGENDS or any(
+        line.name not in names for panel in others for line in panel.series
+    ):
         return list(panels)
-    return [first, *(_Untold(p.title, p.x_label, p.y_label, p.series) for p in rest)]
+    return [first, *(_PanelWithoutLegend(p.title, p.x_label, p.y_label, p.series) for p in others)]
 
 
-def column_of(rows: History, name: str) -> list[float | None]:
+def column_values(rows: History, name: str) -> list[float | None]:
     """A column; None where a row lacks it."""
     return [row.get(name) for row in rows]
 
 
-def overlaid_spectra(runs: Mapping[str, Sequence[float]]) -> Chart | None:
+def overlay_spectra(runs: Mapping[str, Sequence[float]]) -> Chart | None:
     """KL of each latent dimension in nats, largest first, of runs by their labels.
 
     None where no run has rates.
     """
     lines = [
-        _line(label, place, range(1, len(rates) + 1), np.sort(np.asarray(rates))[::-1].tolist())
-        for place, (label, rates) in enumerate(runs.items())
+        _line(label, index, range(1, len(rates) + 1), np.sort(np.asarray(rates))[::-1].tolist())
+        for index, (label, rates) in enumerate(runs.items())
         if len(rates)
     ]
     rank = "latent dimension, by rank"
     panel = Panel("KL of each dimension", rank, "nats per image", lines)
-    return Chart("Rate per latent dimension", [panel]) if panel.shown() else None
+    return Chart("Rate per latent dimension", [panel]) if panel.visible_points() else None
 
 
-def _line(label: str, place: int, x: Sequence[float], y: Sequence[float | None]) -> Series:
-    second_round = place >= len(PALETTE)
-    return Series(label, x, y, dash=second_round, colour=place % len(PALETTE))
+def _line(label: str, index: int, x: Sequence[float], y: Sequence[float | None]) -> Series:
+    second_round = index >= len(PALETTE)
+    return Series(label, x, y, dash=second_round, colour=index % len(PALETTE))

@@ -18,10 +18,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from vae.figures.charts import SCRIPT, Chart
-from vae.figures.html import div, plot, plotly_script
+from vae.figures.charts import PLOTLY_FILENAME, Chart
+from vae.figures.html import chart_div, plotly_div, plotly_script
 from vae.figures.widgets import (
-    Cases,
+    CardDeck,
     Drawing,
     Findings,
     Mark,
@@ -33,8 +33,8 @@ from vae.figures.widgets import (
 )
 from vae.io import write_text
 
-PAGE = Path(__file__).with_name("templates")
-Item = Picture | Chart | Drawing | Slider | Cases | Table | Findings | Prose | Plot
+TEMPLATES = Path(__file__).with_name("templates")
+Item = Picture | Chart | Drawing | Slider | CardDeck | Table | Findings | Prose | Plot
 SLIDER_WIDTH, CASE_WIDTH = 640, 272  # pixels that a frame is enlarged to, by a whole factor
 
 
@@ -57,37 +57,37 @@ def write_page(
     sprite of its frames.
     """
     folder = Path(folder)
-    shown = [_tab(folder, tab) for tab in tabs]
-    _check_addresses([tab["slug"] for tab in shown])
+    rendered = [_tab(folder, tab) for tab in tabs]
+    _check_addresses([tab["slug"] for tab in rendered])
     page = _template().render(
         title=title,
         facts=facts,
-        tabs=shown,
-        script=SCRIPT,
+        tabs=rendered,
+        script=PLOTLY_FILENAME,
         style=_text("page.css"),
         program=_text("page.js"),
     )
-    write_text(folder / SCRIPT, plotly_script())
+    write_text(folder / PLOTLY_FILENAME, plotly_script())
     write_text(folder / "index.html", page.rstrip("\n") + "\n")
     return folder / "index.html"
 
 
 def _text(name: str) -> str:
-    return (PAGE / name).read_text(encoding="utf-8")
+    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def _template() -> Any:
     from jinja2 import Environment, StrictUndefined
 
-    house = Environment(
+    environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    house.filters["number"] = number
-    house.filters["words"] = lambda name: str(name).replace("_", " ")
-    return house.from_string(_text("page.html"))
+    environment.filters["number"] = format_number
+    environment.filters["words"] = lambda name: str(name).replace("_", " ")
+    return environment.from_string(_text("page.html"))
 
 
-def number(value: float | str | Mark | None) -> str:
+def format_number(value: float | str | Mark | None) -> str:
     """A value as it is read: four digits, counts whole, words as they are, none a dash."""
     if value is None:
         return "\N{EN DASH}"
@@ -99,23 +99,23 @@ def number(value: float | str | Mark | None) -> str:
 def _check_addresses(slugs: Sequence[str]) -> None:
     if not slugs:
         raise ValueError("a page needs a tab")
-    twice = sorted({slug for slug in slugs if slugs.count(slug) > 1})
-    if twice:
-        raise ValueError(f"two tabs have the address #{twice[0]}: give them different names")
+    duplicates = sorted({slug for slug in slugs if slugs.count(slug) > 1})
+    if duplicates:
+        raise ValueError(f"two tabs have the address #{duplicates[0]}: give them different names")
 
 
 def _tab(folder: Path, tab: Tab) -> dict[str, Any]:
     slug = re.sub(r"[^a-z0-9]+", "-", tab.name.lower()).strip("-") or "tab"
     items = [
-        {"kind": type(item).__name__.lower(), "id": f"{slug}-{place}"}
-        | SHOWN[type(item)](folder, item, f"{slug}-{place}")
-        for place, item in enumerate(tab.items, 1)
+        {"kind": type(item).__name__.lower(), "id": f"{slug}-{position}"}
+        | RENDERERS[type(item)](folder, item, f"{slug}-{position}")
+        for position, item in enumerate(tab.items, 1)
     ]
     return {"name": tab.name, "slug": slug, "note": tab.note, "items": items}
 
 
 def _chart(_folder: Path, chart: Chart, element: str) -> dict[str, Any]:
-    fragment = div(chart, f"{element}-chart")
+    fragment = chart_div(chart, f"{element}-chart")
     return {"title": chart.title, "columns": chart.shape[1], "div": fragment}
 
 
@@ -126,7 +126,7 @@ def _drawing(folder: Path, drawing: Drawing, element: str) -> dict[str, Any]:
 
 
 def _plot(_folder: Path, item: Plot, element: str) -> dict[str, Any]:
-    return {"title": item.title, "columns": 2, "div": plot(item.figure, f"{element}-plot")}
+    return {"title": item.title, "columns": 2, "div": plotly_div(item.figure, f"{element}-plot")}
 
 
 def _picture(folder: Path, picture: Picture, _element: str) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def _slider(folder: Path, slider: Slider, _element: str) -> dict[str, Any]:
     return asdict(slider) | {"sprite": sprite, "middle": columns // 2}
 
 
-def _cases(folder: Path, deck: Cases, _element: str) -> dict[str, Any]:
+def _card_deck(folder: Path, deck: CardDeck, _element: str) -> dict[str, Any]:
     return {
         "deck": deck,
         "title": deck.title,
@@ -160,13 +160,13 @@ def _plain(_folder: Path, item: Any, _element: str) -> dict[str, Any]:
     return {"it": item}
 
 
-SHOWN: dict[type, Callable[[Path, Any, str], dict[str, Any]]] = {
+RENDERERS: dict[type, Callable[[Path, Any, str], dict[str, Any]]] = {
     Picture: _picture,
     Chart: _chart,
     Drawing: _drawing,
     Plot: _plot,
     Slider: _slider,
-    Cases: _cases,
+    CardDeck: _card_deck,
     Table: _plain,
     Findings: _plain,
     Prose: _plain,

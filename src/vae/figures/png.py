@@ -4,29 +4,29 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vae.figures.charts import Chart, Panel, Series, log_ticks, marked
-from vae.io import atomic
+from vae.figures.charts import Chart, Panel, Series, log_ticks, needs_markers
+from vae.io import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-INK, SOFT_INK, RULE = "#16191d", "#5a626c", "#d9dde2"
+TEXT_COLOUR, MUTED_COLOUR, GRID_COLOUR = "#16191d", "#5a626c", "#d9dde2"
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
     "axes.titlesize": 12.5,
     "axes.titleweight": "bold",
-    "axes.labelcolor": SOFT_INK,
-    "axes.edgecolor": RULE,
+    "axes.labelcolor": MUTED_COLOUR,
+    "axes.edgecolor": GRID_COLOUR,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": RULE,
+    "grid.color": GRID_COLOUR,
     "grid.linewidth": 0.7,
-    "text.color": INK,
-    "xtick.color": SOFT_INK,
-    "ytick.color": SOFT_INK,
+    "text.color": TEXT_COLOUR,
+    "xtick.color": MUTED_COLOUR,
+    "ytick.color": MUTED_COLOUR,
     "legend.framealpha": 0.85,
     "legend.edgecolor": "none",
     "legend.fontsize": 10.5,
@@ -42,77 +42,77 @@ def write_png(chart: Chart, path: Path) -> None:
 
     rows, columns = chart.shape
     size = (max(4.4 * columns, 6.6), max(3.1 * rows, 3.7) + 0.5)
-    with matplotlib.rc_context(STYLE), atomic(path) as temporary:
+    with matplotlib.rc_context(STYLE), atomic_write(path) as temporary:
         figure = Figure(size, dpi=100, layout=ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.1))
         FigureCanvasAgg(figure)
-        figure.suptitle(_literal(chart.title), x=0.012, ha="left", size=14.5)
-        places = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes, panel in zip(places, chart.panels, strict=False):
+        figure.suptitle(_escape_dollars(chart.title), x=0.012, ha="left", size=14.5)
+        axes_grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, panel in zip(axes_grid, chart.panels, strict=False):
             _draw(axes, panel)
-        for axes in places[len(chart.panels) :]:
+        for axes in axes_grid[len(chart.panels) :]:
             axes.remove()
         # The only metadata would be the version of matplotlib.
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
-def _literal(text: str) -> str:
+def _escape_dollars(text: str) -> str:
     return text.replace("$", r"\$")  # a pair of dollars would be read as mathematics
 
 
 def _draw(axes: "Axes", panel: Panel) -> None:
-    axes.set_title(_literal(panel.title), loc="left")
-    axes.set_xlabel(_literal(panel.x_label))
-    axes.set_ylabel(_literal(panel.y_label))
-    if not panel.shown():
+    axes.set_title(_escape_dollars(panel.title), loc="left")
+    axes.set_xlabel(_escape_dollars(panel.x_label))
+    axes.set_ylabel(_escape_dollars(panel.y_label))
+    if not panel.visible_points():
         axes.set(xticks=[], yticks=[])
-        axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", color=SOFT_INK)
+        axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", color=MUTED_COLOUR)
         return
-    for line, paint in panel.painted():
-        _draw_series(axes, panel, line, paint)
-    _scale(axes, panel)
+    for line, colour in panel.coloured_series():
+        _draw_series(axes, panel, line, colour)
+    _set_scales(axes, panel)
     if panel.has_legend:
-        axes.legend(**_legend(panel))
+        axes.legend(**_legend_options(panel))
 
 
-def _draw_series(axes: "Axes", panel: Panel, line: Series, paint: str) -> None:
+def _draw_series(axes: "Axes", panel: Panel, line: Series, colour: str) -> None:
     points = panel.points(line)
     if line.kind == "bar":
         bars = [point for point in points if not math.isnan(point[0])]
         x, heights = [x for x, _ in bars], [y for _, y in bars]
-        axes.bar(x, heights, 0.85, color=paint, label=_literal(line.name))
+        axes.bar(x, heights, 0.85, color=colour, label=_escape_dollars(line.name))
         return
     axes.plot(
         [x for x, _ in points],
         [y for _, y in points],
-        color=paint,
-        label=_literal(line.name),
+        color=colour,
+        label=_escape_dollars(line.name),
         linestyle=(0, (4, 1.6)) if line.dash else "-",
         linewidth=1.7 if line.dash else 2.1,
-        marker="o" if marked(points) else None,
+        marker="o" if needs_markers(points) else None,
         markersize=3.6,
         zorder=3 if line.dash else 2.5,
     )
 
 
-def _scale(axes: "Axes", panel: Panel) -> None:
+def _set_scales(axes: "Axes", panel: Panel) -> None:
     from matplotlib.ticker import MaxNLocator
 
     if panel.log_x:
         axes.set_xscale("log")
-        _number(axes.xaxis, [x for x, _ in panel.shown()])
+        _set_log_ticks(axes.xaxis, [x for x, _ in panel.visible_points()])
     if panel.log_y:
         axes.set_yscale("log")
-        _number(axes.yaxis, [y for _, y in panel.shown()])
+        _set_log_ticks(axes.yaxis, [y for _, y in panel.visible_points()])
     if panel.y_range:
         axes.set_ylim(*panel.y_range)
-    if panel.counts:
+    if panel.integer_x:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     if panel.names:
-        axes.set_yticks(range(len(panel.names)), [_literal(name) for name in panel.names])
+        axes.set_yticks(range(len(panel.names)), [_escape_dollars(name) for name in panel.names])
         axes.set_ylim(len(panel.names) - 0.5, -0.5)
 
 
-def _number(axis: Any, values: list[float]) -> None:
+def _set_log_ticks(axis: Any, values: list[float]) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     axis.set_major_locator(FixedLocator(log_ticks(values)))
@@ -120,7 +120,7 @@ def _number(axis: Any, values: list[float]) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _legend(panel: Panel) -> dict[str, Any]:
+def _legend_options(panel: Panel) -> dict[str, Any]:
     if not panel.legend_above:
         return {"loc": "best"}
     corner = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.99), "borderaxespad": 0.2}

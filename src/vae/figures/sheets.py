@@ -18,16 +18,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vae.io import atomic
+from vae.io import atomic_write
 
 GAP = 2  # pixels between tiles
 GROUP_GAP = 10  # pixels between an original's reconstruction and the next original
 MARGIN = 14
-SMALLEST_WIDTH = 380  # so that a title of a narrow sheet still reads as lines
+MIN_WIDTH = 380  # so that a title of a narrow sheet still reads as lines
 LABEL_WIDTH = 150
 SPRITE_SIDE = 32
 TITLE_SIZE, LABEL_SIZE = 16, 13
-PAPER, INK, SOFT_INK = "#ffffff", "#16191d", "#4a525c"
+BACKGROUND, TEXT_COLOUR, MUTED_COLOUR = "#ffffff", "#16191d", "#4a525c"
 
 
 def sheet(
@@ -52,7 +52,7 @@ def sheet(
     return _draw(grid, images, cells, scale)
 
 
-def paired(
+def paired_sheet(
     originals: np.ndarray, reconstructions: np.ndarray, *, title: str, columns: int
 ) -> Image.Image:
     """Every original with its reconstruction right below it, `columns` pairs a line.
@@ -94,13 +94,13 @@ def sprite(images: np.ndarray) -> Image.Image:
     return Image.fromarray(tiles.transpose(0, 4, 1, 2, 5, 3).reshape(shape))
 
 
-def save(image: Image.Image, path: Path) -> None:
+def save_png(image: Image.Image, path: Path) -> None:
     """Write a picture as PNG, whole or not at all; equal pictures are equal bytes."""
-    with atomic(Path(path)) as temporary:
+    with atomic_write(Path(path)) as temporary:
         image.save(temporary, format="PNG", optimize=True)
 
 
-def enlargement(height: int, width: int) -> int:
+def enlargement_factor(height: int, width: int) -> int:
     """The factor that makes a tile's longer side 64 pixels or a little more, at most 96."""
     side = max(height, width)
     return max(1, min(-(-64 // side), 96 // side))
@@ -139,10 +139,10 @@ def _draw(
     grid: _Grid, images: np.ndarray, cells: Sequence[tuple[int, int]], scale: int | None
 ) -> Image.Image:
     _, channels, height, width = images.shape
-    factor = scale or enlargement(height, width)
-    layout = _Layout.of(grid, height * factor, width * factor)
-    picture = Image.new("RGB", layout.size, PAPER)
-    _write_words(ImageDraw.Draw(picture), layout)
+    factor = scale or enlargement_factor(height, width)
+    layout = _Layout.from_grid(grid, height * factor, width * factor)
+    picture = Image.new("RGB", layout.size, BACKGROUND)
+    _draw_labels(ImageDraw.Draw(picture), layout)
     for image, (row, column) in zip(images, cells, strict=True):
         picture.paste(_tile(image, factor).convert("RGB"), layout.corner(row, column))
     return picture.convert("L") if channels == 1 else picture
@@ -170,14 +170,14 @@ class _Layout:
     column_labels: tuple[str, ...]
 
     @classmethod
-    def of(cls, grid: _Grid, height: int, width: int) -> "_Layout":
+    def from_grid(cls, grid: _Grid, height: int, width: int) -> "_Layout":
         words = [word for label in grid.column_labels for word in label.split()]
         pitch = max([width, *(_width(word, LABEL_SIZE) + 6 for word in words)])
         rows = tuple(_wrap(label, LABEL_WIDTH, LABEL_SIZE) for label in grid.row_labels)
         columns = tuple(_wrap(label, pitch, LABEL_SIZE) for label in grid.column_labels)
         left = MARGIN + (max(map(_label_width, rows)) + 10 if rows else 0)
         right = left + grid.columns * (pitch + GAP) - GAP + MARGIN
-        total = max(right, SMALLEST_WIDTH)
+        total = max(right, MIN_WIDTH)
         title = _wrap(grid.title, total - 2 * MARGIN, TITLE_SIZE)
         top = MARGIN + _height([title], TITLE_SIZE) + 8
         top += _height(columns, LABEL_SIZE) + 4 if columns else 0
@@ -196,19 +196,19 @@ class _Layout:
         return self.lefts[column] + (self.pitch - self.tile[0]) // 2, self.tops[row]
 
 
-def _write_words(draw: ImageDraw.ImageDraw, layout: _Layout) -> None:
-    draw.multiline_text((MARGIN, MARGIN), layout.title, INK, _font(TITLE_SIZE), spacing=4)
+def _draw_labels(draw: ImageDraw.ImageDraw, layout: _Layout) -> None:
+    draw.multiline_text((MARGIN, MARGIN), layout.title, TEXT_COLOUR, _font(TITLE_SIZE), spacing=4)
     for label, top in zip(layout.row_labels, layout.tops, strict=False):
-        place = (layout.lefts[0] - 10, top + layout.tile[1] / 2)
-        _write(draw, place, label, "rm", "right")
+        position = (layout.lefts[0] - 10, top + layout.tile[1] / 2)
+        _draw_label(draw, position, label, "rm", "right")
     for label, left in zip(layout.column_labels, layout.lefts, strict=False):
-        _write(draw, (left + layout.pitch / 2, layout.tops[0] - 6), label, "md", "center")
+        _draw_label(draw, (left + layout.pitch / 2, layout.tops[0] - 6), label, "md", "center")
 
 
-def _write(
-    draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, anchor: str, align: str
+def _draw_label(
+    draw: ImageDraw.ImageDraw, position: tuple[float, float], text: str, anchor: str, align: str
 ) -> None:
-    draw.multiline_text(place, text, SOFT_INK, _font(LABEL_SIZE), anchor, 3, align)
+    draw.multiline_text(position, text, MUTED_COLOUR, _font(LABEL_SIZE), anchor, 3, align)
 
 
 # Letters

@@ -35,7 +35,7 @@ class Picture:
 class Slider:
     """A sprite seen one frame at a time: `rows` names its rows, `columns` the steps of the range.
 
-    `choice` says what the rows are (`direction`), `step` what the columns are, with unit. The
+    `row_axis` says what the rows are (`direction`), `step` what the columns are, with unit. The
     range starts in the middle. ValueError without a row or a column.
     """
 
@@ -44,7 +44,7 @@ class Slider:
     file: str
     rows: Sequence[str]
     columns: Sequence[str]
-    choice: str
+    row_axis: str
     step: str
 
     def __post_init__(self) -> None:
@@ -53,15 +53,15 @@ class Slider:
 
 
 @dataclass(frozen=True)
-class Case:
-    """One card: its frame is row `place` of the deck's sprite.
+class Card:
+    """One card: its frame is row `index` of the deck's sprite.
 
     `kind` and `group` are what the filters know (`worst`, the class); `percentiles` are ranks in
     [0, 1] of measured attributes.
     """
 
     name: str
-    place: int
+    row: int
     kind: str
     group: str | None
     numbers: Mapping[str, float]
@@ -70,43 +70,43 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Cases:
+class CardDeck:
     """A deck of cards over a sprite of one column and `frames` rows.
 
-    `pair` says what a frame shows. ValueError for a card whose place the sprite lacks.
+    `frame_label` says what a frame shows. ValueError for a card whose place the sprite lacks.
     """
 
     title: str
     caption: str
     file: str
     frames: int
-    pair: str
-    cases: Sequence[Case]
+    frame_label: str
+    cards: Sequence[Card]
 
     def __post_init__(self) -> None:
-        lost = [case.name for case in self.cases if not 0 <= case.place < self.frames]
-        if lost:
-            raise ValueError(f"cases {self.title!r}: {lost[0]!r} has no frame")
+        out_of_range = [card.name for card in self.cards if not 0 <= card.row < self.frames]
+        if out_of_range:
+            raise ValueError(f"cases {self.title!r}: {out_of_range[0]!r} has no frame")
 
     @property
     def kinds(self) -> list[str]:
         """Kinds in their order of appearance."""
-        return list(dict.fromkeys(case.kind for case in self.cases))
+        return list(dict.fromkeys(card.kind for card in self.cards))
 
     @property
     def groups(self) -> list[str]:
         """Groups in alphabetical order."""
-        return sorted({case.group for case in self.cases if case.group is not None})
+        return sorted({card.group for card in self.cards if card.group is not None})
 
     @property
     def measures(self) -> list[str]:
         """Names of the cards' numbers in their order of appearance."""
-        return list(dict.fromkeys(name for case in self.cases for name in case.numbers))
+        return list(dict.fromkeys(name for card in self.cards for name in card.numbers))
 
     @property
     def attributes(self) -> list[str]:
         """Names of the cards' percentiles in their order of appearance."""
-        return list(dict.fromkeys(name for case in self.cases for name in case.percentiles))
+        return list(dict.fromkeys(name for card in self.cards for name in card.percentiles))
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Table:
     @property
     def numeric(self) -> list[bool]:
         """Whether a column holds numbers alone."""
-        columns = ([row[place] for row in self.rows] for place in range(len(self.header)))
+        columns = ([row[index] for row in self.rows] for index in range(len(self.header)))
         return [not any(isinstance(cell, str) for cell in column) for column in columns]
 
 
@@ -157,32 +157,32 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Cure:
+class ChangeSnippet:
     """Lines of a params file that may help, and why."""
 
     lines: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
-class Finding:
+class FindingCard:
     """One entry of a diagnosis."""
 
     severity: Severity
     title: str
     text: str
     numbers: Mapping[str, float]
-    shown_by: str
-    cures: Sequence[Cure] = ()
+    evidence: str
+    suggested_changes: Sequence[ChangeSnippet] = ()
 
 
 @dataclass(frozen=True)
 class Findings:
     """A diagnosis: findings, the worst first; what is ruled out; what lacks which evidence."""
 
-    findings: Sequence[Finding]
-    cleared: Sequence[str] = ()
-    unjudged: Mapping[str, str] = field(default_factory=dict)
+    findings: Sequence[FindingCard]
+    ruled_out: Sequence[str] = ()
+    not_assessed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def clean(self) -> bool:

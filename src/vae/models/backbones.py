@@ -38,16 +38,20 @@ from vae.models.blocks import (
 
 
 @dataclass(frozen=True)
-class Trunk:
+class Backbone:
     """The convolutional part: images to features of the lowest level, and back."""
 
     down: nn.Module
     up: nn.Module
 
 
-def conv_trunk(
-    channels: int, decoded: int, widths: Sequence[int], activation: str, normalisation: str
-) -> Trunk:
+def conv_backbone(
+    channels: int,
+    decoded_channels: int,
+    widths: Sequence[int],
+    activation: str,
+    normalisation: str,
+) -> Backbone:
     """Strided 4x4 convolutions down, transposed ones up."""
     steps = list(zip([channels, *widths], widths, strict=False))
     bias = normalisation == "none"
@@ -59,16 +63,18 @@ def conv_trunk(
         ConvNormAct(nn.ConvTranspose2d(b, a, 4, 2, 1, bias=bias), a, normalisation, activation)
         for a, b in reversed(steps[1:])
     ]
-    up.append(nn.ConvTranspose2d(widths[0], decoded, 4, 2, 1))
-    return Trunk(nn.Sequential(*down), nn.Sequential(*up))
+    up.append(nn.ConvTranspose2d(widths[0], decoded_channels, 4, 2, 1))
+    return Backbone(nn.Sequential(*down), nn.Sequential(*up))
 
 
-def residual_trunk(channels: int, decoded: int, widths: Sequence[int], blocks: int) -> Trunk:
+def residual_backbone(
+    channels: int, decoded_channels: int, widths: Sequence[int], blocks: int
+) -> Backbone:
     """Residual blocks at every level below full size."""
     down: list[nn.Module] = [nn.Conv2d(channels, widths[0], 4, 2, 1)]
     up: list[nn.Module] = [
         nn.PixelShuffle(2),
-        nn.Conv2d(widths[0], 4 * decoded, 3, padding=1),
+        nn.Conv2d(widths[0], 4 * decoded_channels, 3, padding=1),
         silu(),
         group_norm(widths[0]),
     ]
@@ -79,34 +85,34 @@ def residual_trunk(channels: int, decoded: int, widths: Sequence[int], blocks: i
             down.append(nn.Conv2d(width, wider, 2, 2))
             up.append(nn.ConvTranspose2d(wider, width, 2, 2))
     down += [group_norm(widths[-1]), silu()]
-    return Trunk(nn.Sequential(*down), nn.Sequential(*reversed(up)))
+    return Backbone(nn.Sequential(*down), nn.Sequential(*reversed(up)))
 
 
-def se_bottleneck_trunk(
+def se_bottleneck_backbone(
     channels: int,
-    decoded: int,
+    decoded_channels: int,
     widths: Sequence[int],
     base: int,
     blocks: int,
     reduction: int,
     bottleneck: int,
     layer_scale: float,
-) -> Trunk:
+) -> Backbone:
     """Bottlenecks at every level below full size, where `base` channels stand."""
 
     def bottlenecks(width: int) -> list[nn.Module]:
         return [SEBottleneck(width, reduction, bottleneck, layer_scale) for _ in range(blocks)]
 
     down: list[nn.Module] = [conv_norm_act(channels, base, 3)]
-    up: list[nn.Module] = [nn.Conv2d(base, decoded, 3, padding=1)]
+    up: list[nn.Module] = [nn.Conv2d(base, decoded_channels, 3, padding=1)]
     for width, wider in zip([base, *widths], widths, strict=False):
         down += [downsample(width, wider), *bottlenecks(wider)]
         up += [upsample(wider, width), *bottlenecks(wider)]
-    return Trunk(nn.Sequential(*down), nn.Sequential(*reversed(up)))
+    return Backbone(nn.Sequential(*down), nn.Sequential(*reversed(up)))
 
 
-NETWORKS: dict[str, Callable[..., Trunk]] = {
-    "conv": conv_trunk,
-    "residual": residual_trunk,
-    "se_bottleneck": se_bottleneck_trunk,
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "conv": conv_backbone,
+    "residual": residual_backbone,
+    "se_bottleneck": se_bottleneck_backbone,
 }

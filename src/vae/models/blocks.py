@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 
 def group_norm(channels: int) -> nn.Module:
-    fitting = [groups for groups in range(1, 33) if channels % groups == 0]
-    roomy = [groups for groups in fitting if channels // groups >= 4]
-    return nn.GroupNorm(max(roomy or [1]), channels)
+    divisors = [groups for groups in range(1, 33) if channels % groups == 0]
+    large_enough = [groups for groups in divisors if channels // groups >= 4]
+    return nn.GroupNorm(max(large_enough or [1]), channels)
 
 
 def leaky_relu() -> nn.Module:
@@ -46,21 +46,25 @@ class ConvNormAct(nn.Sequential):
         super().__init__(layer, norm, ACTIVATIONS[activation]())
 
 
-def conv_norm_act(channels: int, to: int, kernel: int, stride: int = 1) -> ConvNormAct:
+def conv_norm_act(
+    in_channels: int, out_channels: int, kernel: int, stride: int = 1
+) -> ConvNormAct:
     """Convolution without bias, group normalisation, SiLU; stride 1 keeps the size."""
-    layer = nn.Conv2d(channels, to, kernel, stride, kernel // 2, bias=False)
-    return ConvNormAct(layer, to, "group", "silu")
+    layer = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+    return ConvNormAct(layer, out_channels, "group", "silu")
 
 
-def downsample(channels: int, to: int) -> nn.Module:
+def downsample(in_channels: int, out_channels: int) -> nn.Module:
     """Half the size: a strided 3x3 convolution beside a 1x1 one of the means of 2x2 places."""
-    shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(channels, to, 1))
-    return Sum(conv_norm_act(channels, to, 3, stride=2), shortcut)
+    shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(in_channels, out_channels, 1))
+    return Sum(conv_norm_act(in_channels, out_channels, 3, stride=2), shortcut)
 
 
-def upsample(channels: int, to: int) -> nn.Module:
+def upsample(in_channels: int, out_channels: int) -> nn.Module:
     """Twice the size: a 3x3 convolution beside a 1x1 one, both after bilinear interpolation."""
-    both = Sum(conv_norm_act(channels, to, 3), nn.Conv2d(channels, to, 1))
+    both = Sum(
+        conv_norm_act(in_channels, out_channels, 3), nn.Conv2d(in_channels, out_channels, 1)
+    )
     return nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), both)
 
 
@@ -102,7 +106,11 @@ class SqueezeExcitation(nn.Module):
         super().__init__()
         hidden = max(1, channels // reduction)
         self.gate = nn.Sequential(
-            Pool(), nn.Linear(channels, hidden), silu(), nn.Linear(hidden, channels), nn.Sigmoid()
+            GlobalAveragePool(),
+            nn.Linear(channels, hidden),
+            silu(),
+            nn.Linear(hidden, channels),
+            nn.Sigmoid(),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -155,7 +163,7 @@ class Sum(nn.Module):
         return self.first(x) + self.second(x)
 
 
-class Pool(nn.Module):
+class GlobalAveragePool(nn.Module):
     """Mean over places: (B, C, H, W) to (B, C). Which feature stood where is lost."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -19,21 +19,23 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from vae.models.backbones import NETWORKS
-from vae.models.blocks import Pool
+from vae.models.backbones import BACKBONES
+from vae.models.blocks import GlobalAveragePool
 
-LEAST_SIZE = 8
+MIN_SIZE = 8
 Shape = tuple[int, ...]
 
 
 class Encoder(nn.Module):
     """x in [0, 1], (B, C, H, W) -> (B, 2, *latent): mu and the unclamped log variance."""
 
-    def __init__(self, down: nn.Module, features: Shape, latent: Shape, head: str) -> None:
+    def __init__(
+        self, down: nn.Module, feature_shape: Shape, latent_shape: Shape, head: str
+    ) -> None:
         super().__init__()
         self.pad = nn.ZeroPad2d(0)
         self.down = down
-        self.head = nn.Sequential(*HEADS[head](features, latent))
+        self.head = nn.Sequential(*HEADS[head](feature_shape, latent_shape))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.down(2 * self.pad(x) - 1)).unflatten(1, (2, -1))
@@ -42,42 +44,42 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """z (B, *latent) -> the likelihood's parameters (B, C', H, W)."""
 
-    def __init__(self, up: nn.Module, features: Shape, latent: Shape) -> None:
+    def __init__(self, up: nn.Module, feature_shape: Shape, latent_shape: Shape) -> None:
         super().__init__()
         self.stem = (
-            nn.Conv2d(latent[0], features[0], 3, padding=1)
-            if len(latent) == 3
-            else nn.Linear(latent[0], math.prod(features))
+            nn.Conv2d(latent_shape[0], feature_shape[0], 3, padding=1)
+            if len(latent_shape) == 3
+            else nn.Linear(latent_shape[0], math.prod(feature_shape))
         )
-        self.features = features
+        self.feature_shape = feature_shape
         self.up = up
         self.crop = nn.ZeroPad2d(0)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.crop(self.up(self.stem(z).reshape(-1, *self.features)))
+        return self.crop(self.up(self.stem(z).reshape(-1, *self.feature_shape)))
 
 
 def spatial_shape(
-    image: tuple[int, int, int], levels: int, channels: int, stride: int
+    image_shape: tuple[int, int, int], levels: int, channels: int, stride: int
 ) -> tuple[int, int, int]:
     """Shape (c, h, w) of a spatial latent: `channels` in every place of the lowest level.
 
     Raises ValueError if a place does not stand for stride x stride pixels there.
     """
-    reached = 2**levels
-    if stride != reached:
+    total_stride = 2**levels
+    if stride != total_stride:
         raise ValueError(
-            f"latent.stride {stride}, but {levels} levels reach stride {reached}; "
+            f"latent.stride {stride}, but {levels} levels reach stride {total_stride}; "
             "give as many widths as halvings"
         )
-    return (channels, -(-image[1] // stride), -(-image[2] // stride))
+    return (channels, -(-image_shape[1] // stride), -(-image_shape[2] // stride))
 
 
-def build(
+def build_encoder_decoder(
     name: str,
     *,
-    image: tuple[int, int, int],
-    latent: Shape,
+    image_shape: tuple[int, int, int],
+    latent_shape: Shape,
     decoded_channels: int,
     widths: Sequence[int],
     head: str,
@@ -88,41 +90,43 @@ def build(
     Raises ValueError if the image is smaller than 8 pixels or than 2^levels, and for a spatial
     latent with other places than `spatial_shape` gives or with a head that loses them.
     """
-    channels, *size = image
-    cell = 2 ** len(widths)
-    if min(size) < max(LEAST_SIZE, cell):
+    channels, *size = image_shape
+    total_stride = 2 ** len(widths)
+    if min(size) < max(MIN_SIZE, total_stride):
         raise ValueError(
             f"images of {size[0]}x{size[1]} are too small for {len(widths)} levels, "
-            f"which need {max(LEAST_SIZE, cell)} pixels a side; use fewer widths"
+            f"which need {max(MIN_SIZE, total_stride)} pixels a side; use fewer widths"
         )
-    features = spatial_shape(image, len(widths), widths[-1], cell)
-    if len(latent) != 1 and latent[1:] != features[1:]:
-        raise ValueError(f"a latent of shape {latent} has not the places of features {features}")
-    trunk = NETWORKS[name](channels, decoded_channels, widths, **options)
-    encoder = Encoder(trunk.down, features, latent, head)
-    decoder = Decoder(trunk.up, features, latent)
-    margins = [(-length) % cell for length in size]
-    encoder.pad, decoder.crop = _margin(margins, 1), _margin(margins, -1)
+    feature_shape = spatial_shape(image_shape, len(widths), widths[-1], total_stride)
+    if len(latent_shape) != 1 and latent_shape[1:] != feature_shape[1:]:
+        raise ValueError(
+            f"a latent of shape {latent_shape} has not the places of features {feature_shape}"
+        )
+    backbone = BACKBONES[name](channels, decoded_channels, widths, **options)
+    encoder = Encoder(backbone.down, feature_shape, latent_shape, head)
+    decoder = Decoder(backbone.up, feature_shape, latent_shape)
+    margins = [(-length) % total_stride for length in size]
+    encoder.pad, decoder.crop = _padding_layer(margins, 1), _padding_layer(margins, -1)
     return encoder, decoder
 
 
-def _margin(margins: Sequence[int], sign: int) -> nn.ZeroPad2d:
+def _padding_layer(margins: Sequence[int], sign: int) -> nn.ZeroPad2d:
     """Padding by the margins (height, width), split over both sides; sign -1 takes it off."""
     height, width = margins
     sides = (width // 2, width - width // 2, height // 2, height - height // 2)
     return nn.ZeroPad2d(tuple(sign * side for side in sides))  # type: ignore[arg-type]
 
 
-def _linear_head(features: Shape, latent: Shape) -> list[nn.Module]:
-    if len(latent) == 3:
-        return [nn.Conv2d(features[0], 2 * latent[0], 1)]
-    return [nn.Flatten(), nn.Linear(math.prod(features), 2 * latent[0])]
+def _linear_head(feature_shape: Shape, latent_shape: Shape) -> list[nn.Module]:
+    if len(latent_shape) == 3:
+        return [nn.Conv2d(feature_shape[0], 2 * latent_shape[0], 1)]
+    return [nn.Flatten(), nn.Linear(math.prod(feature_shape), 2 * latent_shape[0])]
 
 
-def _pool_head(features: Shape, latent: Shape) -> list[nn.Module]:
-    if len(latent) == 3:
+def _pool_head(feature_shape: Shape, latent_shape: Shape) -> list[nn.Module]:
+    if len(latent_shape) == 3:
         raise ValueError("pool averages the places away; a spatial latent needs head: linear")
-    return [Pool(), nn.Linear(features[0], 2 * latent[0])]
+    return [GlobalAveragePool(), nn.Linear(feature_shape[0], 2 * latent_shape[0])]
 
 
 # From the features' shape and the latent's: layers to (B, 2 n) or (B, 2 c, h, w).

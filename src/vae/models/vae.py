@@ -45,18 +45,22 @@ class VAE(nn.Module):
         decoder: Decoder,
         likelihood: Likelihood,
         *,
-        image: tuple[int, int, int],
-        latent: tuple[int, ...],
+        image_shape: tuple[int, int, int],
+        latent_shape: tuple[int, ...],
         log_var_range: tuple[float, float],
     ) -> None:
         super().__init__()
         self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
-        self.image, self.latent, self.log_var_range = image, latent, log_var_range
+        self.image_shape, self.latent_shape, self.log_var_range = (
+            image_shape,
+            latent_shape,
+            log_var_range,
+        )
 
     @property
     def dimensions(self) -> int:
         """d: sub-pixels of an image."""
-        return math.prod(self.image)
+        return math.prod(self.image_shape)
 
     def encode(self, x: Tensor) -> Posterior:
         """q(z | x) for images (B, C, H, W) in [0, 1]."""
@@ -78,12 +82,12 @@ class VAE(nn.Module):
         """`terms`, as training calls it: the one call that `compile` makes faster."""
         return self.terms(x, noise)
 
-    def mass(self, terms: Terms, x: Tensor) -> Tensor | None:
+    def discrete_nll(self, terms: Terms, x: Tensor) -> Tensor | None:
         """-log-mass of the 8-bit (or binary) images, (B,), nats; None where there is none."""
         if self.likelihood.discrete:
             return terms.distortion
-        log_mass = self.likelihood.log_mass(terms.decoded, x)
-        return None if log_mass is None else -log_mass
+        log_prob = self.likelihood.discrete_log_prob(terms.decoded, x)
+        return None if log_prob is None else -log_prob
 
     def mean_image(self, z: Tensor) -> Tensor:
         """E[x | z], (B, C, H, W), cut to [0, 1] for showing."""

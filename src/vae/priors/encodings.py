@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from vae.data.batches import Augmentation, Images, as_real
+from vae.data.batches import Augmentation, Images, to_float
 from vae.device import Machine
 from vae.models.vae import VAE
 from vae.rng import normal
@@ -32,7 +32,7 @@ from vae.rng import normal
 if TYPE_CHECKING:
     from vae.priors.prior import Prior
 
-BATCH = 500
+BATCH_SIZE = 500
 
 
 def encode(
@@ -44,24 +44,24 @@ def encode(
     stream: str,
     binarize: bool = False,
     draws: int = 1,
-    mirrored: bool = False,
+    mirror: bool = False,
 ) -> Iterator[np.ndarray]:
     """z ~ q(z | x), `draws` an image: codes (B, *latent), float32, of a batch `draws` times.
 
     Batches are in the split's order. Every second draw is of the image's mirror image where
-    `mirrored`. The noise of draw d of batch i is (seed, stream, i * draws + d). `binarize` draws
+    `mirror`. The noise of draw d of batch i is (seed, stream, i * draws + d). `binarize` draws
     the pixels of grey images first, for a model that was trained on such draws.
     """
-    change = Augmentation(binarize=binarize)
-    for index, batch in enumerate(images.in_order(BATCH)):
-        x = as_real(change(batch, seed, index))
-        sides = [x, x.flip(-1)] if mirrored and draws > 1 else [x]
+    augmentation = Augmentation(binarize=binarize)
+    for index, batch in enumerate(images.ordered_batches(BATCH_SIZE)):
+        x = to_float(augmentation(batch, seed, index))
+        views = [x, x.flip(-1)] if mirror and draws > 1 else [x]
         with torch.no_grad(), machine.autocast():
-            posteriors = [model.encode(side) for side in sides]
+            posteriors = [model.encode(view) for view in views]
         for draw in range(draws):
-            number, shape = index * draws + draw, (len(x), *model.latent)
-            noise = normal(shape, seed, stream, number, device=machine.device)
-            yield posteriors[draw % len(sides)].rsample(noise).cpu().numpy()
+            draw_index, shape = index * draws + draw, (len(x), *model.latent_shape)
+            noise = normal(shape, seed, stream, draw_index, device=machine.device)
+            yield posteriors[draw % len(views)].rsample(noise).cpu().numpy()
 
 
 def marginal_kl_bound(prior: "Prior", codes: np.ndarray) -> tuple[float, float] | None:
@@ -74,10 +74,10 @@ def marginal_kl_bound(prior: "Prior", codes: np.ndarray) -> tuple[float, float] 
         return None
     squares = np.square(codes.reshape(len(codes), -1).astype(np.float64))
     standard = -0.5 * (squares + math.log(2 * math.pi)).sum(axis=1)
-    return mean_and_error(log_prob - standard)
+    return mean_and_standard_error(log_prob - standard)
 
 
-def mean_and_error(values: np.ndarray) -> tuple[float, float]:
+def mean_and_standard_error(values: np.ndarray) -> tuple[float, float]:
     """Mean of values (N,), and its standard error; that of a single value is 0."""
     error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
     return float(values.mean()), float(error)

@@ -1,6 +1,6 @@
 """Fits: from codes to a prior, by name.
 
-Every fit is a generator: `Step` reports while it works, one `Fitted` at the end. It takes codes
+Every fit is a generator: `FitReport` reports while it works, one `FitResult` at the end. It takes codes
 (N, *latent), draws z ~ q(z | x) of the training split, not the means mu alone: a prior of the
 means would be too narrow by the posteriors' own width. And held-out codes of the validation split,
 from which a fit that has a choice to make makes it (gmm: k); the test split has no part in this.
@@ -17,34 +17,34 @@ import torch
 
 from vae.device import Machine
 from vae.priors import flow, gaussian_mixture
-from vae.priors import partitioned_mixture as in_parts
+from vae.priors import partitioned_mixture as partitioned_mixture
 from vae.priors.gaussian_mixture import Mixture
-from vae.priors.prior import Flow, Mixed, Prior, Standard, flat
-from vae.priors.selection import choose
+from vae.priors.prior import FlowPrior, MixturePrior, Prior, StandardNormalPrior, flatten_codes
+from vae.priors.selection import select_prior
 
-LEAST_SCALE = 1e-6
+MIN_SCALE = 1e-6
 
 
 @dataclass(frozen=True)
-class Step:
-    """`step` of `steps` done. `loss` is what the fit lowers, and `at` where: of a gmm the negative
+class FitReport:
+    """`step` of `steps` done. `loss` is what the fit lowers, and `position` where: of a gmm the negative
     log density of held-out codes, nats, with so many components; of a flow the squared error a
     dimension, mean since the last report, after so many updates."""
 
     step: int
     steps: int
-    at: int
+    position: int
     loss: float
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """The end of a fit."""
 
     prior: Prior
 
 
-Reports = Iterator[Step | Fitted]
+Reports = Iterator[FitReport | FitResult]
 
 
 def fit(
@@ -73,7 +73,7 @@ def fit_standard(
     codes: np.ndarray, held_out: np.ndarray, *, seed: int, machine: Machine
 ) -> Reports:
     """N(0, I) has nothing to fit."""
-    yield Fitted(Standard(codes.shape[1:]))
+    yield FitResult(StandardNormalPrior(codes.shape[1:]))
 
 
 def fit_gaussian(
@@ -81,7 +81,11 @@ def fit_gaussian(
 ) -> Reports:
     """Mean and shrunk covariance of codes."""
     latent = codes.shape[1:]
-    yield Fitted(Mixed("gaussian", latent, gaussian_mixture.gaussian(flat(codes, latent)), {}))
+    yield FitResult(
+        MixturePrior(
+            "gaussian", latent, gaussian_mixture.fit_gaussian(flatten_codes(codes, latent)), {}
+        )
+    )
 
 
 def fit_gmm(
@@ -91,34 +95,38 @@ def fit_gmm(
     seed: int,
     machine: Machine,
     components: Sequence[int],
-    parts: int = 1,
+    partitions: int = 1,
 ) -> Reports:
     """The mixture, of those with the given numbers of components, whose draws are most like
     held-out codes; numbers for which there are too few codes are left out, with a reason."""
-    latent, rows = codes.shape[1:], flat(codes, codes.shape[1:])
-    counts, left_out = in_parts.sort_out(components, len(rows), rows.shape[1], parts)
+    latent, rows = codes.shape[1:], flatten_codes(codes, codes.shape[1:])
+    counts, infeasible = partitioned_mixture.feasible_counts(
+        components, len(rows), rows.shape[1], partitions
+    )
     fitted: dict[str, Prior] = {}
     densities: dict[str, float] = {}
     for number, count in enumerate(counts, 1):
-        found = _mixture(rows, count, parts, seed, machine)
-        candidate = Mixed("gmm", latent, found, {})
+        candidate_mixture = _fit_mixture(rows, count, partitions, seed, machine)
+        candidate = MixturePrior("gmm", latent, candidate_mixture, {})
         fitted[str(count)] = candidate
         densities[str(count)] = float(candidate.log_prob(held_out).mean())
-        yield Step(number, len(counts), count, -densities[str(count)])
-    best, table = choose(fitted, held_out, seed)
-    tried = {
-        label: {"two_sample": standing.two_sample, "held_out_log_prob": densities[label]}
-        for label, standing in table.items()
+        yield FitReport(number, len(counts), count, -densities[str(count)])
+    best, scores = select_prior(fitted, held_out, seed)
+    candidates = {
+        label: {"two_sample": score.mmd2, "held_out_log_prob": densities[label]}
+        for label, score in scores.items()
     }
-    reasons = {str(count): reason for count, reason in left_out.items()}
-    about = {"components": int(best), "tried": tried, "left_out": reasons}
-    yield Fitted(replace(fitted[best], fit=about))  # type: ignore[type-var]
+    reasons = {str(count): reason for count, reason in infeasible.items()}
+    fit_info = {"components": int(best), "tried": candidates, "left_out": reasons}
+    yield FitResult(replace(fitted[best], fit_info=fit_info))  # type: ignore[type-var]
 
 
-def _mixture(rows: np.ndarray, count: int, parts: int, seed: int, machine: Machine) -> Mixture:
-    if min(parts, count) == 1:
-        return in_parts.fitted(rows, count, seed)
-    return in_parts.components(rows, count, parts, seed, machine.threads)
+def _fit_mixture(
+    rows: np.ndarray, count: int, partitions: int, seed: int, machine: Machine
+) -> Mixture:
+    if min(partitions, count) == 1:
+        return partitioned_mixture.fit_unpartitioned(rows, count, seed)
+    return partitioned_mixture.fit_components(rows, count, partitions, seed, machine.threads)
 
 
 def fit_flow(
@@ -131,13 +139,15 @@ def fit_flow(
     **plan: Any,
 ) -> Reports:
     """A flow trained by `flow.Plan(**plan)`."""
-    latent, rows = codes.shape[1:], torch.from_numpy(flat(codes, codes.shape[1:]))
-    mean, scale = rows.mean(0), rows.std(0).clamp_min(LEAST_SCALE)
+    latent, rows = codes.shape[1:], torch.from_numpy(flatten_codes(codes, codes.shape[1:]))
+    mean, scale = rows.mean(0), rows.std(0).clamp_min(MIN_SCALE)
     for report in flow.train((rows - mean) / scale, flow.Plan(**plan), seed, machine):
-        yield Step(report.step, report.steps, report.step, report.loss)
-    about = {"steps": report.steps, "loss": report.loss}
+        yield FitReport(report.step, report.steps, report.step, report.loss)
+    fit_info = {"steps": report.steps, "loss": report.loss}
     device = machine.device
-    yield Fitted(Flow(latent, mean, scale, report.model, integration_steps, device, about))
+    yield FitResult(
+        FlowPrior(latent, mean, scale, report.model, integration_steps, device, fit_info)
+    )
 
 
 # The simplest first: a tie goes to the earlier one.

@@ -33,19 +33,19 @@ from torch import Tensor, nn
 from vae.device import Machine
 from vae.errors import UserError
 from vae.rng import initialisation, normal, torch_generator
-from vae.training.optimiser import OPTIMISERS, Average
-from vae.training.schedules import Progress, cosine, warmed
+from vae.training.optimiser import EMA, OPTIMISERS
+from vae.training.schedules import Progress, cosine, with_warmup
 
-CLOCK = 64
-WARM_STEPS = 100
-STEPS_A_REPORT = 50
-STEPS_A_AVERAGE = 4  # the running mean reads and writes every weight: not at each step
-DRAWS_AT_ONCE = 256
+TIME_FEATURES = 64
+WARMUP_STEPS = 100
+REPORT_INTERVAL = 50
+EMA_INTERVAL = 4  # the running mean reads and writes every weight: not at each step
+DRAW_BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training does. `decay` is that of the weights' running mean, a step."""
+    """What a training does. `ema_decay` is that of the weights' running mean, a step."""
 
     width: int
     depth: int
@@ -53,11 +53,11 @@ class Plan:
     batch_size: int
     lr: float
     weight_decay: float
-    decay: float
+    ema_decay: float
 
 
 @dataclass(frozen=True)
-class Trained:
+class FlowReport:
     """`step` of `steps` done; `loss` is the mean since the last report; `model` the average."""
 
     step: int
@@ -73,7 +73,7 @@ class Velocity(nn.Module):
         super().__init__()
         self.size, self.width, self.depth = size, width, depth
         self.enter = nn.Linear(size, width)
-        self.clock = nn.Sequential(nn.Linear(CLOCK, CLOCK), nn.SiLU())
+        self.clock = nn.Sequential(nn.Linear(TIME_FEATURES, TIME_FEATURES), nn.SiLU())
         self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, size)
@@ -83,7 +83,7 @@ class Velocity(nn.Module):
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         squared = 1 / (t.square() + (1 - t).square())
         scale = squared.sqrt()
-        time = self.clock(torch.cos(math.pi * torch.arange(CLOCK, device=t.device) * t))
+        time = self.clock(torch.cos(math.pi * torch.arange(TIME_FEATURES, device=t.device) * t))
         h = self.enter(scale * x)
         for block in self.blocks:
             h = block(h, time)
@@ -97,54 +97,54 @@ class Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.inner = nn.Linear(width, width)
-        self.time = nn.Linear(CLOCK, width, bias=False)
+        self.time = nn.Linear(TIME_FEATURES, width, bias=False)
         self.outer = nn.Linear(width, width)
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
-        inside = self.inner(self.norm(h)) + self.time(time)
-        return h + self.outer(nn.functional.silu(inside))
+        hidden = self.inner(self.norm(h)) + self.time(time)
+        return h + self.outer(nn.functional.silu(hidden))
 
 
-def train(codes: Tensor, plan: Plan, seed: int, machine: Machine) -> Iterator[Trained]:
+def train(codes: Tensor, plan: Plan, seed: int, machine: Machine) -> Iterator[FlowReport]:
     """Fit v to standardised codes (N, n), float32; the last report's model is the result.
 
     Raises UserError when the loss becomes NaN or infinite.
     """
-    model, average = _models(codes.shape[1], plan, seed, machine)
+    model, average = _build_models(codes.shape[1], plan, seed, machine)
     codes = codes.to(machine.device)
     optimiser = OPTIMISERS["adamw"](model.parameters(), lr=plan.lr, weight_decay=plan.weight_decay)
     total = torch.zeros((), device=machine.device)
-    since = 0
+    steps_since_report = 0
     for step in range(plan.steps):
-        _set_rate(optimiser, plan, step)
-        total += _step(model, optimiser, _batch(codes, plan, seed, step), machine)
-        if (step + 1) % STEPS_A_AVERAGE == 0 or step + 1 == plan.steps:
-            average.update((step + 1) // STEPS_A_AVERAGE)
-        since += 1
-        if since == STEPS_A_REPORT or step + 1 == plan.steps:
-            yield _report(step + 1, plan, total.item() / since, average.model)
+        _set_learning_rate(optimiser, plan, step)
+        total += _train_step(model, optimiser, _draw_batch(codes, plan, seed, step), machine)
+        if (step + 1) % EMA_INTERVAL == 0 or step + 1 == plan.steps:
+            average.update((step + 1) // EMA_INTERVAL)
+        steps_since_report += 1
+        if steps_since_report == REPORT_INTERVAL or step + 1 == plan.steps:
+            yield _checked_report(step + 1, plan, total.item() / steps_since_report, average.model)
             total.zero_()
-            since = 0
+            steps_since_report = 0
 
 
-def _models(
+def _build_models(
     size: int, plan: Plan, seed: int, machine: Machine
-) -> tuple[Velocity, Average[Velocity]]:
+) -> tuple[Velocity, EMA[Velocity]]:
     with initialisation(seed):
         model, copy = (Velocity(size, plan.width, plan.depth) for _ in range(2))
     model.to(machine.device)
     copy.to(machine.device)
-    return model, Average(model, copy, plan.decay**STEPS_A_AVERAGE)
+    return model, EMA(model, copy, plan.ema_decay**EMA_INTERVAL)
 
 
-def _set_rate(optimiser: torch.optim.Optimizer, plan: Plan, step: int) -> None:
+def _set_learning_rate(optimiser: torch.optim.Optimizer, plan: Plan, step: int) -> None:
     progress = Progress(step + 1, plan.steps)
-    rate = warmed(progress, lambda now: cosine(now, 0.0), WARM_STEPS)
+    factor = with_warmup(progress, lambda now: cosine(now, 0.0), WARMUP_STEPS)
     for group in optimiser.param_groups:
-        group["lr"] = plan.lr * rate
+        group["lr"] = plan.lr * factor
 
 
-def _batch(codes: Tensor, plan: Plan, seed: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+def _draw_batch(codes: Tensor, plan: Plan, seed: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
     """x_t (B, n), t (B, 1) and v* (B, n). The times are stratified: each B-th of [0, 1] has one,
     which takes their chance out of the gradient."""
     device, count = codes.device, plan.batch_size
@@ -157,7 +157,7 @@ def _batch(codes: Tensor, plan: Plan, seed: int, step: int) -> tuple[Tensor, Ten
     return torch.lerp(noise, z, t), t, z - noise
 
 
-def _step(
+def _train_step(
     model: Velocity,
     optimiser: torch.optim.Optimizer,
     batch: tuple[Tensor, Tensor, Tensor],
@@ -173,13 +173,13 @@ def _step(
     return loss.detach()
 
 
-def _report(step: int, plan: Plan, loss: float, model: Velocity) -> Trained:
+def _checked_report(step: int, plan: Plan, loss: float, model: Velocity) -> FlowReport:
     if not math.isfinite(loss):
         raise UserError(
             f"the flow's loss is no finite number at step {step} of {plan.steps}",
             remedy="lower its learning rate",
         )
-    return Trained(step, plan.steps, loss, model)
+    return FlowReport(step, plan.steps, loss, model)
 
 
 @torch.inference_mode()
@@ -192,8 +192,8 @@ def draw(
     fewer draws are the first of more, bit for bit. In fp32, whatever the training's precision.
     """
     blocks = []
-    for block in range(math.ceil(count / DRAWS_AT_ONCE)):
-        shape = (DRAWS_AT_ONCE, model.size)
+    for block in range(math.ceil(count / DRAW_BATCH_SIZE)):
+        shape = (DRAW_BATCH_SIZE, model.size)
         noise = normal(shape, seed, "prior flow", block).to(device)
         blocks.append(_integrate(model, temperature * noise, steps).cpu())
     return torch.cat(blocks)[:count] if blocks else torch.empty(0, model.size)
@@ -202,8 +202,8 @@ def draw(
 def _integrate(model: Velocity, x: Tensor, steps: int) -> Tensor:
     """x_1 from x_0 by Heun's method: the mean of the velocities at both ends of a step."""
     times = torch.linspace(0, 1, steps + 1, device=x.device)[:, None]
-    for now, then in itertools.pairwise(times):
-        here = model(x, now[None])
-        there = model(x + (then - now) * here, then[None])
-        x = x + (then - now) / 2 * (here + there)
+    for t, t_next in itertools.pairwise(times):
+        v = model(x, t[None])
+        v_next = model(x + (t_next - t) * v, t_next[None])
+        x = x + (t_next - t) / 2 * (v + v_next)
     return x

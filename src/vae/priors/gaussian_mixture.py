@@ -13,7 +13,7 @@ limit       a covariance has n (n + 1) / 2 numbers, but 4 n codes determine it w
 work        an iteration costs N K n^2 products, four times. All codes and few iterations beat few
             codes and many: 55,000 codes, K = 100, 10 iterations reach -13.4 nats, 20,000 codes
             never pass -14.9. So EM sees every code, iterates at most 12 times and less where
-            `WORK` is used up sooner; a K that could not have 5 iterations is not fitted.
+            `WORK_BUDGET` is used up sooner; a K that could not have 5 iterations is not fitted.
 shrinkage   after EM, S_k <- (N_k S_k + v P) / (N_k + v), P = sum_k w_k S_k, N_k = N w_k: v
             imagined codes of the pooled covariance in every component (the mean of an inverse
             Wishart posterior; Fraley & Raftery 2007). v = n / 4 was best there; where components
@@ -40,47 +40,49 @@ import numpy as np
 
 from vae.rng import numpy_generator, seed_of
 
-CODES_A_DIMENSION = 4
-MOST_ITERATIONS, LEAST_ITERATIONS = 12, 5
-WORK = 4e11  # N K n^2 times iterations; about 70 seconds on one core
+CODES_PER_DIMENSION = 4
+MAX_ITERATIONS, MIN_ITERATIONS = 12, 5
+WORK_BUDGET = 4e11  # N K n^2 times iterations; about 70 seconds on one core
 RIDGE = 1e-4  # of the mean variance, on every diagonal: no component closes in on one code
-IMAGINED = 0.25  # v / n
+PSEUDO_COUNT_FACTOR = 0.25  # v / n
 
 
 @dataclass(frozen=True)
 class Mixture:
     """Weights (K,), means (K, n) and roots (K, n, n), float64.
 
-    Roots are lower triangular L_k, S_k = L_k L_k^T; their numbers are float32's (`of`, `packed`).
+    Roots are lower triangular L_k, S_k = L_k L_k^T; their numbers are float32's (`from_covariances`, `pack`).
     """
 
     weights: np.ndarray
     means: np.ndarray
-    roots: np.ndarray
+    scale_tril: np.ndarray
 
     @classmethod
-    def of(cls, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> Self:
+    def from_covariances(
+        cls, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray
+    ) -> Self:
         """From covariances (K, n, n), whose roots are rounded to what a file will hold."""
-        roots = np.linalg.cholesky(covariances).astype(np.float32).astype(np.float64)
-        return cls(weights, means, roots)
+        scale_tril = np.linalg.cholesky(covariances).astype(np.float32).astype(np.float64)
+        return cls(weights, means, scale_tril)
 
     @classmethod
-    def unpacked(cls, weights: np.ndarray, means: np.ndarray, packed: np.ndarray) -> Self:
-        """The mixture that gave `packed` (K, n (n + 1) / 2)."""
+    def from_packed(cls, weights: np.ndarray, means: np.ndarray, packed: np.ndarray) -> Self:
+        """The mixture that gave `pack` (K, n (n + 1) / 2)."""
         count, size = means.shape
-        roots = np.zeros((count, size, size))
-        roots[:, *np.tril_indices(size)] = packed
-        return cls(weights, means, roots)
+        scale_tril = np.zeros((count, size, size))
+        scale_tril[:, *np.tril_indices(size)] = packed
+        return cls(weights, means, scale_tril)
 
-    def packed(self) -> np.ndarray:
+    def pack(self) -> np.ndarray:
         """The roots' lower triangles, row by row, (K, n (n + 1) / 2), float32: all they are."""
-        lower: np.ndarray = self.roots[:, *np.tril_indices(self.means.shape[1])]
+        lower: np.ndarray = self.scale_tril[:, *np.tril_indices(self.means.shape[1])]
         return lower.astype(np.float32)
 
     @cached_property
     def covariances(self) -> np.ndarray:
         """S_k (K, n, n)."""
-        return self.roots @ self.roots.transpose(0, 2, 1)
+        return self.scale_tril @ self.scale_tril.transpose(0, 2, 1)
 
     def log_prob(self, z: np.ndarray) -> np.ndarray:
         """log p(z) of codes (N, n), (N,), nats."""
@@ -88,10 +90,10 @@ class Mixture:
         from scipy.special import logsumexp
 
         terms = np.empty((len(self.weights), len(z)))
-        for k, (mean, root) in enumerate(zip(self.means, self.roots, strict=True)):
-            whitened = solve_triangular(root, (z - mean).T, lower=True)
-            volume = np.log(np.diag(root)).sum() + len(mean) / 2 * math.log(2 * math.pi)
-            terms[k] = -0.5 * np.square(whitened).sum(axis=0) - volume
+        for k, (mean, tril) in enumerate(zip(self.means, self.scale_tril, strict=True)):
+            whitened = solve_triangular(tril, (z - mean).T, lower=True)
+            log_normaliser = np.log(np.diag(tril)).sum() + len(mean) / 2 * math.log(2 * math.pi)
+            terms[k] = -0.5 * np.square(whitened).sum(axis=0) - log_normaliser
         total: np.ndarray = logsumexp(terms, axis=0, b=self.weights[:, None])
         return total
 
@@ -99,25 +101,25 @@ class Mixture:
         """Draws (count, n), each component's covariance times temperature^2."""
         size = self.means.shape[1]
         noise = numpy_generator(seed, stream).standard_normal((count, size))
-        shares = numpy_generator(seed, f"{stream} component").random(count)
-        chosen = np.searchsorted(np.cumsum(self.weights)[:-1], shares, side="right")
+        uniforms = numpy_generator(seed, f"{stream} component").random(count)
+        chosen = np.searchsorted(np.cumsum(self.weights)[:-1], uniforms, side="right")
         draws = self.means[chosen]
         for k in np.unique(chosen):
-            draws[chosen == k] += temperature * noise[chosen == k] @ self.roots[k].T
+            draws[chosen == k] += temperature * noise[chosen == k] @ self.scale_tril[k].T
         return draws
 
 
-def gaussian(codes: np.ndarray) -> Mixture:
+def fit_gaussian(codes: np.ndarray) -> Mixture:
     """The one component of codes (N, n)."""
     from sklearn.covariance import ledoit_wolf
 
     covariance, _ = ledoit_wolf(codes.astype(np.float64))
     covariance += RIDGE * _mean_variance(codes) * np.eye(len(covariance))
     mean = codes.mean(axis=0, dtype=np.float64)
-    return Mixture.of(np.ones(1), mean[None], covariance[None])
+    return Mixture.from_covariances(np.ones(1), mean[None], covariance[None])
 
 
-def components(codes: np.ndarray, count: int, seed: int) -> Mixture:
+def fit_components(codes: np.ndarray, count: int, seed: int) -> Mixture:
     """EM of `count` components on codes (N, n), with shrunk covariances."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
@@ -125,7 +127,7 @@ def components(codes: np.ndarray, count: int, seed: int) -> Mixture:
 
     model = GaussianMixture(
         count,
-        max_iter=_iterations(len(codes), codes.shape[1], count),
+        max_iter=_max_iterations(len(codes), codes.shape[1], count),
         reg_covar=RIDGE * _mean_variance(codes),
         random_state=seed_of(seed, "prior gmm fit", count) % 2**32,
     )
@@ -135,35 +137,37 @@ def components(codes: np.ndarray, count: int, seed: int) -> Mixture:
     weights, covariances = (
         array.astype(np.float64) for array in (model.weights_, model.covariances_)
     )
-    shrunk = _shrunk(weights / weights.sum(), covariances, len(codes))
-    return Mixture.of(weights / weights.sum(), model.means_.astype(np.float64), shrunk)
+    shrunk_covariances = _shrink(weights / weights.sum(), covariances, len(codes))
+    return Mixture.from_covariances(
+        weights / weights.sum(), model.means_.astype(np.float64), shrunk_covariances
+    )
 
 
-def _shrunk(weights: np.ndarray, covariances: np.ndarray, codes: int) -> np.ndarray:
+def _shrink(weights: np.ndarray, covariances: np.ndarray, codes: int) -> np.ndarray:
     """Covariances with v imagined codes of the pooled one in each."""
     pooled = np.einsum("k,kij->ij", weights, covariances)
-    imagined = IMAGINED * len(pooled)
-    share = (imagined / (codes * weights + imagined))[:, None, None]
-    shrunk: np.ndarray = (1 - share) * covariances + share * pooled
-    return shrunk
+    pseudo_count = PSEUDO_COUNT_FACTOR * len(pooled)
+    weight = (pseudo_count / (codes * weights + pseudo_count))[:, None, None]
+    blended: np.ndarray = (1 - weight) * covariances + weight * pooled
+    return blended
 
 
 def _mean_variance(codes: np.ndarray) -> float:
     return float(codes.var(axis=0, dtype=np.float64).mean())
 
 
-def _iterations(codes: int, size: int, count: int) -> int:
-    return min(MOST_ITERATIONS, int(WORK // (codes * count * size**2)))
+def _max_iterations(codes: int, size: int, count: int) -> int:
+    return min(MAX_ITERATIONS, int(WORK_BUDGET // (codes * count * size**2)))
 
 
-def refusal(codes: int, size: int, count: int) -> str | None:
+def infeasible_reason(codes: int, size: int, count: int) -> str | None:
     """Why N codes of n numbers are not fitted with `count` components; None: they are."""
-    needed = CODES_A_DIMENSION * size * count
+    needed = CODES_PER_DIMENSION * size * count
     if needed > codes:
         return (
             f"{count} components in {size} dimensions want {needed:,} codes "
-            f"({CODES_A_DIMENSION} a dimension each); there are {codes:,}"
+            f"({CODES_PER_DIMENSION} a dimension each); there are {codes:,}"
         )
-    if _iterations(codes, size, count) < LEAST_ITERATIONS:
+    if _max_iterations(codes, size, count) < MIN_ITERATIONS:
         return f"{count} components of {codes:,} codes in {size} dimensions take too long to fit"
     return None

@@ -26,10 +26,12 @@ from vae.priors import gaussian_mixture
 from vae.priors.gaussian_mixture import Mixture
 from vae.rng import seed_of
 
-UNEVEN = 4  # a part may have twice its share, of codes and of components
+IMBALANCE_FACTOR = 4  # a part may have twice its share, of codes and of components
 
 
-def components(codes: np.ndarray, count: int, parts: int, seed: int, threads: int) -> Mixture:
+def fit_components(
+    codes: np.ndarray, count: int, partitions: int, seed: int, threads: int
+) -> Mixture:
     """About `count` components on codes (N, n) in at most so many parts, `threads` at a time."""
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
@@ -37,71 +39,81 @@ def components(codes: np.ndarray, count: int, parts: int, seed: int, threads: in
     # Around all parts: the limits and filters of one may end while those of another are in use.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        of = _parted(codes, min(parts, count), seed)
-        chosen = [codes[of == part] for part in np.unique(of)]
-        counts = shares([len(part) for part in chosen], count)
+        labels = _partition(codes, min(partitions, count), seed)
+        members = [codes[labels == group] for group in np.unique(labels)]
+        counts = allocate([len(group) for group in members], count)
         with ThreadPoolExecutor(threads) as workers:
-            found = list(workers.map(lambda part, own: fitted(part, own, seed), chosen, counts))
-    sizes = [len(part) / len(codes) for part in chosen]
-    weights = [size * own.weights for size, own in zip(sizes, found, strict=True)]
-    means, roots = ([getattr(own, name) for own in found] for name in ("means", "roots"))
-    return Mixture(np.concatenate(weights), np.concatenate(means), np.concatenate(roots))
+            mixtures = list(
+                workers.map(
+                    lambda group, own: fit_unpartitioned(group, own, seed), members, counts
+                )
+            )
+    sizes = [len(group) / len(codes) for group in members]
+    weights = [size * own.weights for size, own in zip(sizes, mixtures, strict=True)]
+    means, scale_tril = (
+        [getattr(own, name) for own in mixtures] for name in ("means", "scale_tril")
+    )
+    return Mixture(np.concatenate(weights), np.concatenate(means), np.concatenate(scale_tril))
 
 
-def fitted(codes: np.ndarray, count: int, seed: int) -> Mixture:
+def fit_unpartitioned(codes: np.ndarray, count: int, seed: int) -> Mixture:
     """The mixture of one EM; one component needs none."""
     return (
-        gaussian_mixture.gaussian(codes)
+        gaussian_mixture.fit_gaussian(codes)
         if count == 1
-        else gaussian_mixture.components(codes, count, seed)
+        else gaussian_mixture.fit_components(codes, count, seed)
     )
 
 
-def _parted(codes: np.ndarray, parts: int, seed: int) -> np.ndarray:
+def _partition(codes: np.ndarray, partitions: int, seed: int) -> np.ndarray:
     """The part of each code, (N,). A part of n codes or fewer has no covariance: its codes go to
     the nearest of the others, and where there is no other, all are one part."""
     from sklearn.cluster import KMeans
     from sklearn.metrics import pairwise_distances_argmin
 
-    start = seed_of(seed, "prior gmm parts", parts) % 2**32
-    found = KMeans(parts, n_init=1, random_state=start).fit(codes)
-    large = np.bincount(found.labels_, minlength=parts) > codes.shape[1]
-    of: np.ndarray = found.labels_
+    start = seed_of(seed, "prior gmm parts", partitions) % 2**32
+    kmeans = KMeans(partitions, n_init=1, random_state=start).fit(codes)
+    large = np.bincount(kmeans.labels_, minlength=partitions) > codes.shape[1]
+    labels: np.ndarray = kmeans.labels_
     if not large.all():
-        centres = found.cluster_centers_[large if large.any() else [0]]
-        of = pairwise_distances_argmin(codes, centres)
-    return of
+        centres = kmeans.cluster_centers_[large if large.any() else [0]]
+        labels = pairwise_distances_argmin(codes, centres)
+    return labels
 
 
-def shares(sizes: list[int], count: int) -> list[int]:
+def allocate(sizes: list[int], count: int) -> list[int]:
     """`count` in proportion to sizes, but one each at least."""
     ends = np.round(np.cumsum(sizes) / sum(sizes) * count).astype(int)
     return [max(1, int(own)) for own in np.diff(ends, prepend=0)]
 
 
-def refusal(codes: int, size: int, count: int, parts: int) -> str | None:
+def infeasible_reason(codes: int, size: int, count: int, partitions: int) -> str | None:
     """Why N codes of n numbers are not fitted with `count` components in parts; None: they are."""
-    if parts == 1:
-        return gaussian_mixture.refusal(codes, size, count)
+    if partitions == 1:
+        return gaussian_mixture.infeasible_reason(codes, size, count)
     if count * size > codes:
         return (
             f"{count} components in {size} dimensions want {count * size:,} codes "
             f"(one a dimension each); there are {codes:,}"
         )
-    steps = gaussian_mixture.WORK / (UNEVEN * codes * count * size**2 / min(parts, count) ** 2)
-    if steps < gaussian_mixture.LEAST_ITERATIONS:
-        return f"{count} components of {codes:,} codes in {parts} parts take too long to fit"
+    steps = gaussian_mixture.WORK_BUDGET / (
+        IMBALANCE_FACTOR * codes * count * size**2 / min(partitions, count) ** 2
+    )
+    if steps < gaussian_mixture.MIN_ITERATIONS:
+        return f"{count} components of {codes:,} codes in {partitions} parts take too long to fit"
     return None
 
 
-def sort_out(
-    counts: Iterable[int], codes: int, size: int, parts: int
+def feasible_counts(
+    counts: Iterable[int], codes: int, size: int, partitions: int
 ) -> tuple[list[int], dict[int, str]]:
     """The component counts that can be fitted, and the reasons against the others.
 
     One component always can be, and is what remains where nothing else does.
     """
     several = (count for count in sorted(set(counts)) if count > 1)
-    found = {count: refusal(codes, size, count, parts) for count in several}
-    kept = [count for count in sorted(set(counts)) if found.get(count) is None]
-    return kept or [1], {count: reason for count, reason in found.items() if reason is not None}
+    reasons = {count: infeasible_reason(codes, size, count, partitions) for count in several}
+    feasible = [count for count in sorted(set(counts)) if reasons.get(count) is None]
+    return feasible or [1], {
+        count: reason for count, reason in reasons.items() if reason is not None
+    }

@@ -12,7 +12,7 @@ a flow starts from t times the noise. That is no tempering of its distribution: 
 (t < 1) or farther from its centre, by how much is not known.
 
 Draws are a function of (seed, "prior <name>"); on a CPU equal bit for bit for the same machine
-(threads, precision). Fewer draws are the first of more, to rounding. What `tensors` and `about`
+(threads, precision). Fewer draws are the first of more, to rounding. What `tensors` and `metadata`
 give makes the same prior again, number for number (`from_tensors`), so draws are a function of the
 file:
 
@@ -38,8 +38,8 @@ from vae.priors.gaussian_mixture import Mixture
 from vae.rng import numpy_generator
 
 Shape = tuple[int, ...]
-WEIGHTS = "velocity."
-MIXED = ("weights", "means", "packed_roots")
+VELOCITY_PREFIX = "velocity."
+MIXTURE_TENSORS = ("weights", "means", "packed_roots")
 
 
 class Prior(Protocol):
@@ -48,7 +48,7 @@ class Prior(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def latent(self) -> Shape: ...
+    def latent_shape(self) -> Shape: ...
     def sample(self, count: int, seed: int, temperature: float = 1.0) -> np.ndarray:
         """Draws (count, *latent), float32; ValueError for a negative count or temperature."""
         ...
@@ -58,164 +58,169 @@ class Prior(Protocol):
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """With `about`, all that `from_tensors` needs to make the same prior."""
+        """With `metadata`, all that `from_tensors` needs to make the same prior."""
         ...
 
-    def about(self) -> dict[str, Any]: ...
+    def metadata(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
-class Standard:
+class StandardNormalPrior:
     """N(0, I)."""
 
-    latent: Shape
+    latent_shape: Shape
     name: ClassVar[str] = "standard"
 
     def sample(self, count: int, seed: int, temperature: float = 1.0) -> np.ndarray:
-        _check_draw(count, temperature)
-        noise = numpy_generator(seed, "prior standard").standard_normal((count, *self.latent))
-        return _shaped(temperature * noise, self.latent)
+        _check_sample_arguments(count, temperature)
+        noise = numpy_generator(seed, "prior standard").standard_normal(
+            (count, *self.latent_shape)
+        )
+        return _unflatten(temperature * noise, self.latent_shape)
 
     def log_prob(self, z: np.ndarray) -> np.ndarray:
-        squares = np.square(flat(z, self.latent).astype(np.float64))
-        constant = math.prod(self.latent) * math.log(2 * math.pi)
+        squares = np.square(flatten_codes(z, self.latent_shape).astype(np.float64))
+        constant = math.prod(self.latent_shape) * math.log(2 * math.pi)
         log_prob: np.ndarray = -0.5 * (squares.sum(axis=1) + constant)
         return log_prob
 
     def tensors(self) -> dict[str, Tensor]:
         return {}
 
-    def about(self) -> dict[str, Any]:
-        return {"name": self.name, "latent": list(self.latent), "fit": {}}
+    def metadata(self) -> dict[str, Any]:
+        return {"name": self.name, "latent": list(self.latent_shape), "fit": {}}
 
     @classmethod
     def from_tensors(
-        cls, tensors: Mapping[str, Tensor], about: Mapping[str, Any], machine: Machine
+        cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], machine: Machine
     ) -> Self:
-        return cls(tuple(about["latent"]))
+        return cls(tuple(metadata["latent"]))
 
 
 @dataclass(frozen=True)
-class Mixed:
-    """`gaussian` or `gmm`: a mixture over flat codes; `fit` tells how it came about."""
+class MixturePrior:
+    """`gaussian` or `gmm`: a mixture over flat codes; `fit_info` tells how it came about."""
 
     name: str
-    latent: Shape
+    latent_shape: Shape
     mixture: Mixture
-    fit: Mapping[str, Any]
+    fit_info: Mapping[str, Any]
 
     def sample(self, count: int, seed: int, temperature: float = 1.0) -> np.ndarray:
-        _check_draw(count, temperature)
+        _check_sample_arguments(count, temperature)
         draws = self.mixture.sample(count, seed, f"prior {self.name}", temperature)
-        return _shaped(draws, self.latent)
+        return _unflatten(draws, self.latent_shape)
 
     def log_prob(self, z: np.ndarray) -> np.ndarray:
-        return self.mixture.log_prob(flat(z, self.latent).astype(np.float64))
+        return self.mixture.log_prob(flatten_codes(z, self.latent_shape).astype(np.float64))
 
     def tensors(self) -> dict[str, Tensor]:
-        kept = (self.mixture.weights, self.mixture.means, self.mixture.packed())
-        return {name: torch.from_numpy(array) for name, array in zip(MIXED, kept, strict=True)}
+        arrays = (self.mixture.weights, self.mixture.means, self.mixture.pack())
+        return {
+            name: torch.from_numpy(array)
+            for name, array in zip(MIXTURE_TENSORS, arrays, strict=True)
+        }
 
-    def about(self) -> dict[str, Any]:
-        return {"name": self.name, "latent": list(self.latent), "fit": dict(self.fit)}
+    def metadata(self) -> dict[str, Any]:
+        return {"name": self.name, "latent": list(self.latent_shape), "fit": dict(self.fit_info)}
 
     @classmethod
     def from_tensors(
-        cls, tensors: Mapping[str, Tensor], about: Mapping[str, Any], machine: Machine
+        cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], machine: Machine
     ) -> Self:
-        if tensors.keys() != set(MIXED):
+        if tensors.keys() != set(MIXTURE_TENSORS):
             raise UserError(
-                f"a {about['name']} of another format: it has {', '.join(sorted(tensors))}, "
-                f"not {', '.join(MIXED)}"
+                f"a {metadata['name']} of another format: it has {', '.join(sorted(tensors))}, "
+                f"not {', '.join(MIXTURE_TENSORS)}"
             )
-        mixture = Mixture.unpacked(*(tensors[name].numpy() for name in MIXED))
-        return cls(about["name"], tuple(about["latent"]), mixture, about["fit"])
+        mixture = Mixture.from_packed(*(tensors[name].numpy() for name in MIXTURE_TENSORS))
+        return cls(metadata["name"], tuple(metadata["latent"]), mixture, metadata["fit"])
 
 
 @dataclass(frozen=True)
-class Flow:
+class FlowPrior:
     """A flow between N(0, I) and codes standardised by `mean` and `scale` (n,), float32."""
 
-    latent: Shape
+    latent_shape: Shape
     mean: Tensor
     scale: Tensor
     velocity: flow.Velocity
     integration_steps: int
     device: str
-    fit: Mapping[str, Any]
+    fit_info: Mapping[str, Any]
     name: ClassVar[str] = "flow"
 
     def sample(self, count: int, seed: int, temperature: float = 1.0) -> np.ndarray:
-        _check_draw(count, temperature)
+        _check_sample_arguments(count, temperature)
         draws = flow.draw(
             self.velocity, count, self.integration_steps, seed, temperature, self.device
         )
-        return _shaped((self.mean + self.scale * draws).numpy(), self.latent)
+        return _unflatten((self.mean + self.scale * draws).numpy(), self.latent_shape)
 
     def log_prob(self, z: np.ndarray) -> None:
         """None: n times the work of a draw, or an estimate with more noise than is of use."""
         return
 
     def tensors(self) -> dict[str, Tensor]:
-        weights = {f"{WEIGHTS}{name}": w for name, w in self.velocity.state_dict().items()}
+        weights = {f"{VELOCITY_PREFIX}{name}": w for name, w in self.velocity.state_dict().items()}
         return {"mean": self.mean, "scale": self.scale} | weights
 
-    def about(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "latent": list(self.latent),
+            "latent": list(self.latent_shape),
             "width": self.velocity.width,
             "depth": self.velocity.depth,
             "integration_steps": self.integration_steps,
-            "fit": dict(self.fit),
+            "fit": dict(self.fit_info),
         }
 
     @classmethod
     def from_tensors(
-        cls, tensors: Mapping[str, Tensor], about: Mapping[str, Any], machine: Machine
+        cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], machine: Machine
     ) -> Self:
-        latent = tuple(about["latent"])
-        velocity = flow.Velocity(math.prod(latent), about["width"], about["depth"])
+        latent_shape = tuple(metadata["latent"])
+        velocity = flow.Velocity(math.prod(latent_shape), metadata["width"], metadata["depth"])
         weights = {
-            name.removeprefix(WEIGHTS): tensor
+            name.removeprefix(VELOCITY_PREFIX): tensor
             for name, tensor in tensors.items()
-            if name.startswith(WEIGHTS)
+            if name.startswith(VELOCITY_PREFIX)
         }
         velocity.load_state_dict(weights)
         velocity.to(machine.device).requires_grad_(False)
-        steps, mean, scale = about["integration_steps"], tensors["mean"], tensors["scale"]
-        return cls(latent, mean, scale, velocity, steps, machine.device, about["fit"])
+        steps, mean, scale = metadata["integration_steps"], tensors["mean"], tensors["scale"]
+        return cls(latent_shape, mean, scale, velocity, steps, machine.device, metadata["fit"])
 
 
-def flat(codes: np.ndarray, latent: Shape) -> np.ndarray:
+def flatten_codes(codes: np.ndarray, latent_shape: Shape) -> np.ndarray:
     """Codes (N, *latent) as (N, n); ValueError for another shape."""
-    if codes.shape[1:] != latent:
-        raise ValueError(f"codes are {codes.shape}, the prior is for (N, {latent})")
+    if codes.shape[1:] != latent_shape:
+        raise ValueError(f"codes are {codes.shape}, the prior is for (N, {latent_shape})")
     rows: np.ndarray = codes.reshape(len(codes), -1)
     return rows
 
 
-def _shaped(draws: np.ndarray, latent: Shape) -> np.ndarray:
-    return draws.reshape(-1, *latent).astype(np.float32)
+def _unflatten(draws: np.ndarray, latent_shape: Shape) -> np.ndarray:
+    return draws.reshape(-1, *latent_shape).astype(np.float32)
 
 
-def _check_draw(count: int, temperature: float) -> None:
+def _check_sample_arguments(count: int, temperature: float) -> None:
     if count < 0 or temperature < 0:
         raise ValueError(f"cannot draw {count} codes at temperature {temperature}")
 
 
-PRIORS: dict[str, type[Standard | Mixed | Flow]] = {
-    "standard": Standard,
-    "gaussian": Mixed,
-    "gmm": Mixed,
-    "flow": Flow,
+PRIORS: dict[str, type[StandardNormalPrior | MixturePrior | FlowPrior]] = {
+    "standard": StandardNormalPrior,
+    "gaussian": MixturePrior,
+    "gmm": MixturePrior,
+    "flow": FlowPrior,
 }
 
 
 def from_tensors(
-    tensors: Mapping[str, Tensor], about: Mapping[str, Any], machine: Machine
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], machine: Machine
 ) -> Prior:
     """The prior that gave these; UserError where the description or the tensors are of none."""
-    if about.get("name") not in PRIORS:
-        raise UserError(f"no prior of this project: {about.get('name')!r}")
-    return PRIORS[about["name"]].from_tensors(tensors, about, machine)
+    if metadata.get("name") not in PRIORS:
+        raise UserError(f"no prior of this project: {metadata.get('name')!r}")
+    return PRIORS[metadata["name"]].from_tensors(tensors, metadata, machine)

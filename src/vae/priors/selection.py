@@ -43,35 +43,35 @@ from torch import Tensor
 from vae.errors import UserError
 from vae.priors.prior import Prior
 
-MOST = 5000  # held-out codes, and draws
-DRAWS_A_CODE = 4  # draws are free where codes are few
-NARROWNESS = 8.0
-LEAST_SCALE = 1e-6
-FOR_MEDIAN = 1000
-ROWS = 1000  # of the kernel's matrix at a time
+MAX_CODES = 5000  # held-out codes, and draws
+DRAWS_PER_CODE = 4  # draws are free where codes are few
+GAMMA_FACTOR = 8.0
+MIN_SCALE = 1e-6
+MEDIAN_CODES = 1000
+CHUNK_ROWS = 1000  # of the kernel's matrix at a time
 
 
 @dataclass(frozen=True)
-class Standing:
+class PriorScore:
     """Of one prior: T, how far it lies above the lowest, and the noise of that distance."""
 
-    two_sample: float
-    behind: float
-    noise: float
+    mmd2: float
+    relative_score: float
+    relative_score_se: float
 
 
 @dataclass(frozen=True)
-class _Comparison:
+class _MMDEstimate:
     """T, and what its noise is made of: a (m,) of the draws and b (n,) of the held-out codes."""
 
-    two_sample: float
+    mmd2: float
     a: np.ndarray
     b: np.ndarray
 
 
-def choose(
+def select_prior(
     priors: Mapping[str, Prior], held_out: np.ndarray, seed: int
-) -> tuple[str, dict[str, Standing]]:
+) -> tuple[str, dict[str, PriorScore]]:
     """The best of some priors by held-out codes (N, *latent), of equals the first; and how each
     stands. Draws of `seed`, temperature 1.
 
@@ -82,76 +82,77 @@ def choose(
             f"a choice of priors needs two held-out codes, not {len(held_out)}",
             remedy="give validation a larger share of the images",
         )
-    ruler = Ruler(held_out)
-    compared = {
-        name: ruler.compare(prior.sample(ruler.draws, seed)) for name, prior in priors.items()
+    estimator = MMDEstimator(held_out)
+    estimates = {
+        name: estimator.estimate(prior.sample(estimator.num_draws, seed))
+        for name, prior in priors.items()
     }
-    lowest = min(compared.values(), key=lambda one: one.two_sample)
-    table = {
-        name: Standing(one.two_sample, one.two_sample - lowest.two_sample, _noise(one, lowest))
-        for name, one in compared.items()
+    lowest = min(estimates.values(), key=lambda one: one.mmd2)
+    scores = {
+        name: PriorScore(one.mmd2, one.mmd2 - lowest.mmd2, _difference_standard_error(one, lowest))
+        for name, one in estimates.items()
     }
-    return min(table, key=lambda name: table[name].two_sample), table
+    return min(scores, key=lambda name: scores[name].mmd2), scores
 
 
-def choose_density(
+def select_density(
     priors: Mapping[str, Prior], held_out: np.ndarray, seed: int, best: str
 ) -> str | None:
     """The name of the density that stands for the priors: the `best` if it has one, else the best
     of those that have, by the same held-out codes (N, *latent). None: no prior has a density."""
-    dense = {
+    with_density = {
         name: prior for name, prior in priors.items() if prior.log_prob(held_out[:1]) is not None
     }
-    if best in dense or not dense:
-        return best if dense else None
-    return choose(dense, held_out, seed)[0]
+    if best in with_density or not with_density:
+        return best if with_density else None
+    return select_prior(with_density, held_out, seed)[0]
 
 
-class Ruler:
+class MMDEstimator:
     """T against the same held-out codes (N, *latent), for any draws."""
 
     def __init__(self, held_out: np.ndarray) -> None:
-        codes = _flat(held_out[:MOST])
-        self.mean, self.scale = codes.mean(0), codes.std(0).clamp_min(LEAST_SCALE)
+        codes = _flatten(held_out[:MAX_CODES])
+        self.mean, self.scale = codes.mean(0), codes.std(0).clamp_min(MIN_SCALE)
         self.codes = (codes - self.mean) / self.scale
-        few = torch.pdist(self.codes[:FOR_MEDIAN]).square()
-        self.narrowness = NARROWNESS / max(few.median().item(), LEAST_SCALE)
-        self.draws = min(MOST, DRAWS_A_CODE * len(codes))
-        self.own = self._means_of(self.codes, self.codes, paired=True).mean()
+        squared_distances = torch.pdist(self.codes[:MEDIAN_CODES]).square()
+        self.gamma = GAMMA_FACTOR / max(squared_distances.median().item(), MIN_SCALE)
+        self.num_draws = min(MAX_CODES, DRAWS_PER_CODE * len(codes))
+        self.codes_mean = self._kernel_means(self.codes, self.codes, exclude_diagonal=True).mean()
 
-    def compare(self, draws: np.ndarray) -> _Comparison:
+    def estimate(self, draws: np.ndarray) -> _MMDEstimate:
         """T of draws (M, *latent)."""
-        y = (_flat(draws) - self.mean) / self.scale
+        y = (_flatten(draws) - self.mean) / self.scale
         if not y.isfinite().all():
             raise ValueError("draws of a prior are not finite")
-        to_draws = self._means_of(y, y, paired=True)
-        to_codes = self._means_of(y, self.codes)
-        b = self._means_of(self.codes, y)
-        statistic = self.own + to_draws.mean() - 2 * b.mean()
-        return _Comparison(float(statistic), (to_draws - to_codes).numpy(), b.numpy())
+        to_draws = self._kernel_means(y, y, exclude_diagonal=True)
+        to_codes = self._kernel_means(y, self.codes)
+        b = self._kernel_means(self.codes, y)
+        statistic = self.codes_mean + to_draws.mean() - 2 * b.mean()
+        return _MMDEstimate(float(statistic), (to_draws - to_codes).numpy(), b.numpy())
 
-    def _means_of(self, x: Tensor, y: Tensor, paired: bool = False) -> Tensor:
-        """mean_j k(x_i, y_j) for each i, float64; `paired` leaves j = i out."""
+    def _kernel_means(self, x: Tensor, y: Tensor, exclude_diagonal: bool = False) -> Tensor:
+        """mean_j k(x_i, y_j) for each i, float64; `exclude_diagonal` leaves j = i out."""
         squares = y.square().sum(1)
         sums = []
-        for start in range(0, len(x), ROWS):
-            rows = x[start : start + ROWS]
-            apart = rows.square().sum(1)[:, None] + squares - 2 * rows @ y.T
-            kernel = apart.clamp_min_(0).mul_(-self.narrowness).exp_()
-            if paired:
+        for start in range(0, len(x), CHUNK_ROWS):
+            rows = x[start : start + CHUNK_ROWS]
+            squared_distances = rows.square().sum(1)[:, None] + squares - 2 * rows @ y.T
+            kernel = squared_distances.clamp_min_(0).mul_(-self.gamma).exp_()
+            if exclude_diagonal:
                 kernel.diagonal(start).zero_()
             sums.append(kernel.sum(1).double())
-        return torch.cat(sums) / (len(y) - paired)
+        return torch.cat(sums) / (len(y) - exclude_diagonal)
 
 
-def _flat(codes: np.ndarray) -> Tensor:
+def _flatten(codes: np.ndarray) -> Tensor:
     return torch.from_numpy(codes.reshape(len(codes), -1)).float()
 
 
-def _noise(one: _Comparison, other: _Comparison) -> float:
+def _difference_standard_error(one: _MMDEstimate, other: _MMDEstimate) -> float:
     """Standard error of the difference of two T; 0 of the same one."""
     if one is other:
         return 0.0
     common = (one.b - other.b).var() / len(one.b)
-    own = sum(each.a.var() / len(each.a) for each in (one, other))
-    return 2 * math.sqrt(common + own)
+    separate = sum(each.a.var() / len(each.a) for each in (one, other))
+    return 2 * math.sqrt(common + separate)

@@ -29,12 +29,12 @@ from vae.models.vae import VAE
 from vae.training.loop import State, best_epoch
 
 VERSION = 1
-DIGITS = 16
-NAME = re.compile(r"(epoch|best)-(\d{5})-([0-9a-f]{16})\.safetensors")
+DIGEST_LENGTH = 16
+FILE_NAME = re.compile(r"(epoch|best)-(\d{5})-([0-9a-f]{16})\.safetensors")
 
 
 @dataclass(frozen=True)
-class Stored:
+class CheckpointFile:
     """A checkpoint file as its name tells it."""
 
     path: Path
@@ -42,39 +42,41 @@ class Stored:
     epoch: int
     digest: str
 
-    def whole(self) -> bool:
+    def is_intact(self) -> bool:
         """Whether the content hashes to the name."""
         content = hashlib.sha256(self.path.read_bytes()).hexdigest()
-        return content[:DIGITS] == self.digest
+        return content[:DIGEST_LENGTH] == self.digest
 
 
-def stored(folder: Path, kind: str = "epoch") -> list[Stored]:
+def list_checkpoints(folder: Path, kind: str = "epoch") -> list[CheckpointFile]:
     """Checkpoints of a folder, oldest first."""
-    found = [(path, NAME.fullmatch(path.name)) for path in sorted(folder.glob("*.safetensors"))]
-    files = [Stored(path, m[1], int(m[2]), m[3]) for path, m in found if m]
-    return sorted((file for file in files if file.kind == kind), key=lambda file: file.epoch)
+    matches = [
+        (path, FILE_NAME.fullmatch(path.name)) for path in sorted(folder.glob("*.safetensors"))
+    ]
+    checkpoints = [CheckpointFile(path, m[1], int(m[2]), m[3]) for path, m in matches if m]
+    return sorted((file for file in checkpoints if file.kind == kind), key=lambda file: file.epoch)
 
 
-def sweep(folder: Path) -> None:
+def remove_temporary_files(folder: Path) -> None:
     """Delete the half-written files of killed processes; for the holder of the lock alone."""
     for path in folder.glob(".*.part"):
         path.unlink()
 
 
-def newest(folder: Path, warn: Callable[[str], None]) -> Stored | None:
+def find_latest(folder: Path, warn: Callable[[str], None]) -> CheckpointFile | None:
     """The newest whole checkpoint; broken ones are named through `warn` and set aside."""
-    for file in reversed(stored(folder)):
-        if file.whole():
+    for file in reversed(list_checkpoints(folder)):
+        if file.is_intact():
             return file
         warn(f"{file.path.name} is cut or changed; going back to the checkpoint before it")
         file.path.rename(file.path.with_suffix(".broken"))
     return None
 
 
-def best(folder: Path, state: State) -> Stored:
+def find_best(folder: Path, state: State) -> CheckpointFile:
     """The weights of the state's best epoch; UserError if they are broken or gone."""
-    for file in stored(folder, "best"):
-        if file.epoch == state.best and file.whole():
+    for file in list_checkpoints(folder, "best"):
+        if file.epoch == state.best and file.is_intact():
             return file
     raise UserError(
         f"the weights of the best epoch, {state.best}, are cut, changed or gone",
@@ -83,23 +85,23 @@ def best(folder: Path, state: State) -> Stored:
     )
 
 
-def save(folder: Path, state: State, about: Mapping[str, Any], keep_every: int) -> Path:
+def save(folder: Path, state: State, metadata: Mapping[str, Any], keep_every: int) -> Path:
     """Write the state after an epoch, then drop what is not kept; a full disk is a UserError."""
     if state.best == state.epoch:
-        weights = state.average.model.state_dict()
-        _write(folder, "best", state.epoch, weights, {**about, "epoch": state.epoch})
-    facts = {"version": VERSION, "epoch": state.epoch, "step": state.step}
-    everything = {**about, **facts, "history": state.history}
-    path = _write(folder, "epoch", state.epoch, _tensors(state), everything)
+        weights = state.ema.model.state_dict()
+        _write(folder, "best", state.epoch, weights, {**metadata, "epoch": state.epoch})
+    position = {"version": VERSION, "epoch": state.epoch, "step": state.step}
+    full_metadata = {**metadata, **position, "history": state.history}
+    path = _write(folder, "epoch", state.epoch, _state_tensors(state), full_metadata)
     _prune(folder, state, keep_every)
     return path
 
 
 def _write(
-    folder: Path, kind: str, epoch: int, tensors: Mapping[str, Tensor], about: Mapping[str, Any]
+    folder: Path, kind: str, epoch: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
 ) -> Path:
-    content = tensor_bytes(tensors, about)
-    digest = hashlib.sha256(content).hexdigest()[:DIGITS]
+    content = tensor_bytes(tensors, metadata)
+    digest = hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH]
     path = folder / f"{kind}-{epoch:05d}-{digest}.safetensors"
     try:
         write_bytes(path, content)
@@ -113,42 +115,42 @@ def _write(
 
 
 def _prune(folder: Path, state: State, keep_every: int) -> None:
-    for file in stored(folder)[:-2]:
+    for file in list_checkpoints(folder)[:-2]:
         if file.epoch % keep_every:
             file.path.unlink()
     # The fall-back checkpoint needs its own best, should the newest turn out broken.
     needed = {state.best, best_epoch(state.history[:-1])}
-    for file in stored(folder, "best"):
+    for file in list_checkpoints(folder, "best"):
         if file.epoch not in needed:
             file.path.unlink()
 
 
-def _tensors(state: State) -> dict[str, Tensor]:
+def _state_tensors(state: State) -> dict[str, Tensor]:
     tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
-    if state.average.decay is not None:
-        average = state.average.model.state_dict()
+    if state.ema.decay is not None:
+        average = state.ema.model.state_dict()
         tensors |= {f"average.{name}": value for name, value in average.items()}
     for index, moments in state.optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value for name, value in moments.items()}
     return tensors
 
 
-def restore(file: Stored, state: State) -> dict[str, Any]:
+def restore(file: CheckpointFile, state: State) -> dict[str, Any]:
     """Put a checkpoint into a state built by the same plan; what it says about itself."""
-    tensors, about = read_tensors(file.path)
-    if about["version"] != VERSION:
+    tensors, metadata = read_tensors(file.path)
+    if metadata["version"] != VERSION:
         raise UserError(
-            f"a checkpoint of version {about['version']}, this code reads {VERSION}",
+            f"a checkpoint of version {metadata['version']}, this code reads {VERSION}",
             where=str(file.path),
             remedy="train again, or use the code that wrote it",
         )
-    state.model.load_state_dict(_part(tensors, "model."))
-    if state.average.decay is not None:
-        state.average.model.load_state_dict(_part(tensors, "average."))
-    _restore_optimiser(state.optimiser, _part(tensors, "optimiser."))
-    state.epoch, state.step = about["epoch"], about["step"]
-    state.history = about["history"]
-    return about
+    state.model.load_state_dict(_select_prefix(tensors, "model."))
+    if state.ema.decay is not None:
+        state.ema.model.load_state_dict(_select_prefix(tensors, "average."))
+    _restore_optimiser(state.optimiser, _select_prefix(tensors, "optimiser."))
+    state.epoch, state.step = metadata["epoch"], metadata["step"]
+    state.history = metadata["history"]
+    return metadata
 
 
 def _restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
@@ -158,31 +160,31 @@ def _restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, T
         moments.setdefault(int(index), {})[key] = value
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": moments, "param_groups": groups})
-    for parameter, own in optimiser.state.items():
-        for key, value in own.items():
+    for parameter, buffers in optimiser.state.items():
+        for key, value in buffers.items():
             if value.shape == parameter.shape:
                 # A fused step reads weights and moments in the order of memory, and the file
                 # has lost which was channels-last.
-                own[key] = torch.empty_like(parameter).copy_(value)
+                buffers[key] = torch.empty_like(parameter).copy_(value)
 
 
-def shipped(file: Stored) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_weights(file: CheckpointFile) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights that a checkpoint would ship (the running mean where there is one)."""
-    tensors, about = read_tensors(file.path)
+    tensors, metadata = read_tensors(file.path)
     if file.kind == "best":
-        return tensors, about
-    return _part(tensors, "average.") or _part(tensors, "model."), about
+        return tensors, metadata
+    return _select_prefix(tensors, "average.") or _select_prefix(tensors, "model."), metadata
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     """Load weights by name; another architecture is a UserError naming the first difference."""
     own = model.state_dict()
     for name in [*own, *tensors]:
-        here = tuple(own[name].shape) if name in own else "absent"
-        there = tuple(tensors[name].shape) if name in tensors else "absent"
-        if here != there:
+        own_shape = tuple(own[name].shape) if name in own else "absent"
+        file_shape = tuple(tensors[name].shape) if name in tensors else "absent"
+        if own_shape != file_shape:
             raise UserError(
-                f"weights of another architecture: `{name}` is {there} there, {here} here",
+                f"weights of another architecture: `{name}` is {file_shape} there, {own_shape} here",
                 where=where,
                 remedy="use the params that it was trained with",
             )
@@ -190,19 +192,19 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], where: str) ->
 
 
 def restored_model(
-    tensors: Mapping[str, Tensor], about: Mapping[str, Any], device: str, where: str
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], device: str, source: str
 ) -> VAE:
     """A trained model from weights and their description, in evaluation mode.
 
     UserError if the description names no model, or if the weights are of another one.
     """
-    if "model" not in about:
-        raise UserError("not a weights file of this project: it names no model", where=where)
-    model = build_vae(about["model"], tuple(about["image"]), about["levels"])
-    load_weights(model, tensors, where)
+    if "model" not in metadata:
+        raise UserError("not a weights file of this project: it names no model", where=source)
+    model = build_vae(metadata["model"], tuple(metadata["image"]), metadata["levels"])
+    load_weights(model, tensors, source)
     return model.to(device).to(memory_format=torch.channels_last).eval()
 
 
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _select_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     size = len(prefix)
     return {name[size:]: value for name, value in tensors.items() if name.startswith(prefix)}

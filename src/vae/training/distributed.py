@@ -69,7 +69,7 @@ class World:
         if self.size == 1:
             return values
         total = values.detach().clone(memory_format=torch.contiguous_format)
-        _together(lambda: distributed.all_reduce(total))
+        _collective(lambda: distributed.all_reduce(total))
         return total
 
     def mean(self, values: Tensor) -> Tensor:
@@ -79,17 +79,21 @@ class World:
         )
         return (total / count).to(values.dtype)
 
-    def means(self, own: Means, share: float) -> Means:
-        """Means over the whole batch from those over a rank's `share` of it.
+    def means(self, local_means: Means, fraction: float) -> Means:
+        """Means over the whole batch from those over a rank's `fraction` of it.
 
         Their gradient goes to the rank's own addend.
         """
         if self.size == 1:
-            return own
-        parts = [own.distortion[None], own.difference[None], own.rate.flatten()]
-        addend = share * torch.cat(parts)
+            return local_means
+        values = [
+            local_means.distortion[None],
+            local_means.perceptual[None],
+            local_means.rate.flatten(),
+        ]
+        addend = fraction * torch.cat(values)
         total = self.sum(addend) + (addend - addend.detach())  # adds 0, and the gradient
-        return Means(total[0], total[2:].view_as(own.rate), total[1])
+        return Means(total[0], total[2:].view_as(local_means.rate), total[1])
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Replace each gradient by the sum over the ranks."""
@@ -97,23 +101,23 @@ class World:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
         flat = self.sum(torch.cat([gradient.flatten() for gradient in gradients]))
-        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view(gradient.shape))
+        chunks = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, chunk in zip(gradients, chunks, strict=True):
+            gradient.copy_(chunk.view(gradient.shape))
 
-    def tell(self, what: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Rank 0's object, on every rank."""
         if self.size == 1:
-            return what
-        told = [what]
-        _together(lambda: distributed.broadcast_object_list(told))
-        return told[0]
+            return value
+        objects = [value]
+        _collective(lambda: distributed.broadcast_object_list(objects))
+        return objects[0]
 
 
-ALONE = World()
+SINGLE_PROCESS = World()
 
 
-def _together(operation: Callable[[], object]) -> None:
+def _collective(operation: Callable[[], object]) -> None:
     """What all ranks do at once; torch's error for a rank that is gone becomes one line."""
     try:
         operation()
@@ -129,7 +133,7 @@ def _together(operation: Callable[[], object]) -> None:
 
 
 @contextmanager
-def joined(world: World, device: str, timeout: float = TIMEOUT) -> Iterator[None]:
+def process_group(world: World, device: str, timeout: float = TIMEOUT) -> Iterator[None]:
     """The ranks' connection, by NCCL between GPUs and Gloo between CPUs; none for one process.
 
     They meet where torchrun's environment says. A rank that waits longer than `timeout` seconds
@@ -153,7 +157,7 @@ def joined(world: World, device: str, timeout: float = TIMEOUT) -> Iterator[None
     distributed.destroy_process_group()
 
 
-def share_statistics(model: nn.Module, world: World, device: str) -> None:
+def synchronise_statistics(model: nn.Module, world: World, device: str) -> None:
     """Make what the model takes from a batch in training that of the whole batch, in place.
 
     Raises UserError for batch normalisation on a CPU.
@@ -169,11 +173,11 @@ def share_statistics(model: nn.Module, world: World, device: str) -> None:
         )
     for module in modules:
         if isinstance(module, Scale):
-            module.average = world.mean
+            module.batch_mean = world.mean
     nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
 
 
-def check_sizes(world: World, **counts: int) -> None:
+def check_world_size(world: World, **counts: int) -> None:
     """UserError unless every rank gets an image of each of these batches and splits."""
     for name, count in counts.items():
         if count < world.size:

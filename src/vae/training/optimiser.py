@@ -33,27 +33,29 @@ def update(optimiser: torch.optim.Optimizer, norm: Tensor, limit: float | None) 
 
     The fused step reads the decision on the device, so that nothing waits for it.
     """
-    left_out = torch.zeros_like(norm)
+    skipped = torch.zeros_like(norm)
     if limit is not None:
-        left_out = torch.logical_not(norm <= limit).float()
-        optimiser.found_inf = left_out  # type: ignore[attr-defined]
+        skipped = torch.logical_not(norm <= limit).float()
+        optimiser.found_inf = skipped  # type: ignore[attr-defined]
     optimiser.step()
-    return left_out
+    return skipped
 
 
-class Average(Generic[Model]):
+class EMA(Generic[Model]):
     """A model that is the running mean of another one; without a decay, that other one itself."""
 
-    def __init__(self, model: Model, average: Model, decay: float | None) -> None:
-        self.model = average if decay is not None else model
+    def __init__(self, model: Model, averaged: Model, decay: float | None) -> None:
+        self.model = averaged if decay is not None else model
         self.decay = decay
         if decay is not None:
             self.model.load_state_dict(model.state_dict())
             self.model.requires_grad_(False)
         # Found once: a walk through two models takes longer than averaging them.
-        pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))
-        moving = [pair for pair in pairs if pair[0].is_floating_point()]
-        self.means, self.sources = [own for own, _ in moving], [new for _, new in moving]
+        pairs = list(
+            zip(_parameters_and_buffers(self.model), _parameters_and_buffers(model), strict=True)
+        )
+        floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        self.averages, self.sources = [own for own, _ in floating], [new for _, new in floating]
         self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
@@ -62,12 +64,12 @@ class Average(Generic[Model]):
         if self.decay is None:
             return
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.means, self.sources, 1 - decay)
+        torch._foreach_lerp_(self.averages, self.sources, 1 - decay)
         for own, new in self.counters:
             own.copy_(new)
 
 
-def _tensors(model: nn.Module) -> Iterator[Tensor]:
+def _parameters_and_buffers(model: nn.Module) -> Iterator[Tensor]:
     """Weights and buffers, which change in place and are never replaced."""
     return chain(model.parameters(), model.buffers())
 

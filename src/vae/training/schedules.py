@@ -44,23 +44,23 @@ def constant(progress: Progress) -> float:
     return 1.0
 
 
-def cosine(progress: Progress, end_share: float) -> float:
-    """From 1 to `end_share` along half a cosine."""
-    return 1 - (1 - end_share) * _half_cosine(progress.time / progress.epochs)
+def cosine(progress: Progress, end_fraction: float) -> float:
+    """From 1 to `end_fraction` along half a cosine."""
+    return 1 - (1 - end_fraction) * _half_cosine(progress.time / progress.epochs)
 
 
 def plateau(progress: Progress, patience: int, factor: float) -> float:
     """`factor` to the power of the cuts so far."""
-    best, waited, cuts = math.inf, 0, 0
+    best, bad_epochs, cuts = math.inf, 0, 0
     for objective in progress.objectives:
-        waited = 0 if objective < best else waited + 1
+        bad_epochs = 0 if objective < best else bad_epochs + 1
         best = min(best, objective)
-        if waited > patience:
-            waited, cuts = 0, cuts + 1
+        if bad_epochs > patience:
+            bad_epochs, cuts = 0, cuts + 1
     return factor**cuts
 
 
-def warmed(progress: Progress, schedule: Schedule, epochs: float) -> float:
+def with_warmup(progress: Progress, schedule: Schedule, epochs: float) -> float:
     """A schedule behind a straight rise from 0 over `epochs` (0: none)."""
     return schedule(progress) * _ramp(progress.time, epochs)
 
@@ -82,16 +82,16 @@ def cosine_beta(progress: Progress, beta: float, start: float, epochs: float) ->
 
 def cyclical_beta(progress: Progress, beta: float, cycles: int, ramp: float) -> float:
     """`cycles` rises from 0 to beta; the end of the training belongs to the last one."""
-    place = progress.time / progress.epochs * cycles
-    return beta * _ramp(1.0 if place >= cycles else place % 1, ramp)
+    phase = progress.time / progress.epochs * cycles
+    return beta * _ramp(1.0 if phase >= cycles else phase % 1, ramp)
 
 
 def hold_then_ramp_beta(
     progress: Progress, beta: float, start: float, hold: float, ramp: float
 ) -> float:
     """`start` for `hold` epochs, then a straight line to beta over `ramp` epochs."""
-    late = progress.time - hold
-    return start if late < 0 else start + (beta - start) * _ramp(late, ramp)
+    elapsed = progress.time - hold
+    return start if elapsed < 0 else start + (beta - start) * _ramp(elapsed, ramp)
 
 
 def _ramp(time: float, length: float) -> float:
@@ -99,11 +99,11 @@ def _ramp(time: float, length: float) -> float:
     return min(time / length, 1.0) if length else 1.0
 
 
-def _half_cosine(share: float) -> float:
-    return (1 - math.cos(math.pi * min(share, 1.0))) / 2
+def _half_cosine(fraction: float) -> float:
+    return (1 - math.cos(math.pi * min(fraction, 1.0))) / 2
 
 
-RATE_SCHEDULES: dict[str, Callable[..., float]] = {
+LR_SCHEDULES: dict[str, Callable[..., float]] = {
     "constant": constant,
     "cosine": cosine,
     "plateau": plateau,

@@ -15,18 +15,18 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from vae.data.batches import Images, as_real
+from vae.data.batches import Images, to_float
 from vae.device import Machine
 from vae.models.likelihoods.bins import bits_per_dim
 from vae.models.vae import VAE, Terms
 from vae.objectives import Means, Objective
 from vae.rng import normal
-from vae.training.distributed import ALONE, World
+from vae.training.distributed import SINGLE_PROCESS, World
 
-ACTIVE = 0.01
+ACTIVE_VARIANCE = 0.01
 
 
-def passes(
+def iterate_terms(
     model: VAE,
     images: Images,
     machine: Machine,
@@ -35,16 +35,16 @@ def passes(
     stream: str,
     batch_size: int,
     limit: int | None = None,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> Iterator[tuple[Tensor, Terms]]:
     """(x, terms) of each batch in the split's order, without gradients, in evaluation mode.
 
     Only the rank's rows; a last batch that has none for it is left out.
     """
     model.eval()
-    for index, batch in enumerate(images.in_order(batch_size, limit)):
-        rows, shape = world.rows(len(batch)), (len(batch), *model.latent)
-        x = as_real(batch[rows])
+    for index, batch in enumerate(images.ordered_batches(batch_size, limit)):
+        rows, shape = world.rows(len(batch)), (len(batch), *model.latent_shape)
+        x = to_float(batch[rows])
         if not len(x):
             continue
         noise = normal(shape, seed, stream, index, device=machine.device)[rows]
@@ -61,15 +61,15 @@ def calibrate(
     seed: int,
     batch_size: int,
     limit: int | None = None,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> None:
     """Fix the likelihood's scale to the first `limit` images (None: all) of the training split."""
-    if not model.likelihood.calibrates:
+    if not model.likelihood.needs_calibration:
         return
     total, count = 0.0, 0.0
     options = {"seed": seed, "stream": "calibrate", "batch_size": batch_size, "limit": limit}
-    for x, terms in passes(model, images, machine, world=world, **options):  # type: ignore[arg-type]
-        total += _sum(model.likelihood.spread(terms.decoded, x))
+    for x, terms in iterate_terms(model, images, machine, world=world, **options):  # type: ignore[arg-type]
+        total += _float64_sum(model.likelihood.pixel_errors(terms.decoded, x))
         count += x.numel()
     sums = torch.tensor([total, count], dtype=torch.float64, device=machine.device)
     total, count = world.sum(sums).tolist()
@@ -84,61 +84,65 @@ def validate(
     seed: int,
     batch_size: int,
     objective: Objective,
-    moments: Mapping[str, tuple[float, float]],
-    world: World = ALONE,
+    objective_times: Mapping[str, tuple[float, float]],
+    world: World = SINGLE_PROCESS,
 ) -> dict[str, float | None]:
     """Means over the split: distortion, rate (nats), bits/dim, feature difference, latents.
 
-    And the objective at each of the named `moments`, (beta, time in epochs).
+    And the objective at each of the named `objective_times`, (beta, time in epochs).
     """
     sums: dict[str, Tensor] = {}
     mu: list[Tensor] = []
     options = {"seed": seed, "stream": "valid", "batch_size": batch_size}
-    for x, terms in passes(model, images, machine, world=world, **options):  # type: ignore[arg-type]
+    for x, terms in iterate_terms(model, images, machine, world=world, **options):  # type: ignore[arg-type]
         mu.append(terms.posterior.mu)
-        for name, values in _values(model, x, terms, machine, objective).items():
+        for name, values in _per_image_values(model, x, terms, machine, objective).items():
             sums[name] = sums.get(name, 0.0) + values.sum(0, dtype=torch.float64)
     mean = {name: world.sum(total) / len(images) for name, total in sums.items()}
     means = Means(mean["distortion"], mean.pop("rates"), mean["perceptual"])
-    row: dict[str, float | None] = {
-        name: objective(means, beta, time).item() for name, (beta, time) in moments.items()
+    metrics: dict[str, float | None] = {
+        name: objective(means, beta, time).item() for name, (beta, time) in objective_times.items()
     }
-    mass, rate = mean.pop("mass", None), means.rate.sum()
-    row |= {name: value.item() for name, value in mean.items()} | {"rate": rate.item()}
-    bits = None if mass is None else bits_per_dim((mass + rate).item(), model.dimensions)
-    row["bits_per_dim"] = bits
-    row["active_units"] = active_units(torch.cat(mu), world)
-    if objective.difference is None:
-        row["perceptual"] = None
-    return row
+    discrete_nll, rate = mean.pop("discrete_nll", None), means.rate.sum()
+    metrics |= {name: value.item() for name, value in mean.items()} | {"rate": rate.item()}
+    bits = (
+        None
+        if discrete_nll is None
+        else bits_per_dim((discrete_nll + rate).item(), model.dimensions)
+    )
+    metrics["bits_per_dim"] = bits
+    metrics["active_units"] = active_units(torch.cat(mu), world)
+    if objective.perceptual is None:
+        metrics["perceptual"] = None
+    return metrics
 
 
 @torch.no_grad()
-def _values(
+def _per_image_values(
     model: VAE, x: Tensor, terms: Terms, machine: Machine, objective: Objective
 ) -> dict[str, Tensor]:
     """What is averaged over a split, one value an image each, (B,), and rates (B, *latent)."""
     with machine.autocast():
-        differences = objective.differences(x, model.likelihood.mean(terms.decoded))
+        perceptual = objective.perceptual_per_image(x, model.likelihood.mean(terms.decoded))
     values = {
         "distortion": terms.distortion,
         "rates": terms.rate,
-        "perceptual": differences,
+        "perceptual": perceptual,
         "mu_mean": terms.posterior.mu.flatten(1).mean(1),
         "log_var_mean": terms.posterior.log_var.flatten(1).mean(1),
     }
-    mass = model.mass(terms, x)
-    return values if mass is None else values | {"mass": mass}
+    discrete_nll = model.discrete_nll(terms, x)
+    return values if discrete_nll is None else values | {"discrete_nll": discrete_nll}
 
 
-def active_units(mu: Tensor, world: World = ALONE) -> int:
+def active_units(mu: Tensor, world: World = SINGLE_PROCESS) -> int:
     """Dimensions with Var_x(E_q[z | x]) > 0.01, of means (N, *latent) (Burda et al. 2016)."""
     mu = mu.double()
     count = world.sum(mu.new_tensor(len(mu)))
     mean = world.sum(mu.sum(0)) / count
     squares = world.sum((mu - mean).square().sum(0))
-    return int((squares / (count - 1) > ACTIVE).sum())
+    return int((squares / (count - 1) > ACTIVE_VARIANCE).sum())
 
 
-def _sum(values: Tensor) -> float:
+def _float64_sum(values: Tensor) -> float:
     return values.sum(dtype=torch.float64).item()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.step import KERNELS, REST, WHOLE, by_kind, kind_of
+from benchmarks.step import KERNELS, OTHER_TIME, WHOLE_STEP, classify_kernel, sum_by_kind
 
 FUSED = "graph_0_cpp_fused__to_copy_"
 
@@ -25,13 +25,13 @@ FUSED = "graph_0_cpp_fused__to_copy_"
     ],
 )
 def test_a_kernel_is_known_by_its_name(name: str, kind: str | None) -> None:
-    assert kind_of(name) == kind
+    assert classify_kernel(name) == kind
 
 
 def test_the_kinds_and_the_rest_are_the_step() -> None:
     rows = [("aten::addmm", 2.0), ("aten::mm", 1.0), ("aten::sum", 0.5), ("CompiledFunction", 9.0)]
-    found = by_kind(rows, 5.0)
+    found = sum_by_kind(rows, 5.0)
     assert found["dense layers"] == 3.0
     assert found["other element-wise work"] == 0.5
-    assert found[REST] == 1.5
-    assert sum(found[kind] for kind in (*KERNELS, REST)) == found[WHOLE] == 5.0
+    assert found[OTHER_TIME] == 1.5
+    assert sum(found[kind] for kind in (*KERNELS, OTHER_TIME)) == found[WHOLE_STEP] == 5.0

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from benchmarks import chain, layers, tables, windows
-from benchmarks.throughput import Endless, PerImage, training_operations
-from pipeline.config.preset import preset
+from benchmarks.throughput import EndlessImages, PerImageDataset, count_training_operations
+from pipeline.config.preset import load_preset
 from pipeline.factory.build import build_vae
 from pipeline.runtime import paths
-from vae.data.batches import as_real
+from vae.data.batches import to_float
 from vae.device import Machine
 
 
@@ -31,43 +31,49 @@ def test_contestants_take_turns_and_who_begins_changes() -> None:
 
 def test_a_ratio_is_that_of_windows_of_one_round() -> None:
     """Both halve their speed in the second round: the ratio does not move."""
-    assert windows.ratio([4.0, 2.0], [2.0, 1.0]) == {"median": 2.0, "min": 2.0, "max": 2.0}
-    assert windows.spread([3.0, 1.0, 7.0]) == {"median": 3.0, "min": 1.0, "max": 7.0}
+    assert windows.summarise_ratio([4.0, 2.0], [2.0, 1.0]) == {
+        "median": 2.0,
+        "min": 2.0,
+        "max": 2.0,
+    }
+    assert windows.summarise([3.0, 1.0, 7.0]) == {"median": 3.0, "min": 1.0, "max": 7.0}
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 5), (3, 6, 5)])
 def test_the_textbooks_tensors_are_ours(shape: tuple[int, int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)
-    made = torch.stack([PerImage(pixels)[index] for index in range(4)])
-    assert torch.equal(made, as_real(torch.from_numpy(pixels)))
+    made = torch.stack([PerImageDataset(pixels)[index] for index in range(4)])
+    assert torch.equal(made, to_float(torch.from_numpy(pixels)))
 
 
 def test_an_endless_epoch_goes_through_all_images_again() -> None:
     pixels = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1)
-    batches = Endless(pixels, "cpu").shuffled(2, seed=0, epoch=0)
+    batches = EndlessImages(pixels, "cpu").shuffled_batches(2, seed=0, epoch=0)
     seen = [next(batches).flatten().tolist() for _ in range(4)]
     assert sorted(seen[0] + seen[1]) == sorted(seen[2] + seen[3]) == [0, 1, 2, 3]
 
 
 def test_operations_of_a_training_image() -> None:
     """The small network multiplies 3.7 million times forward; backward is about twice that."""
-    operations = training_operations(preset("fashion_mnist/sweep"), (1, 28, 28))
+    operations = count_training_operations(load_preset("fashion_mnist/sweep"), (1, 28, 28))
     assert 2 * 2.5 * 3.7e6 < operations < 2 * 3.2 * 3.7e6
 
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "fashion_mnist/sweep", "cifar10/log/0_plain"])
 def test_operations_of_the_layers_are_those_of_the_network(name: str) -> None:
     """Counted from shapes, and by torch while it computes."""
-    settings = preset(name)
+    settings = load_preset(name)
     image = (3, 32, 32) if name.startswith("cifar10") else (1, 28, 28)
-    kinds = layers.layers(build_vae(settings.model, image, 256, seed=0), batch_size=2, image=image)
+    kinds = layers.find_layers(
+        build_vae(settings.model, image, 256, seed=0), batch_size=2, image=image
+    )
     machine = Machine("cpu", "fp32", 1)
     rows = [
-        layers.row_of(kind, count, layer, 1.0, (1.0, 1.0), machine)
+        layers.build_row(kind, count, layer, 1.0, (1.0, 1.0), machine)
         for kind, (layer, count) in kinds.items()
     ]
     counted = sum(row["operations"] for row in rows) / 2
-    assert counted == pytest.approx(training_operations(settings, image), rel=0.01)
+    assert counted == pytest.approx(count_training_operations(settings, image), rel=0.01)
 
 
 def test_a_layers_roof_is_the_slower_of_arithmetic_and_memory() -> None:
@@ -78,7 +84,7 @@ def test_a_layers_roof_is_the_slower_of_arithmetic_and_memory() -> None:
         ((1.0, 1e9), "arithmetic", operations),
         ((1e9, 1.0), "memory", moved),
     ):
-        row = layers.row_of(kind, 1, layer, 1e3, rates, Machine("cpu", "fp32", 1))
+        row = layers.build_row(kind, 1, layer, 1e3, rates, Machine("cpu", "fp32", 1))
         assert (row["operations"], row["bound"]) == (operations, bound)
         assert row["roof_milliseconds"] == pytest.approx(1e3 * seconds)
         assert row["share_of_rate"] == pytest.approx(operations / rates[0])
@@ -86,9 +92,9 @@ def test_a_layers_roof_is_the_slower_of_arithmetic_and_memory() -> None:
 
 def test_evidence_belongs_to_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     about = {"processor": "Intel(R) Xeon(R) Processor", "cores": 2}
-    monkeypatch.setattr(windows, "hardware", lambda: about)
+    monkeypatch.setattr(windows, "describe_hardware", lambda: about)
     assert (
-        windows.place("chain")
+        windows.result_path("chain")
         == paths.RESULTS / "benchmarks" / "intel_xeon_2_cores" / "chain.json"
     )
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config import params
-from pipeline.config.preset import preset
+from pipeline.config.preset import load_preset
 from pipeline.runtime import paths
 from studies import rate_distortion
 from vae.data import sources
@@ -25,21 +25,21 @@ EPOCHS = 4
 @pytest.fixture
 def digits(project: Path) -> None:
     """Some of the digits as the stage `prepare` leaves them, without its pictures."""
-    (part,) = sources.decode("digits", sources.find("digits", project)).parts.values()
+    (part,) = sources.decode("digits", sources.find("digits", project)).splits.values()
     pixels = np.asarray(part.images)
     parts = {"train": pixels[:640], "valid": pixels[640:840]}
     for split, images in parts.items():
         write_array(paths.DATA / f"{split}.npy", images)
     write_array(paths.DATA / "spectrum.npy", principal_spectrum(parts["train"], 64))
     pixel = {"train": pixel_statistics(parts["train"])}
-    write_json(paths.report("data"), {"pixels": pixel})
+    write_json(paths.report_path("data"), {"pixels": pixel})
     about = {"name": "digits", "binarize": "none", "shape": [1, 8, 8], "levels": 17}
     write_json(paths.SPEC, about | {"digest": "d" * 64})
 
 
 @pytest.fixture
 def folder(digits: None) -> Path:
-    rate_distortion.measure("digits", BETAS, [0], EPOCHS, TINY)
+    rate_distortion.measure_curve("digits", BETAS, [0], EPOCHS, TINY)
     return paths.RESULTS / "rate_distortion"
 
 
@@ -64,23 +64,26 @@ def test_a_dear_rate_is_lower_and_errs_more(folder: Path) -> None:
 def test_points_that_are_there_are_kept_and_others_join_in_order(
     digits: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (dear,) = rate_distortion.measure("digits", [16.0], [0], EPOCHS, TINY)
+    (dear,) = rate_distortion.measure_curve("digits", [16.0], [0], EPOCHS, TINY)
     with monkeypatch.context() as patch:
-        patch.setattr(rate_distortion, "fit_whole", forbidden)
-        assert rate_distortion.measure("digits", [16.0], [0], EPOCHS, TINY) == [dear]
-    cheap, same = rate_distortion.measure("digits", [0.25], [0], EPOCHS, TINY)
+        patch.setattr(rate_distortion, "train_to_end", forbidden)
+        assert rate_distortion.measure_curve("digits", [16.0], [0], EPOCHS, TINY) == [dear]
+    cheap, same = rate_distortion.measure_curve("digits", [0.25], [0], EPOCHS, TINY)
     assert (cheap["beta"], same) == (0.25, dear)
 
 
 def test_points_of_other_settings_code_or_data_are_not_mixed(digits: None) -> None:
-    folder, made = paths.RESULTS / "rate_distortion", rate_distortion.stamp("digits", 3, TINY)
+    folder, made = (
+        paths.RESULTS / "rate_distortion",
+        rate_distortion.build_stamp("digits", 3, TINY),
+    )
     write_json(folder / "stamp.json", made)
     write_csv(folder / "points.csv", [{"beta": 1.0, "seed": 0}])
-    assert rate_distortion.known(made) == [{"beta": 1.0, "seed": 0}]
-    assert rate_distortion.known(made | {"commit": "another"}) == [{"beta": 1.0, "seed": 0}]
-    assert rate_distortion.stamp("digits", 4, TINY)["params"] != made["params"]
+    assert rate_distortion.read_points(made) == [{"beta": 1.0, "seed": 0}]
+    assert rate_distortion.read_points(made | {"commit": "another"}) == [{"beta": 1.0, "seed": 0}]
+    assert rate_distortion.build_stamp("digits", 4, TINY)["params"] != made["params"]
     for field in ("preset", "epochs", "overrides", "params", "data", "code"):
-        assert rate_distortion.known(made | {field: "another"}) == []
+        assert rate_distortion.read_points(made | {field: "another"}) == []
 
 
 def killed(*_: Any) -> None:
@@ -91,31 +94,33 @@ def test_a_kill_before_the_first_point_lends_the_stamp_to_no_older_one(
     digits: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = paths.RESULTS / "rate_distortion"
-    write_json(folder / "stamp.json", rate_distortion.stamp("digits", 3, TINY) | {"code": "older"})
+    write_json(
+        folder / "stamp.json", rate_distortion.build_stamp("digits", 3, TINY) | {"code": "older"}
+    )
     write_csv(folder / "points.csv", [{"beta": 1.0, "seed": 0}])
     with monkeypatch.context() as patch:
-        patch.setattr(rate_distortion, "fit_whole", killed)
+        patch.setattr(rate_distortion, "train_to_end", killed)
         with pytest.raises(KeyboardInterrupt):
-            rate_distortion.measure("digits", [1.0], [0], 3, TINY)
-    assert rate_distortion.known(rate_distortion.stamp("digits", 3, TINY)) == []
+            rate_distortion.measure_curve("digits", [1.0], [0], 3, TINY)
+    assert rate_distortion.read_points(rate_distortion.build_stamp("digits", 3, TINY)) == []
 
 
 def test_other_data_than_the_preset_s_are_refused(project: Path) -> None:
     write_json(paths.SPEC, {"name": "digits", "binarize": "none"})
     with pytest.raises(UserError, match=r"prepared are digits .* for fashion_mnist"):
-        rate_distortion.measure("fashion_mnist", [1.0], [0], 1)
+        rate_distortion.measure_curve("fashion_mnist", [1.0], [0], 1)
 
 
 def test_the_warm_up_ends_within_the_budget() -> None:
-    chosen = rate_distortion.shortened("fashion_mnist", 6, [])
+    chosen = rate_distortion.shorten_preset("fashion_mnist", 6, [])
     assert chosen.train.epochs == 6
     assert chosen.objective.beta_schedule.epochs == pytest.approx(2)
 
 
 def test_the_linear_curve_has_the_slope_of_its_beta(digits: None) -> None:
     """Where D + beta R is least, dD / dR = -beta, with beta = s / sigma^2 and sigma^2 = S / d."""
-    base = preset("digits")
-    (line,) = rate_distortion.linear_curve([{"rate": 20.0}], base)
+    base = load_preset("digits")
+    (line,) = rate_distortion.build_linear_curve([{"rate": 20.0}], base)
     values, d = read_array(paths.DATA / "spectrum.npy"), 64
     rates, distortions = np.array(line.x), np.array(line.y, dtype=float)
     sigma2 = np.exp(2 * distortions / d) / (2 * math.pi * math.e)
@@ -128,5 +133,5 @@ def test_the_linear_curve_has_the_slope_of_its_beta(digits: None) -> None:
 
 
 def test_a_likelihood_without_one_fitted_sigma_has_no_linear_curve(digits: None) -> None:
-    tree = params.override(params.to_tree(preset("digits")), ["model.likelihood.sigma=0.1"])
-    assert rate_distortion.linear_curve([{"rate": 20.0}], params.parse(tree)) == []
+    tree = params.override(params.to_tree(load_preset("digits")), ["model.likelihood.sigma=0.1"])
+    assert rate_distortion.build_linear_curve([{"rate": 20.0}], params.parse(tree)) == []

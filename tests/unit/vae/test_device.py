@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from vae.device import Machine, has_bf16, out_of_memory, resolve
+from vae.device import Machine, has_bf16, is_out_of_memory, resolve
 
 
 def test_auto_is_resolved_to_what_the_machine_has() -> None:
@@ -52,6 +52,6 @@ def test_precision_is_that_of_convolutions() -> None:
 
 
 def test_memory_errors_are_told_from_others() -> None:
-    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
-    assert not out_of_memory(RuntimeError("shapes do not match"))
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))

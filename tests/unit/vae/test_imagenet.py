@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from vae import imagenet
 from vae.data import sources
 from vae.errors import UserError
-from vae.imagenet import JUDGES, LOSS_NETWORKS, PRETRAINED, features, load, pooled
+from vae.imagenet import (
+    EVALUATION_NETWORKS,
+    LOSS_NETWORKS,
+    NETWORKS,
+    load_feature_maps,
+    load_network,
+    load_pooled_features,
+)
 from vae.rng import torch_generator
 
 PACKAGED = ("efficientnet_lite0", "efficientnet_lite2")
@@ -64,14 +71,14 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_no_network_is_for_a_loss_and_for_a_judge() -> None:
-    assert not set(LOSS_NETWORKS) & set(JUDGES)
-    assert set(LOSS_NETWORKS) | set(JUDGES) == set(PRETRAINED)
+    assert not set(LOSS_NETWORKS) & set(EVALUATION_NETWORKS)
+    assert set(LOSS_NETWORKS) | set(EVALUATION_NETWORKS) == set(NETWORKS)
     with pytest.raises(ValueError, match="no network for a loss; choose: vgg16"):
-        features("efficientnet_lite2")
+        load_feature_maps("efficientnet_lite2")
     with pytest.raises(ValueError, match="no network for a judge; choose: efficientnet_lite2"):
-        pooled("efficientnet_lite0")
+        load_pooled_features("efficientnet_lite0")
     with pytest.raises(ValueError, match="choose one of: vgg16, efficientnet_lite0"):
-        load("inception")
+        load_network("inception")
 
 
 @pytest.mark.parametrize("name", PACKAGED)
@@ -87,7 +94,7 @@ def test_folded_weights_by_position_are_the_network_of_timm(name: str) -> None:
     oracle.load_state_dict({wanted[key]: tensor for key, tensor in content.items()})
     x = 2 * images(2, 3, 64, 96) - 1
     with torch.no_grad():
-        torch.testing.assert_close(load(name)(x), oracle(x), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(load_network(name)(x), oracle(x), rtol=1e-4, atol=1e-4)
 
 
 def _theirs(key: str, ends: list[int]) -> str:
@@ -111,7 +118,7 @@ def _theirs(key: str, ends: list[int]) -> str:
 def test_they_know_real_objects(real_data_root: Path, name: str) -> None:
     """What CIFAR-10 calls a truck is for ImageNet's five best guesses a truck, and no frog."""
     collection = sources.decode("cifar10", sources.find("cifar10", real_data_root))
-    test, network = collection.parts["test"], load(name)
+    test, network = collection.splits["test"], load_network(name)
     assert test.labels is not None
     for label, least in (("truck", 0.6), ("airplane", 0.3), ("frog", 0.3)):
         chosen = test.images[test.labels == collection.classes.index(label)][:24]
@@ -131,14 +138,14 @@ def _share(guesses: Tensor, numbers: tuple[int, ...]) -> float:
 
 def test_the_stages_of_lite0_are_blocks_0_2_4_of_strides_2_4_8() -> None:
     x = images(2, 3, 64, 32)
-    maps = features("efficientnet_lite0")(x)
+    maps = load_feature_maps("efficientnet_lite0")(x)
     assert [tuple(f.shape) for f in maps] == [(2, 16, 32, 16), (2, 24, 16, 8), (2, 40, 8, 4)]
     weights = torch.load(imagenet.weights_file("efficientnet_lite0"), weights_only=True)
     for f, block in zip(maps, (0, 2, 4), strict=True):
         assert f.shape[1] == len(weights[f"_blocks.{block}._project_conv.weight"])
     steps = [weights[f"_blocks.{block}._project_conv.weight"].shape[0] for block in range(6)]
     assert steps == [16, 24, 24, 40, 40, 80]  # 2 and 4 are the last of their width
-    network: Any = load("efficientnet_lite0")
+    network: Any = load_network("efficientnet_lite0")
     h = network.bn1(network.conv_stem(2 * x - 1))
     for f, stage in zip(maps, network.blocks, strict=False):
         h = stage(h)
@@ -164,15 +171,15 @@ def test_the_stages_of_vgg16_are_relu1_2_relu2_2_relu3_3(vgg16_file: Path) -> No
         for layer in layers:
             h = layer(h)
             expected.append(h.clone())
-    maps = features("vgg16", vgg16_file)(x)
+    maps = load_feature_maps("vgg16", vgg16_file)(x)
     for ours, index in zip(maps, (3, 8, 15), strict=True):
         torch.testing.assert_close(ours, expected[index], rtol=1e-4, atol=1e-5)
 
 
 def test_pooled_features_are_those_before_the_classes() -> None:
     x = images(3, 3, 128, 128)
-    network = load("efficientnet_lite2")
-    ours = pooled("efficientnet_lite2")(x)
+    network = load_network("efficientnet_lite2")
+    ours = load_pooled_features("efficientnet_lite2")(x)
     assert ours.shape == (3, 1280)
     with torch.no_grad():
         torch.testing.assert_close(
@@ -200,7 +207,7 @@ def photographs() -> Tensor:
 def test_a_judge_sees_blur_and_noise_grow() -> None:
     x = photographs()
     noise = torch.randn(x.shape, generator=torch_generator(0, "noise"))
-    judge = pooled("efficientnet_lite2")
+    judge = load_pooled_features("efficientnet_lite2")
     clean = judge(x)
     for worse in (
         [nn.functional.avg_pool2d(x, k, 1, k // 2, count_include_pad=False) for k in (1, 3, 7)],
@@ -212,13 +219,13 @@ def test_a_judge_sees_blur_and_noise_grow() -> None:
 
 
 MAKERS: dict[str, Callable[[Path], nn.Module]] = {
-    "vgg16": lambda file: features("vgg16", file),
-    "efficientnet_lite0": lambda _: features("efficientnet_lite0"),
-    "efficientnet_lite2": lambda _: pooled("efficientnet_lite2"),
+    "vgg16": lambda file: load_feature_maps("vgg16", file),
+    "efficientnet_lite0": lambda _: load_feature_maps("efficientnet_lite0"),
+    "efficientnet_lite2": lambda _: load_pooled_features("efficientnet_lite2"),
 }
 
 
-@pytest.mark.parametrize("name", PRETRAINED)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_frozen_also_inside_a_model_that_trains(name: str, vgg16_file: Path) -> None:
     network = MAKERS[name](vgg16_file)
     nn.Sequential(network).train()
@@ -227,7 +234,7 @@ def test_frozen_also_inside_a_model_that_trains(name: str, vgg16_file: Path) -> 
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
-@pytest.mark.parametrize("name", PRETRAINED)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_equal_each_time_and_made_without_random_numbers(name: str, vgg16_file: Path) -> None:
     x, before = images(2, 3, 16, 16), torch.get_rng_state()
     networks = [MAKERS[name](vgg16_file) for _ in range(2)]
@@ -242,7 +249,7 @@ def _flat(maps: Any) -> Tensor:
     return torch.cat([f.flatten() for f in maps])
 
 
-@pytest.mark.parametrize("name", PRETRAINED)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_grey_images_are_three_equal_channels(name: str, vgg16_file: Path) -> None:
     grey, network = images(2, 1, 16, 16), MAKERS[name](vgg16_file)
     with torch.no_grad():
@@ -252,7 +259,7 @@ def test_grey_images_are_three_equal_channels(name: str, vgg16_file: Path) -> No
 
 @pytest.mark.parametrize("channels", [2, 4])
 def test_what_is_no_image_is_refused(channels: int) -> None:
-    network = features("efficientnet_lite0")
+    network = load_feature_maps("efficientnet_lite0")
     with pytest.raises(ValueError, match="images are float"):
         network(images(2, channels, 16, 16))
     with pytest.raises(ValueError, match=r"not torch\.uint8"):
@@ -267,7 +274,7 @@ def test_the_digest_is_that_of_the_file_and_stays(name: str) -> None:
     file = imagenet.weights_file(name)
     digest = imagenet.weights_digest(name)
     assert digest == hashlib.sha256(file.read_bytes()).hexdigest()
-    load(name)
+    load_network(name)
     assert imagenet.weights_digest(name) == digest
     assert file.stem.rpartition("-")[2] in digest  # the name has the digest's beginning
 
@@ -281,23 +288,23 @@ def test_a_file_by_path_takes_the_place_of_the_package(tmp_path: Path) -> None:
     torch.save(weights | {"_conv_stem.weight": -weights["_conv_stem.weight"]}, copy)
     assert imagenet.weights_digest(name, copy) != imagenet.weights_digest(name)
     x = images(1, 3, 16, 16)
-    assert not torch.equal(features(name, copy)(x)[0], features(name)(x)[0])
+    assert not torch.equal(load_feature_maps(name, copy)(x)[0], load_feature_maps(name)(x)[0])
 
 
 def test_a_missing_file_is_named_with_the_remedy(tmp_path: Path) -> None:
-    for call in (load, imagenet.weights_digest):
+    for call in (load_network, imagenet.weights_digest):
         with pytest.raises(UserError, match=r"weights of vgg16 -> set the weights path to ") as e:
             call("vgg16", tmp_path / "absent.pth")
         assert e.value.where == str(tmp_path / "absent.pth")
 
 
 def test_without_file_and_network_one_error_says_what_was_tried(no_network: Path) -> None:
-    for call in (load, imagenet.weights_digest):
+    for call in (load_network, imagenet.weights_digest):
         with pytest.raises(UserError) as caught:
             call("vgg16")
         said = str(caught.value)
         assert said.startswith(f"{no_network}: no weights of vgg16")
-        assert imagenet.VGG16.address in said
+        assert imagenet.VGG16.url in said
         assert "Name or service not known" in said
         assert "set the weights path" in said
         assert "\n" not in said
@@ -308,7 +315,7 @@ def test_the_address_is_that_of_torchvision_and_its_place_too(
 ) -> None:
     from torchvision.models import VGG16_Weights
 
-    assert VGG16_Weights.IMAGENET1K_V1.url == imagenet.VGG16.address
+    assert VGG16_Weights.IMAGENET1K_V1.url == imagenet.VGG16.url
     no_network.parent.mkdir(parents=True)
     shutil.copy(vgg16_file, no_network)
     assert imagenet.weights_file("vgg16") == no_network
@@ -323,7 +330,7 @@ def test_a_broken_download_is_refused(no_network: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", corrupt)
     with pytest.raises(UserError, match="invalid hash value"):
-        load("vgg16")
+        load_network("vgg16")
 
 
 def test_other_files_are_refused(tmp_path: Path, vgg16_file: Path) -> None:
@@ -346,6 +353,6 @@ def test_other_files_are_refused(tmp_path: Path, vgg16_file: Path) -> None:
     for infect, said in diseases:
         infect()
         with pytest.raises(UserError, match=f"not the weights of efficientnet_lite0.*{said}"):
-            load("efficientnet_lite0", file)
+            load_network("efficientnet_lite0", file)
     torch.save(weights, file)
-    load("efficientnet_lite0", file)
+    load_network("efficientnet_lite0", file)

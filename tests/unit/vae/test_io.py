@@ -21,7 +21,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Pat
     io.write_text(path, "old")
 
     def interrupted() -> None:
-        with io.atomic(path) as temporary:
+        with io.atomic_write(path) as temporary:
             temporary.write_text("half")
             raise RuntimeError("interrupted")
 
@@ -34,7 +34,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Pat
 def test_a_reader_never_sees_half_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     io.write_text(path, "old")
-    with io.atomic(path) as temporary:
+    with io.atomic_write(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
@@ -51,8 +51,8 @@ def test_json_is_sorted_and_refuses_what_is_no_number(tmp_path: Path) -> None:
 
 
 def test_digests_ignore_key_order_and_see_every_value() -> None:
-    assert io.digest_of({"a": 1, "b": 2}) == io.digest_of({"b": 2, "a": 1})
-    assert io.digest_of({"a": 1}) != io.digest_of({"a": 1.5})
+    assert io.json_digest({"a": 1, "b": 2}) == io.json_digest({"b": 2, "a": 1})
+    assert io.json_digest({"a": 1}) != io.json_digest({"a": 1.5})
 
 
 @given(rows=st.lists(st.fixed_dictionaries({"epoch": NUMBERS, "loss": NUMBERS}), min_size=1))
@@ -88,7 +88,7 @@ def test_broken_files_are_named(tmp_path: Path, read: object) -> None:
 def test_a_mapped_array_is_read_from_the_disk(tmp_path: Path) -> None:
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 2, 2)
     io.write_array(tmp_path / "a.npy", array)
-    mapped = io.read_array(tmp_path / "a.npy", mapped=True)
+    mapped = io.read_array(tmp_path / "a.npy", memory_map=True)
     assert isinstance(mapped, np.memmap)
     assert np.array_equal(mapped, array)
     assert np.array_equal(io.read_array(tmp_path / "a.npy"), array)

@@ -72,7 +72,7 @@ def test_images_are_reduced_once_to_means() -> None:
     means = batch_means(terms, torch.tensor([1.0, 3.0]))
     assert means.distortion.item() == 15
     assert means.rate.tolist() == [2, 3, 4]
-    assert means.difference.item() == 2
+    assert means.perceptual.item() == 2
 
 
 def test_with_beta_one_and_the_rate_it_is_the_mean_negative_elbo() -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vae.imagenet import features
-from vae.perceptual import Perceptual, unit_length
+from vae.imagenet import load_feature_maps
+from vae.perceptual import PerceptualLoss, normalise_channels
 from vae.rng import torch_generator
 
 
@@ -15,7 +15,7 @@ from vae.rng import torch_generator
 def perceptual(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> object:
     """Both networks; vgg16 with random weights of the usual size (He et al. 2015)."""
     if request.param == "efficientnet_lite0":
-        return Perceptual("efficientnet_lite0")
+        return PerceptualLoss("efficientnet_lite0")
     from torchvision.models import vgg16
 
     with torch.device("meta"):
@@ -28,7 +28,7 @@ def perceptual(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     }
     file = tmp_path_factory.mktemp("weights") / "vgg16.pth"
     torch.save(weights, file)
-    return Perceptual("vgg16", file)
+    return PerceptualLoss("vgg16", file)
 
 
 def images(*shape: int) -> Tensor:
@@ -48,7 +48,7 @@ def blurred(x: Tensor, size: int) -> Tensor:
     return nn.functional.avg_pool2d(x, size, 1, size // 2, count_include_pad=False)
 
 
-def test_it_is_the_formula(perceptual: Perceptual) -> None:
+def test_it_is_the_formula(perceptual: PerceptualLoss) -> None:
     """Image by image and place by place, from the feature maps."""
     x = images(2, 3, 16, 24)
     y = noisy(x, 0.2)
@@ -64,7 +64,7 @@ def test_it_is_the_formula(perceptual: Perceptual) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_equal_images_have_none(perceptual: Perceptual, channels: int) -> None:
+def test_equal_images_have_none(perceptual: PerceptualLoss, channels: int) -> None:
     x = images(3, channels, 16, 16)
     mean = x.clone().requires_grad_()
     value = perceptual(x, mean)
@@ -74,7 +74,7 @@ def test_equal_images_have_none(perceptual: Perceptual, channels: int) -> None:
     assert not mean.grad.any()
 
 
-def test_it_grows_with_noise_and_blur(perceptual: Perceptual) -> None:
+def test_it_grows_with_noise_and_blur(perceptual: PerceptualLoss) -> None:
     x = images(4, 3, 32, 32)
     for worse in (
         [noisy(x, sigma) for sigma in (0.01, 0.03, 0.1, 0.3)],
@@ -90,11 +90,11 @@ def test_real_features_dislike_blur_more_than_a_shade() -> None:
     x = 0.3 + 0.4 * images(4, 3, 32, 32)
     soft = blurred(x, 5)
     shade = (x - soft).square().mean((1, 2, 3), keepdim=True).sqrt()
-    perceptual = Perceptual("efficientnet_lite0")
+    perceptual = PerceptualLoss("efficientnet_lite0")
     assert (perceptual(x, soft) > 2 * perceptual(x, x - shade)).all()
 
 
-def test_the_gradient_reaches_the_means_alone(perceptual: Perceptual) -> None:
+def test_the_gradient_reaches_the_means_alone(perceptual: PerceptualLoss) -> None:
     x = images(2, 3, 16, 16).requires_grad_()
     mean = noisy(x.detach(), 0.1).requires_grad_()
     perceptual.train()
@@ -106,13 +106,13 @@ def test_the_gradient_reaches_the_means_alone(perceptual: Perceptual) -> None:
     assert all(parameter.grad is None for parameter in perceptual.parameters())
 
 
-def test_the_gradient_is_that_of_finite_differences(perceptual: Perceptual) -> None:
+def test_the_gradient_is_that_of_finite_differences(perceptual: PerceptualLoss) -> None:
     x = images(1, 3, 8, 8).double()
     mean = noisy(images(1, 3, 8, 8), 0.2).double().requires_grad_()
     direction = torch.randn(mean.shape, generator=torch_generator(0, "direction")).double()
     try:
         perceptual.double()
-        perceptual.features.exact_on_cpu, kept = False, perceptual.features.exact_on_cpu
+        perceptual.features.float32_on_cpu, kept = False, perceptual.features.float32_on_cpu
         (gradient,) = torch.autograd.grad(perceptual(x, mean).sum(), mean)
         with torch.no_grad():
             step = 1e-6
@@ -120,11 +120,11 @@ def test_the_gradient_is_that_of_finite_differences(perceptual: Perceptual) -> N
         slope = ((ahead - behind) / (2 * step)).sum().item()
         assert (gradient * direction).sum().item() == pytest.approx(slope, rel=1e-3)
     finally:
-        perceptual.features.exact_on_cpu = kept
+        perceptual.features.float32_on_cpu = kept
         perceptual.float()
 
 
-def test_a_step_against_the_gradient_makes_it_smaller(perceptual: Perceptual) -> None:
+def test_a_step_against_the_gradient_makes_it_smaller(perceptual: PerceptualLoss) -> None:
     x = images(2, 3, 16, 16)
     mean = noisy(x, 0.2).requires_grad_()
     value = perceptual(x, mean)
@@ -133,7 +133,7 @@ def test_a_step_against_the_gradient_makes_it_smaller(perceptual: Perceptual) ->
     assert (perceptual(x, mean - step) < value).all()
 
 
-def test_an_image_is_judged_alone(perceptual: Perceptual) -> None:
+def test_an_image_is_judged_alone(perceptual: PerceptualLoss) -> None:
     x = images(5, 3, 16, 16)
     y = noisy(x, 0.2)
     alone = torch.cat([perceptual(a[None], b[None]) for a, b in zip(x, y, strict=True)])
@@ -144,7 +144,7 @@ def test_an_image_is_judged_alone(perceptual: Perceptual) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_under_autocast_the_value_is_float32_and_close(
-    perceptual: Perceptual, channels: int
+    perceptual: PerceptualLoss, channels: int
 ) -> None:
     x = images(3, channels, 32, 32)
     mean = noisy(x, 0.2).contiguous(memory_format=torch.channels_last).requires_grad_()
@@ -159,14 +159,14 @@ def test_under_autocast_the_value_is_float32_and_close(
     torch.testing.assert_close(half, value, rtol=0.1, atol=0)
 
 
-def test_layout_in_memory_does_not_matter(perceptual: Perceptual) -> None:
+def test_layout_in_memory_does_not_matter(perceptual: PerceptualLoss) -> None:
     x = images(2, 3, 16, 16)
     y = noisy(x, 0.2)
     last = perceptual(x, y.contiguous(memory_format=torch.channels_last))
     assert torch.equal(perceptual(x, y), last)
 
 
-def test_sizes_down_to_the_last_stride(perceptual: Perceptual) -> None:
+def test_sizes_down_to_the_last_stride(perceptual: PerceptualLoss) -> None:
     least = {"vgg16": 4, "efficientnet_lite0": 8}[perceptual.features.name]
     for size in ((least, least), (least, 3 * least + 1)):
         x = torch.rand((2, 1, *size), generator=torch_generator(0, "small"))
@@ -175,7 +175,7 @@ def test_sizes_down_to_the_last_stride(perceptual: Perceptual) -> None:
         perceptual(x[..., : least - 1], x[..., : least - 1])
 
 
-def test_images_and_means_have_one_shape(perceptual: Perceptual) -> None:
+def test_images_and_means_have_one_shape(perceptual: PerceptualLoss) -> None:
     x = images(2, 3, 16, 16)
     with pytest.raises(ValueError, match="differ"):
         perceptual(x, x[:1])
@@ -183,14 +183,14 @@ def test_images_and_means_have_one_shape(perceptual: Perceptual) -> None:
 
 def test_a_judge_is_no_loss() -> None:
     with pytest.raises(ValueError, match="no network for a loss"):
-        Perceptual("efficientnet_lite2")
+        PerceptualLoss("efficientnet_lite2")
 
 
 def test_unit_length_has_a_finite_gradient_at_zero() -> None:
     f = torch.zeros(1, 4, 2, 2)
     f[..., 0] = 3.0
     f.requires_grad_()
-    unit = unit_length(f)
+    unit = normalise_channels(f)
     torch.testing.assert_close(unit[..., 0].square().sum(1), torch.ones(1, 2))
     assert not unit[..., 1].any()
     unit.sum().backward()
@@ -201,13 +201,16 @@ def test_unit_length_has_a_finite_gradient_at_zero() -> None:
 def test_least_square_is_far_below_the_features() -> None:
     """So a stage's features have length 1 to six digits, also of flat black images."""
     for x in (torch.zeros(1, 3, 16, 16), images(1, 3, 16, 16)):
-        for f in features("efficientnet_lite0")(x):
+        for f in load_feature_maps("efficientnet_lite0")(x):
             torch.testing.assert_close(
-                unit_length(f).square().sum(1), torch.ones(1, *f.shape[2:]), rtol=0, atol=1e-5
+                normalise_channels(f).square().sum(1),
+                torch.ones(1, *f.shape[2:]),
+                rtol=0,
+                atol=1e-5,
             )
 
 
-def test_every_operation_of_a_step_is_deterministic(perceptual: Perceptual) -> None:
+def test_every_operation_of_a_step_is_deterministic(perceptual: PerceptualLoss) -> None:
     """Under the switch that machine.resolve sets on a CPU."""
     x = images(2, 3, 16, 16)
     before = torch.get_deterministic_debug_mode()
@@ -233,7 +236,7 @@ def test_its_file_decides(tmp_path: Path) -> None:
     x = images(1, 3, 16, 16)
     y = noisy(x, 0.2)
     here, there = (
-        Perceptual("efficientnet_lite0"),
-        Perceptual("efficientnet_lite0", tmp_path / "w"),
+        PerceptualLoss("efficientnet_lite0"),
+        PerceptualLoss("efficientnet_lite0", tmp_path / "w"),
     )
     assert here(x, y).item() != there(x, y).item()

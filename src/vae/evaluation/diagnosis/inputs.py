@@ -1,8 +1,8 @@
 """What a diagnosis may know, and what it says: plain numbers in, findings out.
 
-Everything in `Evidence` but the history may be unknown (None), and history rows may have any of
+Everything in `DiagnosisInputs` but the history may be unknown (None), and history rows may have any of
 the columns of `training.loop`, or just an epoch and a total, as in a log found somewhere. A rule
-takes what it needs by `required`, which raises `Missing` with the words for a person; so what
+takes what it needs by `require`, which raises `MissingInput` with the words for a person; so what
 could not be judged, and for lack of what, is known without a second list.
 
 Numbers are nats an image, summed over sub-pixels and latent dimensions, x in [0, 1]. In a log of
@@ -19,19 +19,19 @@ Severity = Literal["fault", "warning", "note"]
 Value = TypeVar("Value")
 
 
-class Missing(Exception):
+class MissingInput(Exception):
     """A rule lacks this piece of evidence, in the words of `for lack of ...`."""
 
 
-def required(value: Value | None, what: str) -> Value:
+def require(value: Value | None, name: str) -> Value:
     """The value, or Missing."""
     if value is None:
-        raise Missing(what)
+        raise MissingInput(name)
     return value
 
 
 @dataclass(frozen=True)
-class Evidence:
+class DiagnosisInputs:
     """All that is known of a run; None is unknown."""
 
     history: Sequence[Row] = ()  # rows of training.loop, in the order of their epochs
@@ -72,13 +72,15 @@ class Evidence:
     mse: float | None = None
     psnr: float | None = None
     shuffled_psnr: float | None = None  # of images decoded from another image's z
-    log_var_clamped: float | None = None  # share of log-variances at an end of their range
+    clamped_log_var_fraction: float | None = (
+        None  # share of log-variances at an end of their range
+    )
 
     # Samples of the shipped prior, against held-out images, under one feature network
-    prior: str | None = None
-    floor_distance: float | None = None  # real images against real ones
-    reconstruction_distance: float | None = None
-    sample_distance: float | None = None
+    shipped_prior: str | None = None
+    floor_fd: float | None = None  # real images against real ones
+    reconstruction_fd: float | None = None
+    sample_fd: float | None = None
     precision: float | None = None
     recall: float | None = None
     coverage: float | None = None
@@ -89,39 +91,39 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Remedy:
+class SuggestedChange:
     """A change of params.yaml: dotted key, its new value as YAML, and what it is good for."""
 
     key: str
     value: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
-class Proof:
+class RuleResult:
     """What a rule found: the numbers, what they mean, what to change.
 
     `severity` replaces the entry's own where the evidence is weaker or stronger than usual.
     """
 
     numbers: Mapping[str, float]
-    hypothesis: str
-    remedies: Sequence[Remedy] = field(default=())
+    explanation: str
+    suggested_changes: Sequence[SuggestedChange] = field(default=())
     severity: Severity | None = None
 
 
-Rule = Callable[[Evidence], Proof | None]
+Rule = Callable[[DiagnosisInputs], RuleResult | None]
 
 
-def proven(rule: Rule, evidence: Evidence) -> bool:
+def applies(rule: Rule, inputs: DiagnosisInputs) -> bool:
     """The rule has a proof; False also where it lacks evidence."""
     try:
-        return rule(evidence) is not None
-    except Missing:
+        return rule(inputs) is not None
+    except MissingInput:
         return False
 
 
-def unless_explained(rule: Rule, evidence: Evidence) -> None:
+def defer_to(rule: Rule, inputs: DiagnosisInputs) -> None:
     """Missing, if that rule has a proof: it names the cause, and what follows is no second one."""
-    if proven(rule, evidence):
-        raise Missing(f"a cause beside {rule.__name__.replace('_', ' ')}")
+    if applies(rule, inputs):
+        raise MissingInput(f"a cause beside {rule.__name__.replace('_', ' ')}")

@@ -20,16 +20,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vae.evaluation.diagnosis.inputs import Evidence, Missing, Row, required
-from vae.evaluation.metrics.linear_vae import Prediction, linear_vae
+from vae.evaluation.diagnosis.inputs import DiagnosisInputs, MissingInput, Row, require
+from vae.evaluation.metrics.linear_vae import Prediction, predict_linear_vae
 
 SPLITS = ("valid", "train")
-END = 3  # epochs whose mean is "at the end": one epoch may be chance
-LEAST_TRIPLES = 5  # second differences below which a median says nothing
-LEAST_ACTIVE = 0.01  # nats; a dimension below it is the prior for every image (FIELD.md section 3)
-SMALL_BATCH = 32  # where a log does not say its batch size: the smallest usual one
-SPREAD = 0.8  # of squared errors over images, over their mean: digits .57, Fashion-MNIST .77
-SPREAD_IN_NATS = 0.4  # of the ELBO over images, nats a sub-pixel: digits .28, Fashion-MNIST .37
+END_EPOCHS = 3  # epochs whose mean is "at the end": one epoch may be chance
+MIN_TRIPLES = 5  # second differences below which a median says nothing
+ACTIVE_THRESHOLD = (
+    0.01  # nats; a dimension below it is the prior for every image (FIELD.md section 3)
+)
+DEFAULT_BATCH_SIZE = 32  # where a log does not say its batch size: the smallest usual one
+SQUARED_ERROR_CV = (
+    0.8  # of squared errors over images, over their mean: digits .57, Fashion-MNIST .77
+)
+ELBO_STD = 0.4  # of the ELBO over images, nats a sub-pixel: digits .28, Fashion-MNIST .37
 SMALLEST_IMAGE, LARGEST_IMAGE = 28 * 28, 64 * 64 * 3  # sub-pixels, where a log does not say
 
 
@@ -49,255 +53,257 @@ class Curve:
         return float(max(self.values[0], np.median(self.values)) - self.values.min())
 
     @property
-    def lost(self) -> float:
+    def final_rise(self) -> float:
         """What the best of the last epochs lies above the best of all."""
-        return float(self.values[-END:].min() - self.values.min())
+        return float(self.values[-END_EPOCHS:].min() - self.values.min())
 
     @property
-    def recent(self) -> np.ndarray:
+    def last_values(self) -> np.ndarray:
         """The last epochs, but of a short or elided log at most the later half."""
-        return self.values[-min(END, -(-len(self) // 2)) :]
+        return self.values[-min(END_EPOCHS, -(-len(self) // 2)) :]
 
     @property
-    def end(self) -> float:
+    def final_mean(self) -> float:
         """Mean of the last epochs; NaN without any."""
-        return float(self.values[-END:].mean()) if len(self) else math.nan
+        return float(self.values[-END_EPOCHS:].mean()) if len(self) else math.nan
 
     def noise(self) -> float | None:
         """Standard deviation around a smooth course; None for too few consecutive epochs."""
-        first = max(0, min(len(self) // 2, len(self) - LEAST_TRIPLES - 2))
+        first = max(0, min(len(self) // 2, len(self) - MIN_TRIPLES - 2))
         epochs, values = self.epochs[first:], self.values[first:]
         if len(values) < 3:
             return None
         consecutive = (np.diff(epochs)[:-1] == 1) & (np.diff(epochs)[1:] == 1)
         residuals = (values[1:-1] - (values[:-2] + values[2:]) / 2)[consecutive]
-        if len(residuals) < LEAST_TRIPLES:
+        if len(residuals) < MIN_TRIPLES:
             return None
         return float(1.4826 * np.median(np.abs(residuals)) / math.sqrt(1.5))
 
     @property
-    def steps(self) -> int:
+    def consecutive_pairs(self) -> int:
         """Pairs of consecutive epochs."""
         return int((np.diff(self.epochs) == 1).sum())
 
-    def at(self, epochs: np.ndarray) -> "Curve":
-        chosen = np.isin(self.epochs, epochs)
-        return Curve(self.epochs[chosen], self.values[chosen])
+    def select(self, epochs: np.ndarray) -> "Curve":
+        mask = np.isin(self.epochs, epochs)
+        return Curve(self.epochs[mask], self.values[mask])
 
     def from_epoch(self, epoch: float) -> "Curve":
-        return self.at(self.epochs[self.epochs >= epoch])
+        return self.select(self.epochs[self.epochs >= epoch])
 
 
-def number(row: Row, name: str) -> float | None:
+def finite_value(row: Row, name: str) -> float | None:
     """A finite number of a row, else None."""
     value = row.get(name)
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def curve(evidence: Evidence, name: str) -> Curve | None:
+def curve(inputs: DiagnosisInputs, name: str) -> Curve | None:
     """A column as a curve; None where no row has it."""
     points = [
         (float(row["epoch"]), value)
-        for row in evidence.history
-        if (value := number(row, name)) is not None
+        for row in inputs.history
+        if (value := finite_value(row, name)) is not None
     ]
     return Curve(*map(np.array, zip(*points, strict=True))) if points else None
 
 
-def last(evidence: Evidence, *names: str) -> float | None:
+def last_value(inputs: DiagnosisInputs, *names: str) -> float | None:
     """The latest value of the first of these columns that has any."""
-    curves = (curve(evidence, name) for name in names)
-    return next((float(found.values[-1]) for found in curves if found), None)
+    curves = (curve(inputs, name) for name in names)
+    return next((float(column.values[-1]) for column in curves if column), None)
 
 
-def shipped(evidence: Evidence, *names: str) -> float | None:
-    """As `last`, at the epoch whose weights are shipped where that is known."""
-    found = next((found for name in names if (found := curve(evidence, name))), None)
-    if found is None or evidence.best_epoch is None:
-        return None if found is None else float(found.values[-1])
-    return float(np.interp(evidence.best_epoch, found.epochs, found.values))
+def value_at_best_epoch(inputs: DiagnosisInputs, *names: str) -> float | None:
+    """As `last_value`, at the epoch whose weights are shipped where that is known."""
+    column = next((column for name in names if (column := curve(inputs, name))), None)
+    if column is None or inputs.best_epoch is None:
+        return None if column is None else float(column.values[-1])
+    return float(np.interp(inputs.best_epoch, column.epochs, column.values))
 
 
 # The objective at the final beta
 
 
-def final_beta(evidence: Evidence) -> float | None:
-    return evidence.beta if evidence.beta is not None else last(evidence, "beta")
+def final_beta(inputs: DiagnosisInputs) -> float | None:
+    return inputs.beta if inputs.beta is not None else last_value(inputs, "beta")
 
 
-def require_plain(evidence: Evidence) -> None:
+def require_plain_objective(inputs: DiagnosisInputs) -> None:
     """Missing, if the objective is known to be another than D + beta R."""
-    if evidence.penalty not in (None, "rate") or evidence.perceptual:
-        raise Missing("an objective that is D + beta R alone")
+    if inputs.penalty not in (None, "rate") or inputs.perceptual:
+        raise MissingInput("an objective that is D + beta R alone")
 
 
-def objective(evidence: Evidence, split: str) -> Curve | None:
+def final_objective(inputs: DiagnosisInputs, split: str) -> Curve | None:
     """The final objective of a split; where beta is unknown, the total as logged."""
-    beta = final_beta(evidence)
+    beta = final_beta(inputs)
     points = [
         (float(row["epoch"]), value)
-        for row in evidence.history
-        if (value := _final_objective(row, split, beta)) is not None
+        for row in inputs.history
+        if (value := _row_objective(row, split, beta)) is not None
     ]
     return Curve(*map(np.array, zip(*points, strict=True))) if points else None
 
 
-def _final_objective(row: Row, split: str, beta: float | None) -> float | None:
-    own = number(row, f"{split}_final_objective")
-    total, rate = number(row, f"{split}_objective"), number(row, f"{split}_rate")
-    distortion, now = number(row, f"{split}_distortion"), number(row, "beta")
-    if own is not None:
-        return own
+def _row_objective(row: Row, split: str, beta: float | None) -> float | None:
+    logged = finite_value(row, f"{split}_final_objective")
+    total, rate = finite_value(row, f"{split}_objective"), finite_value(row, f"{split}_rate")
+    distortion, current_beta = finite_value(row, f"{split}_distortion"), finite_value(row, "beta")
+    if logged is not None:
+        return logged
     if total is not None:
-        known = beta is not None and now is not None and rate is not None
-        return total + (beta - now) * rate if known else total  # type: ignore[operator]
+        adjustable = beta is not None and current_beta is not None and rate is not None
+        return total + (beta - current_beta) * rate if adjustable else total  # type: ignore[operator]
     if distortion is None or rate is None:
         return None
     return distortion + (1.0 if beta is None else beta) * rate
 
 
-def watched(evidence: Evidence, *splits: str) -> tuple[str, Curve]:
+def first_objective(inputs: DiagnosisInputs, *splits: str) -> tuple[str, Curve]:
     """The first of the splits that has an objective, and that; Missing if none has."""
     for split in splits:
-        if found := objective(evidence, split):
-            return split, found
-    raise Missing(f"{' or '.join(splits)} loss of the epochs")
+        if losses := final_objective(inputs, split):
+            return split, losses
+    raise MissingInput(f"{' or '.join(splits)} loss of the epochs")
 
 
-def settled_from(evidence: Evidence) -> float:
+def first_settled_epoch(inputs: DiagnosisInputs) -> float:
     """First epoch that was trained at the final beta throughout; infinity if none was."""
-    if not evidence.history:
+    if not inputs.history:
         return math.inf
-    if (betas := curve(evidence, "beta")) is not None:
-        final = required(final_beta(evidence), "beta")
+    if (betas := curve(inputs, "beta")) is not None:
+        final = require(final_beta(inputs), "beta")
         rising = betas.epochs[np.abs(betas.values - final) > 1e-6 * max(1.0, final)]
         first = rising[-1] + 1 if len(rising) else 0.0
     else:
-        first = math.floor(evidence.beta_end_epoch) + 1 if evidence.beta_end_epoch else 0.0
-    reached = [float(row["epoch"]) for row in evidence.history if row["epoch"] >= first]
-    return reached[0] if reached else math.inf
+        first = math.floor(inputs.beta_end_epoch) + 1 if inputs.beta_end_epoch else 0.0
+    settled = [float(row["epoch"]) for row in inputs.history if row["epoch"] >= first]
+    return settled[0] if settled else math.inf
 
 
-def gain(evidence: Evidence, split: str, losses: Curve) -> float:
+def gain(inputs: DiagnosisInputs, split: str, losses: Curve) -> float:
     """Of a split with these losses, in their unit."""
-    costs = curve(evidence, f"{split}_distortion") if evidence.nats else None
+    costs = curve(inputs, f"{split}_distortion") if inputs.nats else None
     return (costs or losses).descent
 
 
 # What the latent space carries
 
 
-def latent_size(evidence: Evidence) -> int:
-    return math.prod(required(evidence.latent_shape, "the latent size"))
+def latent_size(inputs: DiagnosisInputs) -> int:
+    return math.prod(require(inputs.latent_shape, "the latent size"))
 
 
-def rate(evidence: Evidence) -> float:
+def rate(inputs: DiagnosisInputs) -> float:
     """Nats an image, on held-out images if they are known."""
-    found = last(evidence, "valid_rate", "train_rate") if evidence.rate is None else evidence.rate
-    if not evidence.nats:
-        raise Missing("whether the KL is a sum (nats an image) or a mean")
-    return required(found, "the rate (KL)")
+    value = last_value(inputs, "valid_rate", "train_rate") if inputs.rate is None else inputs.rate
+    if not inputs.nats:
+        raise MissingInput("whether the KL is a sum (nats an image) or a mean")
+    return require(value, "the rate (KL)")
 
 
-def active_units(evidence: Evidence) -> int | None:
-    if evidence.active_units is not None:
-        return evidence.active_units
-    if evidence.rates is not None:
-        return sum(value > LEAST_ACTIVE for value in evidence.rates)
-    found = last(evidence, "valid_active_units", "train_active_units")
-    return None if found is None else round(found)
+def active_units(inputs: DiagnosisInputs) -> int | None:
+    if inputs.active_units is not None:
+        return inputs.active_units
+    if inputs.rates is not None:
+        return sum(value > ACTIVE_THRESHOLD for value in inputs.rates)
+    units = last_value(inputs, "valid_active_units", "train_active_units")
+    return None if units is None else round(units)
 
 
-def at_the_end(evidence: Evidence, judged: float | None, name: str) -> np.ndarray | None:
+def final_values(inputs: DiagnosisInputs, evaluated: float | None, name: str) -> np.ndarray | None:
     """The judged value, or a column's in the last epochs."""
-    if judged is not None:
-        return np.array([judged])
-    found = curve(evidence, f"valid_{name}") or curve(evidence, f"train_{name}")
-    return None if found is None else found.recent
+    if evaluated is not None:
+        return np.array([evaluated])
+    column = curve(inputs, f"valid_{name}") or curve(inputs, f"train_{name}")
+    return None if column is None else column.last_values
 
 
 # What the images cost
 
 
-def dimensions(evidence: Evidence) -> int:
-    return required(evidence.dimensions, "the number of sub-pixels of an image")
+def dimensions(inputs: DiagnosisInputs) -> int:
+    return require(inputs.dimensions, "the number of sub-pixels of an image")
 
 
-def sigma(evidence: Evidence) -> float:
+def sigma(inputs: DiagnosisInputs) -> float:
     """Of a Gaussian with one sigma for all; Missing for another likelihood."""
-    if required(evidence.likelihood, "the likelihood") != "gaussian":
-        raise Missing("a Gaussian likelihood with one sigma")
-    found = shipped(evidence, "sigma")
-    return required(evidence.sigma if found is None else found, "sigma of the likelihood")
+    if require(inputs.likelihood, "the likelihood") != "gaussian":
+        raise MissingInput("a Gaussian likelihood with one sigma")
+    value = value_at_best_epoch(inputs, "sigma")
+    return require(inputs.sigma if value is None else value, "sigma of the likelihood")
 
 
-def mean_square(evidence: Evidence) -> float:
+def mean_squared_error(inputs: DiagnosisInputs) -> float:
     """Mean squared error of a sub-pixel, measured or out of the distortion."""
-    if evidence.mse is not None:
-        return evidence.mse
-    if not evidence.nats:
-        raise Missing("whether the reconstruction is a sum (nats an image) or a mean")
-    square, d = sigma(evidence) ** 2, dimensions(evidence)
-    distortion = required(shipped(evidence, "valid_distortion", "train_distortion"), "the error")
+    if inputs.mse is not None:
+        return inputs.mse
+    if not inputs.nats:
+        raise MissingInput("whether the reconstruction is a sum (nats an image) or a mean")
+    square, d = sigma(inputs) ** 2, dimensions(inputs)
+    distortion = require(
+        value_at_best_epoch(inputs, "valid_distortion", "train_distortion"), "the error"
+    )
     return square * (2 * distortion / d - math.log(2 * math.pi * square))
 
 
-def elbo(evidence: Evidence) -> float:
+def elbo(inputs: DiagnosisInputs) -> float:
     """On held-out images, nats, with beta 1."""
-    if evidence.elbo is not None:
-        return evidence.elbo
-    distortion = required(last(evidence, "valid_distortion"), "the held-out ELBO")
-    return -(distortion + rate(evidence))
+    if inputs.elbo is not None:
+        return inputs.elbo
+    distortion = require(last_value(inputs, "valid_distortion"), "the held-out ELBO")
+    return -(distortion + rate(inputs))
 
 
-def predicted(evidence: Evidence, beta: float) -> Prediction:
+def linear_prediction(inputs: DiagnosisInputs, beta: float) -> Prediction:
     """What the spectrum promises at the model's own sigma and latent size."""
-    require_plain(evidence)
+    require_plain_objective(inputs)
     if not beta > 0:
-        raise Missing("a beta above 0: without a price everything is worth its rate")
-    d = dimensions(evidence)
-    variance = d * required(evidence.constant_mse, "the total variance of the data")
-    return linear_vae(
-        required(evidence.eigenvalues, "the spectrum of the data"),
+        raise MissingInput("a beta above 0: without a price everything is worth its rate")
+    d = dimensions(inputs)
+    variance = d * require(inputs.constant_mse, "the total variance of the data")
+    return predict_linear_vae(
+        require(inputs.eigenvalues, "the spectrum of the data"),
         total_variance=variance,
         dimensions=d,
-        latent=latent_size(evidence),
-        sigma=sigma(evidence),
+        latent=latent_size(inputs),
+        sigma=sigma(inputs),
         beta=beta,
     )
 
 
-def reconstruction_is_mean(evidence: Evidence) -> bool:
+def reconstruction_is_mean(inputs: DiagnosisInputs) -> bool:
     """A log's reconstruction term is a mean over sub-pixels: as a sum it would be absurdly small.
 
     The best constant image costs 0.03 squares or 0.3 nats a sub-pixel on every usual data set; a
     sum below 0.01 of them, from a model whose latents say nothing, is none.
     """
-    found = last(evidence, "train_distortion", "train_objective", "valid_objective")
-    d = evidence.dimensions or SMALLEST_IMAGE
-    return not evidence.nats and found is not None and 0 < found < 0.01 * d
+    loss = last_value(inputs, "train_distortion", "train_objective", "valid_objective")
+    d = inputs.dimensions or SMALLEST_IMAGE
+    return not inputs.nats and loss is not None and 0 < loss < 0.01 * d
 
 
 # Chance
 
 
-def chance(evidence: Evidence, level: float) -> float:
+def chance_std(inputs: DiagnosisInputs, level: float) -> float:
     """Standard deviation of an epoch's loss of this level, were the weights the same."""
-    if not evidence.nats:
-        batch = evidence.batch_size or SMALL_BATCH
-        return SPREAD * abs(level) / math.sqrt(batch)
-    count = required(evidence.train_count, "the number of training images")
-    if evidence.elbo_se is not None and evidence.test_count is not None:
-        return evidence.elbo_se * math.sqrt(evidence.test_count / count)
-    return SPREAD_IN_NATS * dimensions(evidence) / math.sqrt(count)
+    if not inputs.nats:
+        batch = inputs.batch_size or DEFAULT_BATCH_SIZE
+        return SQUARED_ERROR_CV * abs(level) / math.sqrt(batch)
+    count = require(inputs.train_count, "the number of training images")
+    if inputs.elbo_se is not None and inputs.test_count is not None:
+        return inputs.elbo_se * math.sqrt(inputs.test_count / count)
+    return ELBO_STD * dimensions(inputs) / math.sqrt(count)
 
 
-def jitter(evidence: Evidence, losses: Curve) -> float:
+def epoch_std(inputs: DiagnosisInputs, losses: Curve) -> float:
     """Standard deviation of an epoch's loss: as measured, and at least that of chance in nats."""
     measured = losses.noise() or 0.0
-    if not evidence.nats:
+    if not inputs.nats:
         return measured  # a bound on the chance of unknown means would hide everything
     try:
-        return max(measured, chance(evidence, losses.end))
-    except Missing:
+        return max(measured, chance_std(inputs, losses.final_mean))
+    except MissingInput:
         return measured

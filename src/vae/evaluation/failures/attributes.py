@@ -25,7 +25,7 @@ class_rarity    -log of the share of the image's class among training labels, na
 neighbour_distance   distance to the nearest training image, in a judge's features
 latent_norm     |mu| / sqrt(n), root mean square over n latent dimensions, in units of the prior's
                 standard deviation (its own draws have about 1)
-rate_outlier    rate minus the mean rate, over the rates' standard deviation
+rate_z_score    rate minus the mean rate, over the rates' standard deviation
 latent_hole     distance of mu or z to its k-th nearest training encoding mu (k = 5), over the
                 median of the same among training encodings: 1 is as dense as usual, larger is
                 emptier. It is -1/n of the k-nearest-neighbour log density, up to a constant
@@ -45,11 +45,11 @@ import numpy as np
 
 from vae.evaluation.metrics.neighbours import NEIGHBOURS, nearest
 
-EDGE = 0.1  # x per pixel
-FAST = 0.25  # cycles per pixel
-PIECE = 1 << 22  # sub-pixels in memory at a time
-BALANCED = 1.25  # frequencies of the largest and smallest class, up to which none is rare
-TYPICAL = 1000  # training encodings whose median says what is usual
+EDGE_THRESHOLD = 0.1  # x per pixel
+HIGH_FREQUENCY_THRESHOLD = 0.25  # cycles per pixel
+CHUNK_SIZE = 1 << 22  # sub-pixels in memory at a time
+MAX_CLASS_RATIO = 1.25  # frequencies of the largest and smallest class, up to which none is rare
+MEDIAN_ENCODINGS = 1000  # training encodings whose median says what is usual
 
 
 def image_attributes(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -60,34 +60,37 @@ def image_attributes(images: np.ndarray) -> dict[str, np.ndarray]:
     """
     if images.dtype != np.uint8 or images.ndim != 4 or min(images.shape[2:]) < 2:
         raise ValueError(f"images are {images.dtype} {images.shape}, not uint8 (N, C, H, W)")
-    parts = list(map(_measured, _pieces(images)))
-    return {name: np.concatenate([part[name] for part in parts]) for name in IMAGE_ATTRIBUTES}
+    chunks = list(map(_measure, _chunks(images)))
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in IMAGE_ATTRIBUTES}
 
 
-def _pieces(images: np.ndarray) -> Iterator[np.ndarray]:
-    step = max(1, PIECE // int(np.prod(images.shape[1:])))
+def _chunks(images: np.ndarray) -> Iterator[np.ndarray]:
+    step = max(1, CHUNK_SIZE // int(np.prod(images.shape[1:])))
     for start in range(0, max(1, len(images)), step):
         yield np.asarray(images[start : start + step])
 
 
-def _measured(pixels: np.ndarray) -> dict[str, np.ndarray]:
+def _measure(pixels: np.ndarray) -> dict[str, np.ndarray]:
     rows = pixels.reshape(len(pixels), -1).astype(np.int64)
     size = rows.shape[1]
     first, second = rows.sum(1), np.einsum("nd,nd->n", rows, rows)
     grey = pixels.mean(1, dtype=np.float32) / np.float32(255)
     varies = grey.max((1, 2)) > grey.min((1, 2))
-    found = {name: np.where(varies, of_grey(grey), 0.0) for name, of_grey in _OF_GREY.items()}
+    structure = {
+        name: np.where(varies, attribute(grey), 0.0)
+        for name, attribute in _GREY_ATTRIBUTES.items()
+    }
     # From whole numbers, so that an even image has no contrast at all.
-    spread = np.sqrt(size * second - first**2) / (size * 255)
-    return {"ink": first / (size * 255), "contrast": spread} | found
+    std = np.sqrt(size * second - first**2) / (size * 255)
+    return {"ink": first / (size * 255), "contrast": std} | structure
 
 
 def edge_density(grey: np.ndarray) -> np.ndarray:
     """(N,) of grey images (N, H, W) in [0, 1]."""
-    here = grey[:, :-1, :-1]
-    across, down = grey[:, :-1, 1:] - here, grey[:, 1:, :-1] - here
-    share: np.ndarray = (across**2 + down**2 > EDGE**2).mean((1, 2))
-    return share
+    origin = grey[:, :-1, :-1]
+    dx, dy = grey[:, :-1, 1:] - origin, grey[:, 1:, :-1] - origin
+    density: np.ndarray = (dx**2 + dy**2 > EDGE_THRESHOLD**2).mean((1, 2))
+    return density
 
 
 def high_frequency(grey: np.ndarray) -> np.ndarray:
@@ -97,47 +100,49 @@ def high_frequency(grey: np.ndarray) -> np.ndarray:
     power = dctn(grey, axes=(1, 2), norm="ortho").astype(np.float64) ** 2
     power[:, 0, 0] = 0
     height, width = (np.arange(side) / (2 * side) for side in grey.shape[1:])
-    fast = np.hypot(height[:, None], width) > FAST
-    whole = power.sum((1, 2))
-    share: np.ndarray = power[:, fast].sum(1) / np.where(whole > 0, whole, 1)
-    return share
+    is_high = np.hypot(height[:, None], width) > HIGH_FREQUENCY_THRESHOLD
+    total = power.sum((1, 2))
+    fraction: np.ndarray = power[:, is_high].sum(1) / np.where(total > 0, total, 1)
+    return fraction
 
 
 def periodicity(grey: np.ndarray) -> np.ndarray:
     """(N,) of grey images (N, H, W)."""
     centred = grey - grey.mean((1, 2), keepdims=True)
-    return np.maximum(_return(centred), _return(centred.transpose(0, 2, 1)))
+    return np.maximum(_best_return(centred), _best_return(centred.transpose(0, 2, 1)))
 
 
-def _return(grey: np.ndarray) -> np.ndarray:
+def _best_return(grey: np.ndarray) -> np.ndarray:
     """The best return of R along the last axis, (N,)."""
-    sides = range(1, grey.shape[2] // 2 + 1)
+    lags = range(1, grey.shape[2] // 2 + 1)
     columns = grey.sum(1, dtype=np.float64), np.einsum("nhw,nhw->nw", grey, grey, dtype=np.float64)
-    found = np.stack([_shifted(grey, *columns, lag) for lag in sides], 1)
-    troughs = np.minimum.accumulate(found, axis=1)
-    height: np.ndarray = np.minimum(found, found - troughs).clip(min=0).max(1)
+    correlations = np.stack([_autocorrelation(grey, *columns, lag) for lag in lags], 1)
+    troughs = np.minimum.accumulate(correlations, axis=1)
+    height: np.ndarray = np.minimum(correlations, correlations - troughs).clip(min=0).max(1)
     return height
 
 
-def _shifted(grey: np.ndarray, columns: np.ndarray, squares: np.ndarray, lag: int) -> np.ndarray:
+def _autocorrelation(
+    grey: np.ndarray, columns: np.ndarray, squares: np.ndarray, lag: int
+) -> np.ndarray:
     """R(lag) along the last axis (N,), from the columns' sums too; 0 where a side is even."""
     count = grey.shape[1] * (grey.shape[2] - lag)
     left, right = columns[:, :-lag].sum(1) / count, columns[:, lag:].sum(1) / count
     product = np.einsum("nhw,nhw->n", grey[:, :, :-lag], grey[:, :, lag:], dtype=np.float64)
-    spread = (squares[:, :-lag].sum(1) / count - left**2) * (
+    variance_product = (squares[:, :-lag].sum(1) / count - left**2) * (
         squares[:, lag:].sum(1) / count - right**2
     )
-    whole = spread > 1e-12  # of x to the fourth, below a single pixel's smallest step
-    root = np.sqrt(np.where(whole, spread, 1))
-    return np.where(whole, (product / count - left * right) / root, 0.0)
+    valid = variance_product > 1e-12  # of x to the fourth, below a single pixel's smallest step
+    root = np.sqrt(np.where(valid, variance_product, 1))
+    return np.where(valid, (product / count - left * right) / root, 0.0)
 
 
-_OF_GREY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+_GREY_ATTRIBUTES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "edge_density": edge_density,
     "high_frequency": high_frequency,
     "periodicity": periodicity,
 }
-IMAGE_ATTRIBUTES = ("ink", "contrast", *_OF_GREY)
+IMAGE_ATTRIBUTES = ("ink", "contrast", *_GREY_ATTRIBUTES)
 
 
 # From a model, a judge or the training split
@@ -146,17 +151,17 @@ IMAGE_ATTRIBUTES = ("ink", "contrast", *_OF_GREY)
 def class_rarity(labels: np.ndarray, training: np.ndarray) -> np.ndarray:
     """Nats (N,) of labels (N,); a class that training never shows counts as shown once."""
     values, counts = np.unique(training, return_counts=True)
-    shown = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    return -np.log([shown.get(label, 1) / len(training) for label in labels.tolist()])
+    class_counts = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    return -np.log([class_counts.get(label, 1) / len(training) for label in labels.tolist()])
 
 
-def balanced(training: np.ndarray) -> bool:
+def is_balanced(training: np.ndarray) -> bool:
     """Whether no class of the labels (N,) is rare: then their shares differ by chance of a split.
 
     Rarity would be another name for the class there, and go with whatever sets classes apart.
     """
     counts = np.unique(training, return_counts=True)[1]
-    return bool(counts.max() <= BALANCED * counts.min())
+    return bool(counts.max() <= MAX_CLASS_RATIO * counts.min())
 
 
 def neighbour_distance(features: np.ndarray, training: np.ndarray) -> np.ndarray:
@@ -170,10 +175,10 @@ def latent_norm(mu: np.ndarray) -> np.ndarray:
     return np.sqrt(np.einsum("nd,nd->n", flat, flat) / flat.shape[1])
 
 
-def rate_outlier(rate: np.ndarray) -> np.ndarray:
+def rate_z_score(rate: np.ndarray) -> np.ndarray:
     """(N,) of rates (N,) or (N, *latent), nats; 0 where all are equal."""
-    whole = rate.reshape(len(rate), -1).sum(1, dtype=np.float64)
-    return (whole - whole.mean()) / (whole.std() or 1.0)
+    total = rate.reshape(len(rate), -1).sum(1, dtype=np.float64)
+    return (total - total.mean()) / (total.std() or 1.0)
 
 
 def latent_hole(z: np.ndarray, encodings: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
@@ -183,5 +188,5 @@ def latent_hole(z: np.ndarray, encodings: np.ndarray, k: int = NEIGHBOURS) -> np
     """
     rows, training = (side.reshape(len(side), -1) for side in (z, encodings))
     # The nearest of a training encoding is itself.
-    usual = float(np.median(nearest(training[:TYPICAL], training, k + 1)[0][:, -1]))
-    return nearest(rows, training, k)[0][:, -1] / (usual or 1.0)
+    median = float(np.median(nearest(training[:MEDIAN_ENCODINGS], training, k + 1)[0][:, -1]))
+    return nearest(rows, training, k)[0][:, -1] / (median or 1.0)

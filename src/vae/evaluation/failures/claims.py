@@ -19,7 +19,7 @@ do that. What speaks against a claim is quoted beside what speaks for it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vae.evaluation.failures.correlations import ERRORS, SLIGHT, Regression, Relation
+from vae.evaluation.failures.correlations import ERRORS, NEGLIGIBLE_RHO, Correlation, Regression
 
 CLAIMS = (
     ("errors concentrate on contrasting details", ("contrast", "edge_density")),
@@ -27,8 +27,11 @@ CLAIMS = (
     ("errors concentrate on lettering and other fine detail", ("high_frequency",)),
     ("rare classes are reconstructed worse", ("class_rarity",)),
 )
-NAMES = {"distortion": "the distortion", "mse_over_variance": "the MSE over the image's variance"}
-STRENGTHS = ((0.5, "strong"), (0.3, "moderate"), (SLIGHT, "weak"), (0.0, "negligible"))
+ERROR_NAMES = {
+    "distortion": "the distortion",
+    "mse_over_variance": "the MSE over the image's variance",
+}
+EFFECT_SIZES = ((0.5, "strong"), (0.3, "moderate"), (NEGLIGIBLE_RHO, "weak"), (0.0, "negligible"))
 
 
 @dataclass(frozen=True)
@@ -37,119 +40,136 @@ class Claim:
 
     claim: str
     attributes: tuple[str, ...]
-    verdict: str
+    outcome: str
 
 
-def words(name: str) -> str:
+def readable_name(name: str) -> str:
     """An attribute's name to read."""
     return name.replace("_", " ")
 
 
-def strength(rho: float) -> str:
+def effect_size(rho: float) -> str:
     """Cohen's word for a correlation."""
-    return next(word for least, word in STRENGTHS if abs(rho) >= least)
+    return next(word for minimum, word in EFFECT_SIZES if abs(rho) >= minimum)
 
 
-def judge_claims(relations: Sequence[Relation]) -> list[Claim]:
+def assess_claims(correlations: Sequence[Correlation]) -> list[Claim]:
     """The claims of `CLAIMS`."""
-    return [Claim(text, names, _judged(relations, names)) for text, names in CLAIMS]
+    return [Claim(text, names, _assess(correlations, names)) for text, names in CLAIMS]
 
 
-def _judged(relations: Sequence[Relation], names: Sequence[str]) -> str:
-    known = [relation for relation in relations if relation.attribute in names]
-    if not known:
+def _assess(correlations: Sequence[Correlation], names: Sequence[str]) -> str:
+    matching = [correlation for correlation in correlations if correlation.attribute in names]
+    if not matching:
         return "not testable: no such attribute varies here"
-    telling = [relation for relation in known if relation.telling]
-    rising, falling = ([r for r in telling if r.direction == sign] for sign in "+-")
-    against = f"; against it: {_listed(falling, with_error=True)}" if falling else ""
-    if _opposed(rising, falling):
-        return f"mixed: {_listed(rising, with_error=True)}{against}"
-    plain, divided = ([r for r in rising if r.error == error] for error in ERRORS)
-    for verdict, shown in (
-        ("holds", divided),
-        ("holds before contrast is divided out", plain),
+    substantial = [correlation for correlation in matching if correlation.substantial]
+    rising, falling = ([r for r in substantial if r.direction == sign] for sign in "+-")
+    against = f"; against it: {_format_correlations(falling, with_error=True)}" if falling else ""
+    if _has_opposite_attributes(rising, falling):
+        return f"mixed: {_format_correlations(rising, with_error=True)}{against}"
+    by_distortion, by_variance = ([r for r in rising if r.error == error] for error in ERRORS)
+    for outcome, support in (
+        ("holds", by_variance),
+        ("holds before contrast is divided out", by_distortion),
     ):
-        if shown:
-            return f"{verdict}: {_listed(shown, with_error=True)}{against}"
+        if support:
+            return f"{outcome}: {_format_correlations(support, with_error=True)}{against}"
     if falling:
-        return f"contradicted: {_listed(falling, with_error=True)}"
-    return f"not confirmed: {_listed(known, with_error=True)}"
+        return f"contradicted: {_format_correlations(falling, with_error=True)}"
+    return f"not confirmed: {_format_correlations(matching, with_error=True)}"
 
 
-def _opposed(rising: Sequence[Relation], falling: Sequence[Relation]) -> bool:
+def _has_opposite_attributes(
+    rising: Sequence[Correlation], falling: Sequence[Correlation]
+) -> bool:
     """Whether two different attributes go opposite ways, with whichever error."""
     return any(one.attribute != other.attribute for one in rising for other in falling)
 
 
-def _listed(relations: Sequence[Relation], with_error: bool = False) -> str:
+def _format_correlations(correlations: Sequence[Correlation], with_error: bool = False) -> str:
     return ", ".join(
-        f"{words(r.attribute)} {r.rho:+.2f}" + (f" with {NAMES[r.error]}" if with_error else "")
-        for r in sorted(relations, key=lambda r: -abs(r.rho))
+        f"{readable_name(r.attribute)} {r.rho:+.2f}"
+        + (f" with {ERROR_NAMES[r.error]}" if with_error else "")
+        for r in sorted(correlations, key=lambda r: -abs(r.rho))
     )
 
 
 # The paragraph
 
 
-def paragraph(relations: Sequence[Relation], regressions: Sequence[Regression]) -> str:
+def paragraph(correlations: Sequence[Correlation], regressions: Sequence[Regression]) -> str:
     """What is confirmed, reversed and not, and how much all attributes explain together."""
-    if not relations:
+    if not correlations:
         return (
             "Nothing was tested: too few images, or no attribute that varies. Why the worst cases"
             " are worst is not known."
         )
-    telling = [relation for relation in relations if relation.telling]
+    substantial = [correlation for correlation in correlations if correlation.substantial]
     n = regressions[0].n if regressions else 0
     head = (
         f"Directions were formed on validation and tested on {n:,} test images (Spearman's rho,"
-        f" one-sided, Holm over {len(relations)} relations at 5 %)."
+        f" one-sided, Holm over {len(correlations)} relations at 5 %)."
     )
-    parts = [_of_error(relations, error) for error in ERRORS] if telling else [_nothing(relations)]
-    return " ".join([head, *parts, _rest(relations), _together(regressions)]).replace("  ", " ")
+    sentences = (
+        [_error_sentence(correlations, error) for error in ERRORS]
+        if substantial
+        else [_null_result(correlations)]
+    )
+    return " ".join(
+        [head, *sentences, _other_outcomes(correlations), _regression_sentences(regressions)]
+    ).replace("  ", " ")
 
 
-def _nothing(relations: Sequence[Relation]) -> str:
-    negligible = [r for r in relations if r.verdict == "confirmed"]
+def _null_result(correlations: Sequence[Correlation]) -> str:
+    negligible = [r for r in correlations if r.outcome == "confirmed"]
     if negligible:
-        return f"All that is confirmed is negligible: {_listed(negligible, with_error=True)}."
+        return f"All that is confirmed is negligible: {_format_correlations(negligible, with_error=True)}."
     return (
         "Nothing is confirmed: no measured attribute goes with the error, and why the worst cases"
         " are worst is not known."
     )
 
 
-def _of_error(relations: Sequence[Relation], error: str) -> str:
-    mine = [relation for relation in relations if relation.error == error and relation.telling]
-    if not mine:
-        return f"Nothing goes with {NAMES[error]} beyond a negligible rho."
-    more, less = ([r for r in mine if r.direction == sign] for sign in "+-")
-    sides = [
-        f"{verb} with {_listed(side)}" for verb, side in (("rises", more), ("falls", less)) if side
+def _error_sentence(correlations: Sequence[Correlation], error: str) -> str:
+    substantial = [
+        correlation
+        for correlation in correlations
+        if correlation.error == error and correlation.substantial
     ]
-    strongest = max(mine, key=lambda relation: abs(relation.rho))
+    if not substantial:
+        return f"Nothing goes with {ERROR_NAMES[error]} beyond a negligible rho."
+    more, less = ([r for r in substantial if r.direction == sign] for sign in "+-")
+    sides = [
+        f"{verb} with {_format_correlations(side)}"
+        for verb, side in (("rises", more), ("falls", less))
+        if side
+    ]
+    strongest = max(substantial, key=lambda correlation: abs(correlation.rho))
     return (
-        f"T{NAMES[error][1:]} {' and '.join(sides)}; the strongest,"
-        f" {words(strongest.attribute)}, is {strength(strongest.rho)} (95 % interval"
+        f"T{ERROR_NAMES[error][1:]} {' and '.join(sides)}; the strongest,"
+        f" {readable_name(strongest.attribute)}, is {effect_size(strongest.rho)} (95 % interval"
         f" {strongest.low:+.2f} to {strongest.high:+.2f})."
     )
 
 
-def _rest(relations: Sequence[Relation]) -> str:
+def _other_outcomes(correlations: Sequence[Correlation]) -> str:
     """Null results, and what turned round."""
-    kinds = (("Not confirmed", "not confirmed"), ("Reversed on test", "reversed"))
+    outcomes = (("Not confirmed", "not confirmed"), ("Reversed on test", "reversed"))
     texts = []
-    for title, verdict in kinds:
+    for title, outcome in outcomes:
         for error in ERRORS:
-            names = [r.attribute for r in relations if (r.verdict, r.error) == (verdict, error)]
+            names = [r.attribute for r in correlations if (r.outcome, r.error) == (outcome, error)]
             if names:
-                texts.append(f"{title} for {NAMES[error]}: {', '.join(map(words, names))}.")
+                texts.append(
+                    f"{title} for {ERROR_NAMES[error]}: {', '.join(map(readable_name, names))}."
+                )
     return " ".join(texts)
 
 
-def _together(regressions: Sequence[Regression]) -> str:
+def _regression_sentences(regressions: Sequence[Regression]) -> str:
     return " ".join(
-        f"All attributes together explain {max(found.r_squared, 0):.0%} of the ranks of"
-        f" {NAMES[found.error]} (R^2 {found.r_squared:.3f} on test, fitted on validation;"
-        f" {found.r_squared_shuffled:.3f} with shuffled errors)."
-        for found in regressions
+        f"All attributes together explain {max(regression.r_squared, 0):.0%} of the ranks of"
+        f" {ERROR_NAMES[regression.error]} (R^2 {regression.r_squared:.3f} on test, fitted on validation;"
+        f" {regression.r_squared_shuffled:.3f} with shuffled errors)."
+        for regression in regressions
     )

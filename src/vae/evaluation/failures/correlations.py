@@ -38,15 +38,15 @@ from vae.rng import numpy_generator
 
 ERRORS = ("distortion", "mse_over_variance")
 ALPHA = 0.05
-QUANTILE = 1.959963984540054  # of the normal law, two-sided 95 %
-SLIGHT = 0.1  # |rho| below which a relation is negligible (Cohen 1988)
-LEAST = 10  # images of a split, below which nothing is tested
+NORMAL_QUANTILE = 1.959963984540054  # of the normal law, two-sided 95 %
+NEGLIGIBLE_RHO = 0.1  # |rho| below which a relation is negligible (Cohen 1988)
+MIN_IMAGES = 10  # images of a split, below which nothing is tested
 SHUFFLES = 100
-STEP = (1 / 255) ** 2 / 12  # variance of rounding to whole levels, in x^2
+ROUNDING_VARIANCE = (1 / 255) ** 2 / 12  # variance of rounding to whole levels, in x^2
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurements:
     """A split: attributes by name and errors by name, each (N,)."""
 
     attributes: Mapping[str, np.ndarray]
@@ -57,7 +57,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Relation:
+class Correlation:
     """One attribute and one error; rho is the test split's, [low, high] its 95 % interval."""
 
     attribute: str
@@ -69,12 +69,12 @@ class Relation:
     high: float
     p: float
     p_holm: float
-    verdict: str
+    outcome: str
 
     @property
-    def telling(self) -> bool:
+    def substantial(self) -> bool:
         """Confirmed, and not negligible."""
-        return self.verdict == "confirmed" and abs(self.rho) >= SLIGHT
+        return self.outcome == "confirmed" and abs(self.rho) >= NEGLIGIBLE_RHO
 
 
 @dataclass(frozen=True)
@@ -88,47 +88,50 @@ class Regression:
     coefficients: dict[str, float]
 
 
-def errors_of(
+def reconstruction_errors(
     distortion: np.ndarray, mse: np.ndarray, contrast: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Both errors (N,) from nats, MSE of x and the standard deviation of x."""
-    return {"distortion": distortion, "mse_over_variance": mse / np.maximum(contrast**2, STEP)}
+    return {
+        "distortion": distortion,
+        "mse_over_variance": mse / np.maximum(contrast**2, ROUNDING_VARIANCE),
+    }
 
 
 # Correlations
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
+def standardised_ranks(values: np.ndarray) -> np.ndarray:
     """Ranks (N,), mean 0 and variance 1, equal values sharing theirs; 0 where all are equal."""
     from scipy.stats import rankdata
 
-    found = rankdata(values)
-    centred = found - found.mean()
+    ordinal = rankdata(values)
+    centred = ordinal - ordinal.mean()
     return centred / (centred.std() or 1.0)
 
 
 def spearman(one: np.ndarray, other: np.ndarray) -> float:
     """rho of (N,) and (N,); 0 where either is constant."""
-    return float(np.clip((ranks(one) * ranks(other)).mean(), -1, 1))
+    return float(np.clip((standardised_ranks(one) * standardised_ranks(other)).mean(), -1, 1))
 
 
-def interval(rho: float, n: int) -> tuple[float, float]:
+def confidence_interval(rho: float, n: int) -> tuple[float, float]:
     """95 % interval of rho over n > 3 images."""
     if abs(rho) == 1:
         return rho, rho
-    reach = QUANTILE * np.sqrt((1 + rho**2 / 2) / (n - 3))
+    half_width = NORMAL_QUANTILE * np.sqrt((1 + rho**2 / 2) / (n - 3))
     centre = np.arctanh(rho)
-    return float(np.tanh(centre - reach)), float(np.tanh(centre + reach))
+    return float(np.tanh(centre - half_width)), float(np.tanh(centre + half_width))
 
 
-def tail(rho: float, n: int) -> float:
+def one_sided_p_value(rho: float, n: int) -> float:
     """Probability of at least this rho over n unrelated pairs, one-sided."""
     from scipy.stats import t
 
     return float(t.sf(rho * np.sqrt((n - 2) / max(1 - rho**2, 1e-300)), n - 2))
 
 
-def holm(p: Sequence[float]) -> list[float]:
+def holm_adjust(p: Sequence[float]) -> list[float]:
     """Holm's adjusted p, in the order given."""
     order = np.argsort(p, kind="stable")
     steps = np.asarray(p)[order] * np.arange(len(p), 0, -1)
@@ -137,7 +140,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def correlate(valid: Measured, test: Measured) -> list[Relation]:
+def correlate(valid: Measurements, test: Measurements) -> list[Correlation]:
     """Every attribute that varies in both splits with every error; none for a split below LEAST.
 
     ValueError unless both splits have the same attributes and errors.
@@ -147,71 +150,75 @@ def correlate(valid: Measured, test: Measured) -> list[Relation]:
         or valid.errors.keys() != test.errors.keys()
     ):
         raise ValueError("validation and test have other attributes or errors")
-    if min(len(valid), len(test)) < LEAST:
+    if min(len(valid), len(test)) < MIN_IMAGES:
         return []
-    pairs = [(name, error) for error in test.errors for name in varying(valid, test)]
-    suggested = [spearman(valid.attributes[a], valid.errors[e]) for a, e in pairs]
-    found = [spearman(test.attributes[a], test.errors[e]) for a, e in pairs]
-    signs = [1 if rho >= 0 else -1 for rho in suggested]
+    pairs = [(name, error) for error in test.errors for name in varying_attributes(valid, test)]
+    rho_valid = [spearman(valid.attributes[a], valid.errors[e]) for a, e in pairs]
+    rho_test = [spearman(test.attributes[a], test.errors[e]) for a, e in pairs]
+    signs = [1 if rho >= 0 else -1 for rho in rho_valid]
     n = len(test)
-    p = [tail(sign * rho, n) for sign, rho in zip(signs, found, strict=True)]
-    adjusted, opposite = holm(p), holm([1 - value for value in p])
-    formed = [2 * tail(abs(rho), len(valid)) < ALPHA for rho in suggested]
+    p = [one_sided_p_value(sign * rho, n) for sign, rho in zip(signs, rho_test, strict=True)]
+    adjusted, opposite = holm_adjust(p), holm_adjust([1 - value for value in p])
+    is_hypothesis = [2 * one_sided_p_value(abs(rho), len(valid)) < ALPHA for rho in rho_valid]
     return [
-        Relation(
+        Correlation(
             *pairs[i],
             "+" if signs[i] > 0 else "-",
-            suggested[i],
-            found[i],
-            *interval(found[i], n),
+            rho_valid[i],
+            rho_test[i],
+            *confidence_interval(rho_test[i], n),
             p[i],
             adjusted[i],
-            _verdict(formed[i], adjusted[i], opposite[i]),
+            _outcome(is_hypothesis[i], adjusted[i], opposite[i]),
         )
         for i in range(len(pairs))
     ]
 
 
-def varying(valid: Measured, test: Measured) -> list[str]:
+def varying_attributes(valid: Measurements, test: Measurements) -> list[str]:
     """Attributes with more than one value in both splits."""
     sides = (valid.attributes, test.attributes)
     return [name for name in sides[0] if all(np.ptp(side[name]) > 0 for side in sides)]
 
 
-def _verdict(formed: bool, adjusted: float, opposite: float) -> str:
-    if formed and adjusted < ALPHA:
+def _outcome(is_hypothesis: bool, adjusted: float, opposite: float) -> str:
+    if is_hypothesis and adjusted < ALPHA:
         return "confirmed"
-    return "reversed" if formed and opposite < ALPHA else "not confirmed"
+    return "reversed" if is_hypothesis and opposite < ALPHA else "not confirmed"
 
 
 # Regression
 
 
-def regress(valid: Measured, test: Measured, seed: int) -> list[Regression]:
+def regress(valid: Measurements, test: Measurements, seed: int) -> list[Regression]:
     """One regression an error; none where nothing is tested."""
-    names = varying(valid, test)
-    if min(len(valid), len(test)) < LEAST or not names:
+    names = varying_attributes(valid, test)
+    if min(len(valid), len(test)) < MIN_IMAGES or not names:
         return []
-    known, asked = (
-        np.stack([ranks(side.attributes[name]) for name in names], 1) for side in (valid, test)
+    design_valid, design_test = (
+        np.stack([standardised_ranks(side.attributes[name]) for name in names], 1)
+        for side in (valid, test)
     )
-    return [_regression(valid, test, error, (names, known, asked), seed) for error in test.errors]
+    return [
+        _regression(valid, test, error, (names, design_valid, design_test), seed)
+        for error in test.errors
+    ]
 
 
 def _regression(
-    valid: Measured,
-    test: Measured,
+    valid: Measurements,
+    test: Measurements,
     error: str,
     design: tuple[list[str], np.ndarray, np.ndarray],
     seed: int,
 ) -> Regression:
-    names, known, asked = design
-    target, truth = ranks(valid.errors[error]), ranks(test.errors[error])
+    names, design_valid, design_test = design
+    target, truth = standardised_ranks(valid.errors[error]), standardised_ranks(test.errors[error])
     generator = numpy_generator(seed, f"shuffled {error}")
     orders = [generator.permutation(len(target)) for _ in range(SHUFFLES)]
     columns = np.stack([target, *(target[order] for order in orders)], 1)
-    weights = np.linalg.lstsq(known, columns, rcond=None)[0]
-    residual = ((truth[:, None] - asked @ weights) ** 2).sum(0)
+    weights = np.linalg.lstsq(design_valid, columns, rcond=None)[0]
+    residual = ((truth[:, None] - design_test @ weights) ** 2).sum(0)
     explained = 1 - residual / (float((truth**2).sum()) or 1.0)
     slopes = dict(zip(names, map(float, weights[:, 0]), strict=True))
     return Regression(error, float(explained[0]), float(explained[1:].mean()), len(truth), slopes)

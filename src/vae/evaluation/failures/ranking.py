@@ -25,15 +25,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vae.evaluation.failures.correlations import Relation
+from vae.evaluation.failures.correlations import Correlation
 from vae.evaluation.metrics.neighbours import NEIGHBOURS, local_density, nearest
 
-HIGH = 0.95
-UNDECIDED, SHARED = 0.6, 0.8  # largest probability below, two largest together above
-NOTHING = "no measured attribute stands out"
+HIGH_PERCENTILE = 0.95
+MAX_TOP_PROBABILITY, MIN_TOP_TWO_PROBABILITY = (
+    0.6,
+    0.8,
+)  # largest probability below, two largest together above
+NO_EXPLANATION = "no measured attribute stands out"
 
 # In words, where an attribute is high and where it is low.
-STANDS_OUT = {
+ATTRIBUTE_PHRASES = {
     "ink": ("a bright image", "a dark image"),
     "contrast": ("high contrast", "low contrast"),
     "edge_density": ("many edges", "few edges"),
@@ -50,35 +53,35 @@ STANDS_OUT = {
 # Order
 
 
-def percentiles(values: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
+def percentiles(values: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
     """Of values (N,) among (M,), without which they are held against each other; (N,)."""
-    ordered = np.sort(values if among is None else among)
+    ordered = np.sort(values if reference is None else reference)
     below = np.searchsorted(ordered, values, "left")
     upto = np.searchsorted(ordered, values, "right")
     return (below + upto) / (2 * len(ordered))
 
 
-def badness(criteria: Mapping[str, np.ndarray]) -> np.ndarray:
+def mean_percentile(criteria: Mapping[str, np.ndarray]) -> np.ndarray:
     """(N,) in (0, 1) from criteria (N,), larger = worse; ValueError without any."""
     if not criteria:
         raise ValueError("nothing can be worst without a criterion")
     return np.mean([percentiles(values) for values in criteria.values()], axis=0)
 
 
-def worst(bad: np.ndarray, count: int) -> np.ndarray:
+def worst(scores: np.ndarray, count: int) -> np.ndarray:
     """Indices (<= count,), the worst first; of equal ones the first."""
-    return np.argsort(-bad, kind="stable")[:count]
+    return np.argsort(-scores, kind="stable")[:count]
 
 
-def best(bad: np.ndarray, count: int) -> np.ndarray:
+def best(scores: np.ndarray, count: int) -> np.ndarray:
     """Indices (<= count,), the best first."""
-    return np.argsort(bad, kind="stable")[:count]
+    return np.argsort(scores, kind="stable")[:count]
 
 
-def median(bad: np.ndarray, count: int) -> np.ndarray:
+def median(scores: np.ndarray, count: int) -> np.ndarray:
     """Indices (<= count,) around the middle, the worst first."""
-    start = max(0, (len(bad) - count) // 2)
-    return np.argsort(-bad, kind="stable")[start : start + count]
+    start = max(0, (len(scores) - count) // 2)
+    return np.argsort(-scores, kind="stable")[start : start + count]
 
 
 # Reconstructions
@@ -89,29 +92,36 @@ def feature_distance(originals: np.ndarray, decoded: np.ndarray) -> np.ndarray:
     return np.linalg.norm(originals.astype(np.float64) - decoded.astype(np.float64), axis=1)
 
 
-def directions(relations: Sequence[Relation]) -> dict[str, str]:
+def confirmed_directions(correlations: Sequence[Correlation]) -> dict[str, str]:
     """ "+" or "-" of every attribute that a confirmed, not negligible relation speaks for."""
-    telling = [relation for relation in relations if relation.telling]
-    ordered = sorted(telling, key=lambda relation: relation.error != "distortion")
-    found: dict[str, str] = {}
-    for relation in ordered:
-        found.setdefault(relation.attribute, relation.direction)
-    return found
+    substantial = [correlation for correlation in correlations if correlation.substantial]
+    ordered = sorted(substantial, key=lambda correlation: correlation.error != "distortion")
+    signs: dict[str, str] = {}
+    for correlation in ordered:
+        signs.setdefault(correlation.attribute, correlation.direction)
+    return signs
 
 
-def explained(places: Mapping[str, float], confirmed: Mapping[str, str]) -> str:
+def explain_reconstruction(
+    percentile_ranks: Mapping[str, float], confirmed: Mapping[str, str]
+) -> str:
     """The hypothesis of a reconstruction from its percentiles and the confirmed directions."""
     reasons = [
-        _reason(name, places[name])
+        _reason(name, percentile_ranks[name])
         for name, sign in confirmed.items()
-        if name in places and (places[name] >= HIGH if sign == "+" else places[name] <= 1 - HIGH)
+        if name in percentile_ranks
+        and (
+            percentile_ranks[name] >= HIGH_PERCENTILE
+            if sign == "+"
+            else percentile_ranks[name] <= 1 - HIGH_PERCENTILE
+        )
     ]
-    return f"{', '.join(reasons)}: on test this goes with the error" if reasons else NOTHING
+    return f"{', '.join(reasons)}: on test this goes with the error" if reasons else NO_EXPLANATION
 
 
-def _reason(name: str, place: float) -> str:
-    high, low = STANDS_OUT[name]
-    return f"{high if place >= 0.5 else low} (percentile {100 * place:.1f})"
+def _reason(name: str, percentile_rank: float) -> str:
+    high, low = ATTRIBUTE_PHRASES[name]
+    return f"{high if percentile_rank >= 0.5 else low} (percentile {100 * percentile_rank:.1f})"
 
 
 # Samples
@@ -125,46 +135,60 @@ def sample_criteria(
     `probabilities` are (N, classes). ValueError unless training has more than 5 rows.
     """
     distance, index = nearest(features, training)
-    found = {"neighbour_distance": distance[:, 0]}
+    criteria = {"neighbour_distance": distance[:, 0]}
     if probabilities is not None:
-        found["doubt"] = 1 - probabilities.max(1)
-    found["sparsity"] = -local_density(features, training, NEIGHBOURS)
-    return found, index[:, 0]
+        criteria["doubt"] = 1 - probabilities.max(1)
+    criteria["sparsity"] = -local_density(features, training, NEIGHBOURS)
+    return criteria, index[:, 0]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities (N, classes) of logits (N, classes)."""
-    raised = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-    return raised / raised.sum(1, keepdims=True)
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+    return exponentials / exponentials.sum(1, keepdims=True)
 
 
-def suspected(
-    places: Mapping[str, float], probabilities: np.ndarray | None, classes: Sequence[str]
+def explain_sample(
+    percentile_ranks: Mapping[str, float], probabilities: np.ndarray | None, classes: Sequence[str]
 ) -> str:
     """The hypothesis of a sample from its percentiles and its probabilities (classes,)."""
     reasons = []
-    if places["latent_hole"] >= HIGH:
-        reasons.append(f"drawn where training encodings are few ({_place(places['latent_hole'])})")
-    if places["latent_norm"] >= HIGH or places["latent_norm"] <= 1 - HIGH:
-        reasons.append(f"extreme latent norm ({_place(places['latent_norm'])})")
+    if percentile_ranks["latent_hole"] >= HIGH_PERCENTILE:
+        reasons.append(
+            f"drawn where training encodings are few ({_format_percentile(percentile_ranks['latent_hole'])})"
+        )
+    if (
+        percentile_ranks["latent_norm"] >= HIGH_PERCENTILE
+        or percentile_ranks["latent_norm"] <= 1 - HIGH_PERCENTILE
+    ):
+        reasons.append(
+            f"extreme latent norm ({_format_percentile(percentile_ranks['latent_norm'])})"
+        )
     if probabilities is not None and len(probabilities) > 1:
         second, first = np.argsort(probabilities, kind="stable")[-2:]
-        if probabilities[first] < UNDECIDED and probabilities[[first, second]].sum() > SHARED:
+        if (
+            probabilities[first] < MAX_TOP_PROBABILITY
+            and probabilities[[first, second]].sum() > MIN_TOP_TWO_PROBABILITY
+        ):
             reasons.append(
-                f"between two classes ({_share(first, probabilities, classes)},"
-                f" {_share(second, probabilities, classes)})"
+                f"between two classes ({_format_class(first, probabilities, classes)},"
+                f" {_format_class(second, probabilities, classes)})"
             )
-    if places["high_frequency"] <= 1 - HIGH:
-        reasons.append(f"smoother than real images ({_place(places['high_frequency'])})")
-    if places["high_frequency"] >= HIGH:
-        reasons.append(f"noisier than real images ({_place(places['high_frequency'])})")
-    return f"{', '.join(reasons)}: untested" if reasons else NOTHING
+    if percentile_ranks["high_frequency"] <= 1 - HIGH_PERCENTILE:
+        reasons.append(
+            f"smoother than real images ({_format_percentile(percentile_ranks['high_frequency'])})"
+        )
+    if percentile_ranks["high_frequency"] >= HIGH_PERCENTILE:
+        reasons.append(
+            f"noisier than real images ({_format_percentile(percentile_ranks['high_frequency'])})"
+        )
+    return f"{', '.join(reasons)}: untested" if reasons else NO_EXPLANATION
 
 
-def _place(value: float) -> str:
+def _format_percentile(value: float) -> str:
     return f"percentile {100 * value:.1f}"
 
 
-def _share(index: int, probabilities: np.ndarray, classes: Sequence[str]) -> str:
+def _format_class(index: int, probabilities: np.ndarray, classes: Sequence[str]) -> str:
     name = classes[index] if index < len(classes) else str(index)
     return f"{name} {probabilities[index]:.0%}"

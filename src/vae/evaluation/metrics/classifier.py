@@ -37,20 +37,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from vae.data.batches import Augmentation, Images, as_real
+from vae.data.batches import Augmentation, Images, to_float
 from vae.device import Machine
 from vae.errors import UserError
 from vae.io import read_tensors, tensor_bytes, write_bytes
-from vae.models.blocks import ConvNormAct, Pool
+from vae.models.blocks import ConvNormAct, GlobalAveragePool
 from vae.rng import initialisation, numpy_generator
-from vae.training.loop import Diverged, EpochReport, Row, StepReport
-from vae.training.schedules import Progress, cosine, warmed
+from vae.training.loop import DivergenceError, EpochMetrics, EpochReport, StepReport
+from vae.training.schedules import Progress, cosine, with_warmup
 
-WARMUP = 0.5  # epochs
+WARMUP_EPOCHS = 0.5  # epochs
 
 
 @dataclass(frozen=True)
-class Shape:
+class ClassifierShape:
     """Of a classifier: its images, the features it makes of them, the classes it knows."""
 
     channels: int
@@ -60,21 +60,21 @@ class Shape:
     classes: int
 
 
-def _layer(channels: int, to: int, folded: bool) -> ConvNormAct:
-    convolution = nn.Conv2d(channels, to, 3, padding=1, bias=folded)
-    return ConvNormAct(convolution, to, "none" if folded else "batch", "relu")
+def _layer(channels: int, out_channels: int, folded: bool) -> ConvNormAct:
+    convolution = nn.Conv2d(channels, out_channels, 3, padding=1, bias=folded)
+    return ConvNormAct(convolution, out_channels, "none" if folded else "batch", "relu")
 
 
-def _trunk(shape: Shape, folded: bool) -> nn.Sequential:
+def _trunk(shape: ClassifierShape, folded: bool) -> nn.Sequential:
     halvings = max(2, round(math.log2(min(shape.height, shape.width) / 8)))
     layers: list[nn.Module] = []
     channels = shape.channels
-    for left in range(halvings, 0, -1):
-        to = max(8, shape.features >> left)
-        layers += [_layer(channels, to, folded), nn.MaxPool2d(2)]
-        channels = to
+    for remaining in range(halvings, 0, -1):
+        out_channels = max(8, shape.features >> remaining)
+        layers += [_layer(channels, out_channels, folded), nn.MaxPool2d(2)]
+        channels = out_channels
     last = [_layer(n, shape.features, folded) for n in (channels, shape.features)]
-    return nn.Sequential(*layers, *last, Pool())
+    return nn.Sequential(*layers, *last, GlobalAveragePool())
 
 
 class Classifier(nn.Module):
@@ -83,41 +83,41 @@ class Classifier(nn.Module):
     ValueError for images of another shape: of another size, it would be another ruler.
     """
 
-    def __init__(self, shape: Shape, folded: bool) -> None:
+    def __init__(self, shape: ClassifierShape, folded: bool) -> None:
         super().__init__()
         self.shape = shape
         self.trunk = _trunk(shape, folded)
         self.head = nn.Linear(shape.features, shape.classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        wanted = (self.shape.channels, self.shape.height, self.shape.width)
-        if images.dtype != torch.uint8 or images.shape[1:] != wanted:
+        expected = (self.shape.channels, self.shape.height, self.shape.width)
+        if images.dtype != torch.uint8 or images.shape[1:] != expected:
             raise ValueError(
-                f"images are uint8 (B, {', '.join(map(str, wanted))}), not {images.dtype}"
+                f"images are uint8 (B, {', '.join(map(str, expected))}), not {images.dtype}"
                 f" {tuple(images.shape)}"
             )
-        return self.trunk(as_real(images))
+        return self.trunk(to_float(images))
 
-    def content(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """What `save` writes: weights and shape."""
         return tensor_bytes(self.state_dict(), asdict(self.shape))
 
     def digest(self) -> str:
         """Hex SHA-256 of the saved file."""
-        return hashlib.sha256(self.content()).hexdigest()
+        return hashlib.sha256(self.to_bytes()).hexdigest()
 
 
 def save(path: Path, classifier: Classifier) -> None:
     """Write a trained classifier as one safetensors file, whole or not at all."""
-    write_bytes(path, classifier.content())
+    write_bytes(path, classifier.to_bytes())
 
 
 def load(path: Path) -> Classifier:
     """The classifier of a file, bit for bit; UserError unless `save` wrote it."""
-    tensors, about = read_tensors(path)
+    tensors, metadata = read_tensors(path)
     try:
         with torch.device("meta"):
-            classifier = Classifier(Shape(**about), folded=True)
+            classifier = Classifier(ClassifierShape(**metadata), folded=True)
         classifier.load_state_dict(tensors, assign=True)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(
@@ -125,16 +125,16 @@ def load(path: Path) -> Classifier:
             where=str(path),
             remedy="delete it and run again",
         ) from error
-    return _frozen(classifier)
+    return _freeze(classifier)
 
 
-def _frozen(classifier: Classifier) -> Classifier:
+def _freeze(classifier: Classifier) -> Classifier:
     # The file keeps no memory layout, and sums round otherwise in another one.
     classifier.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     return classifier
 
 
-def _fold(classifier: Classifier) -> Classifier:
+def _fold_batch_norm(classifier: Classifier) -> Classifier:
     """Normalisations folded into their convolutions, frozen."""
     classifier.eval()
     for layer in classifier.trunk:
@@ -143,14 +143,14 @@ def _fold(classifier: Classifier) -> Classifier:
             assert isinstance(convolution, nn.Conv2d)
             assert isinstance(norm, nn.BatchNorm2d)
             layer[0], layer[1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
-    return _frozen(classifier)
+    return _freeze(classifier)
 
 
 # Training
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledImages:
     """Images of one split and their labels (N,), 0 ... classes - 1."""
 
     images: Images
@@ -162,7 +162,7 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class ClassifierConfig:
     """What a training of a classifier does; `lr` is the highest rate."""
 
     seed: int
@@ -174,7 +174,12 @@ class Lesson:
 
 
 def train_classifier(
-    train: Labelled, valid: Labelled, lesson: Lesson, machine: Machine, *, features: int
+    train: LabelledImages,
+    valid: LabelledImages,
+    config: ClassifierConfig,
+    machine: Machine,
+    *,
+    feature_dim: int,
 ) -> Generator[StepReport | EpochReport, None, Classifier]:
     """Reports of a training; the generator's value is the classifier, folded and frozen.
 
@@ -182,56 +187,58 @@ def train_classifier(
     change, and valid_accuracy after the epoch. Raises Diverged when the loss is no number.
     """
     channels, height, width = train.images.shape
-    shape = Shape(channels, height, width, features, classes=int(train.labels.max()) + 1)
-    with initialisation(lesson.seed):
+    shape = ClassifierShape(
+        channels, height, width, feature_dim, classes=int(train.labels.max()) + 1
+    )
+    with initialisation(config.seed):
         classifier = Classifier(shape, folded=False)
     classifier.to(machine.device).to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(
-        classifier.parameters(), lr=lesson.lr, weight_decay=lesson.weight_decay, fused=True
+        classifier.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
     )
-    for epoch in range(lesson.epochs):
+    for epoch in range(config.epochs):
         start = time.perf_counter()
-        row = yield from _epoch(classifier, optimiser, train, lesson, machine, epoch)
-        speed: float = train.images.steps(lesson.batch_size) * lesson.batch_size
+        row = yield from _train_epoch(classifier, optimiser, train, config, machine, epoch)
+        speed: float = train.images.steps(config.batch_size) * config.batch_size
         speed /= time.perf_counter() - start
-        row["valid_accuracy"] = accuracy(classifier, valid, machine, lesson.batch_size)
+        row["valid_accuracy"] = accuracy(classifier, valid, machine, config.batch_size)
         yield EpochReport(row, speed)
-    return _fold(classifier)
+    return _fold_batch_norm(classifier)
 
 
-def _epoch(
+def _train_epoch(
     classifier: Classifier,
     optimiser: torch.optim.Optimizer,
-    train: Labelled,
-    lesson: Lesson,
+    train: LabelledImages,
+    config: ClassifierConfig,
     machine: Machine,
     epoch: int,
-) -> Generator[StepReport, None, Row]:
+) -> Generator[StepReport, None, EpochMetrics]:
     """One pass in the order of (seed, "order", epoch), its last, smaller batch left out."""
     classifier.train()
-    steps, size = train.images.steps(lesson.batch_size), lesson.batch_size
-    order = numpy_generator(lesson.seed, "order", epoch).permutation(len(train.images))
+    steps, size = train.images.steps(config.batch_size), config.batch_size
+    order = numpy_generator(config.seed, "order", epoch).permutation(len(train.images))
     sums = torch.zeros(3, dtype=torch.float64, device=machine.device)  # loss, right, images
     for index in range(steps):
-        step, chosen = epoch * steps + index, order[index * size : (index + 1) * size]
-        moment = Progress((step + 0.5) / steps, lesson.epochs)
-        share = warmed(moment, partial(cosine, end_share=0.0), WARMUP)
-        optimiser.param_groups[0]["lr"] = lesson.lr * share
-        images = lesson.augmentation(train.images.take(chosen), lesson.seed, step)
-        labels = torch.from_numpy(train.labels[chosen]).to(images.device)
-        sums += _update(classifier, optimiser, images, labels, machine)
+        step, batch_indices = epoch * steps + index, order[index * size : (index + 1) * size]
+        progress = Progress((step + 0.5) / steps, config.epochs)
+        lr_factor = with_warmup(progress, partial(cosine, end_fraction=0.0), WARMUP_EPOCHS)
+        optimiser.param_groups[0]["lr"] = config.lr * lr_factor
+        images = config.augmentation(train.images.take(batch_indices), config.seed, step)
+        labels = torch.from_numpy(train.labels[batch_indices]).to(images.device)
+        sums += _train_step(classifier, optimiser, images, labels, machine)
         yield StepReport(epoch + 1, index + 1, steps)
-    loss, right, count = sums.tolist()
+    loss, correct, count = sums.tolist()
     if not math.isfinite(loss):
-        raise Diverged(
+        raise DivergenceError(
             f"the classifier's loss is no finite number in epoch {epoch + 1}",
             remedy="lower its learning rate",
         )
-    row: Row = {"epoch": epoch + 1, "step": (epoch + 1) * steps}
-    return row | {"train_loss": loss / count, "train_accuracy": right / count}
+    row: EpochMetrics = {"epoch": epoch + 1, "step": (epoch + 1) * steps}
+    return row | {"train_loss": loss / count, "train_accuracy": correct / count}
 
 
-def _update(
+def _train_step(
     classifier: Classifier,
     optimiser: torch.optim.Optimizer,
     images: Tensor,
@@ -246,19 +253,19 @@ def _update(
     loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
     count = torch.tensor(float(len(labels)), device=labels.device)
-    right = (logits.argmax(1) == labels).sum()
-    return torch.stack([loss.detach() * count, right, count]).double()
+    correct = (logits.argmax(1) == labels).sum()
+    return torch.stack([loss.detach() * count, correct, count]).double()
 
 
 def accuracy(
-    classifier: Classifier, split: Labelled, machine: Machine, batch_size: int = 256
+    classifier: Classifier, split: LabelledImages, machine: Machine, batch_size: int = 256
 ) -> float:
     """Share of a split's images whose highest logit is their label's."""
     classifier.eval()
-    right, start = 0, 0
-    for batch in split.images.in_order(batch_size):
+    correct, start = 0, 0
+    for batch in split.images.ordered_batches(batch_size):
         with torch.no_grad(), machine.autocast():
-            found = classifier.head(classifier(batch)).argmax(1).cpu().numpy()
-        right += int((found == split.labels[start : start + len(batch)]).sum())
+            predicted = classifier.head(classifier(batch)).argmax(1).cpu().numpy()
+        correct += int((predicted == split.labels[start : start + len(batch)]).sum())
         start += len(batch)
-    return right / len(split.images)
+    return correct / len(split.images)

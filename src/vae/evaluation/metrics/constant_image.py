@@ -22,33 +22,36 @@ from vae.data.spectrum import moments
 
 
 @dataclass(frozen=True)
-class Constant:
+class ConstantImage:
     """Mean and variance of each sub-pixel over augmented images, (C, H, W), x in [0, 1]."""
 
     mean: np.ndarray
     variance: np.ndarray
 
-    def bernoulli(self) -> float:
+    def bernoulli_distortion(self) -> float:
         """Distortion under a Bernoulli, nats an image."""
         p = np.clip(self.mean, 1e-300, 1 - 1e-16)
         return float(-(p * np.log(p) + (1 - p) * np.log1p(-p)).sum())
 
-    def gaussian(self, sigma: float | None = None) -> float:
+    def gaussian_distortion(self, sigma: float | None = None) -> float:
         """Distortion under a Gaussian of that sigma, or (None) of the best one, nats an image."""
         total, d = float(self.variance.sum()), self.variance.size
         square = total / d if sigma is None else sigma**2
         return 0.5 * d * math.log(2 * math.pi * square) + total / (2 * square)
 
 
-def best_constant(images: np.ndarray, augmentation: Augmentation) -> Constant:
+def best_constant_image(images: np.ndarray, augmentation: Augmentation) -> ConstantImage:
     """The constant of uint8 images (N, C, H, W) under a training's augmentation, exactly."""
     shape, count = images.shape[1:], len(images)
-    first, second = (sums.reshape(shape) / count for sums in moments(images))
-    mean, square = _augmented(first / 255, augmentation), _augmented(second / 255**2, augmentation)
-    return Constant(mean, square - mean**2)
+    first, second = (total.reshape(shape) / count for total in moments(images))
+    mean, square = (
+        _average_over_augmentations(first / 255, augmentation),
+        _average_over_augmentations(second / 255**2, augmentation),
+    )
+    return ConstantImage(mean, square - mean**2)
 
 
-def _augmented(expected: np.ndarray, augmentation: Augmentation) -> np.ndarray:
+def _average_over_augmentations(expected: np.ndarray, augmentation: Augmentation) -> np.ndarray:
     """Expectation over mirroring and crops of a map (C, H, W) of expectations."""
     if augmentation.flip:
         expected = (expected + expected[..., ::-1]) / 2
@@ -61,11 +64,11 @@ def _augmented(expected: np.ndarray, augmentation: Augmentation) -> np.ndarray:
     return average
 
 
-def constant_distortion(constant: Constant, likelihood: str, **options: Any) -> float | None:
+def constant_distortion(constant: ConstantImage, likelihood: str, **options: Any) -> float | None:
     """Distortion of the best constant under a named likelihood; None where it has no formula."""
     if likelihood == "bernoulli":
-        return constant.bernoulli()
+        return constant.bernoulli_distortion()
     sigma = options.get("sigma")
     if likelihood == "gaussian" and sigma != "per_pixel":
-        return constant.gaussian(sigma if isinstance(sigma, float) else None)
+        return constant.gaussian_distortion(sigma if isinstance(sigma, float) else None)
     return None

@@ -31,12 +31,12 @@ from vae.data.batches import Images
 from vae.device import Machine
 from vae.models.vae import VAE
 from vae.rng import normal
-from vae.training.validation import passes
+from vae.training.validation import iterate_terms
 
 STREAM = "evaluate"
-LEAST_MSE = 1e-10
-WINDOW = 11
-WINDOW_SIGMA = 1.5
+MIN_MSE = 1e-10
+SSIM_WINDOW = 11
+SSIM_SIGMA = 1.5
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Scores:
 
     distortion: np.ndarray
     rate: np.ndarray
-    mass: np.ndarray | None
+    discrete_nll: np.ndarray | None
     mu: np.ndarray
     log_var: np.ndarray
     z: np.ndarray
@@ -59,39 +59,39 @@ def score(
 ) -> Iterator[Scores]:
     """Scores batch by batch, in the split's order."""
     options = {"seed": seed, "stream": STREAM, "batch_size": batch_size}
-    for index, (x, terms) in enumerate(passes(model, images, machine, **options)):  # type: ignore[arg-type]
-        noise = normal((len(x), *model.latent), seed, STREAM, index, device=machine.device)
-        mass = model.mass(terms, x)
+    for index, (x, terms) in enumerate(iterate_terms(model, images, machine, **options)):  # type: ignore[arg-type]
+        noise = normal((len(x), *model.latent_shape), seed, STREAM, index, device=machine.device)
+        discrete_nll = model.discrete_nll(terms, x)
         with torch.no_grad(), machine.autocast():
             decoded = model.mean_image(terms.posterior.mu).float()
-            others = torch.roll(decoded, 1, dims=0)
+            shuffled = torch.roll(decoded, 1, dims=0)
         yield Scores(
-            distortion=_array(terms.distortion),
-            rate=_array(terms.rate),
-            mass=None if mass is None else _array(mass),
-            mu=_array(terms.posterior.mu),
-            log_var=_array(terms.posterior.log_var),
-            z=_array(terms.posterior.rsample(noise)),
-            mse=_array((x - decoded).square().flatten(1).mean(1)),
-            shuffled_mse=_array((x - others).square().flatten(1).mean(1)),
-            ssim=_array(ssim(x, decoded)),
+            distortion=_to_numpy(terms.distortion),
+            rate=_to_numpy(terms.rate),
+            discrete_nll=None if discrete_nll is None else _to_numpy(discrete_nll),
+            mu=_to_numpy(terms.posterior.mu),
+            log_var=_to_numpy(terms.posterior.log_var),
+            z=_to_numpy(terms.posterior.rsample(noise)),
+            mse=_to_numpy((x - decoded).square().flatten(1).mean(1)),
+            shuffled_mse=_to_numpy((x - shuffled).square().flatten(1).mean(1)),
+            ssim=_to_numpy(ssim(x, decoded)),
         )
 
 
-def gather(batches: Iterable[Scores]) -> Scores:
+def concatenate(batches: Iterable[Scores]) -> Scores:
     """All batches as one."""
-    parts = list(batches)
-    mass = [part.mass for part in parts if part.mass is not None]
+    all_batches = list(batches)
+    discrete_nlls = [batch.discrete_nll for batch in all_batches if batch.discrete_nll is not None]
     return Scores(
-        distortion=np.concatenate([part.distortion for part in parts]),
-        rate=np.concatenate([part.rate for part in parts]),
-        mass=np.concatenate(mass) if mass else None,
-        mu=np.concatenate([part.mu for part in parts]),
-        log_var=np.concatenate([part.log_var for part in parts]),
-        z=np.concatenate([part.z for part in parts]),
-        mse=np.concatenate([part.mse for part in parts]),
-        shuffled_mse=np.concatenate([part.shuffled_mse for part in parts]),
-        ssim=np.concatenate([part.ssim for part in parts]),
+        distortion=np.concatenate([batch.distortion for batch in all_batches]),
+        rate=np.concatenate([batch.rate for batch in all_batches]),
+        discrete_nll=np.concatenate(discrete_nlls) if discrete_nlls else None,
+        mu=np.concatenate([batch.mu for batch in all_batches]),
+        log_var=np.concatenate([batch.log_var for batch in all_batches]),
+        z=np.concatenate([batch.z for batch in all_batches]),
+        mse=np.concatenate([batch.mse for batch in all_batches]),
+        shuffled_mse=np.concatenate([batch.shuffled_mse for batch in all_batches]),
+        ssim=np.concatenate([batch.ssim for batch in all_batches]),
     )
 
 
@@ -103,10 +103,12 @@ def per_image(scores: Scores, dimensions: int) -> dict[str, np.ndarray | None]:
         "elbo": -(scores.distortion + rate),
         "distortion": scores.distortion,
         "rate": rate,
-        "bits_per_dim": None if scores.mass is None else (scores.mass + rate) / bits,
+        "bits_per_dim": None
+        if scores.discrete_nll is None
+        else (scores.discrete_nll + rate) / bits,
         "mse": scores.mse,
-        "psnr": _decibels(scores.mse),
-        "shuffled_psnr": _decibels(scores.shuffled_mse),
+        "psnr": _psnr(scores.mse),
+        "shuffled_psnr": _psnr(scores.shuffled_mse),
         "ssim": scores.ssim,
     }
 
@@ -120,8 +122,8 @@ def summarise(scores: Scores, dimensions: int) -> dict[str, float | None]:
     return summary
 
 
-def _decibels(mse: np.ndarray) -> np.ndarray:
-    values: np.ndarray = -10 * np.log10(np.maximum(mse, LEAST_MSE))
+def _psnr(mse: np.ndarray) -> np.ndarray:
+    values: np.ndarray = -10 * np.log10(np.maximum(mse, MIN_MSE))
     return values
 
 
@@ -135,7 +137,7 @@ def standard_error(values: np.ndarray) -> float:
 def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Structural similarity of images (B, C, H, W) in [0, 1], (B,), at most 1."""
     channels, *size = x.shape[1:]
-    window = _window(min(WINDOW, *size), x)
+    window = _window(min(SSIM_WINDOW, *size), x)
     kernel = window.expand(channels, 1, -1, -1)
 
     def blur(image: Tensor) -> Tensor:
@@ -152,10 +154,10 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 
 def _window(length: int, like: Tensor) -> Tensor:
     """A Gaussian window (length, length) that sums to 1, in the type of `like`."""
-    place = torch.arange(length, dtype=like.dtype, device=like.device) - (length - 1) / 2
-    line = torch.exp(-place.square() / (2 * WINDOW_SIGMA**2))
-    return torch.outer(line, line) / line.sum().square()
+    offset = torch.arange(length, dtype=like.dtype, device=like.device) - (length - 1) / 2
+    profile = torch.exp(-offset.square() / (2 * SSIM_SIGMA**2))
+    return torch.outer(profile, profile) / profile.sum().square()
 
 
-def _array(values: Tensor) -> np.ndarray:
+def _to_numpy(values: Tensor) -> np.ndarray:
     return values.double().cpu().numpy()

@@ -37,34 +37,39 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from vae.downloads import Official, given_file, impatient, official_file
+from vae.downloads import (
+    OfficialWeights,
+    fetch_official_weights,
+    require_weights_file,
+    socket_timeout,
+)
 from vae.errors import UserError
 from vae.evaluation.metrics.neighbours import (
     CHUNK,
     NEIGHBOURS,
-    as_sides,
     as_tensor,
+    centred_pair,
     density_coverage,
     squared_radii,
 )
-from vae.io import sha256_of_file
+from vae.io import sha256_file
 from vae.rng import seed_of
 
 INCEPTION = "inception_v3_compat"
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-SUBSETS, SUBSET_SIZE = 100, 1000
-SCORE_PARTS = 10
-FEW = 5000  # images whose nearest neighbours are searched
+KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
+SCORE_SPLITS = 10
+MAX_NEIGHBOUR_IMAGES = 5000  # images whose nearest neighbours are searched
 
 
-def _fidelity(module: str) -> Any:
+def _torch_fidelity(module: str) -> Any:
     """A module of torch-fidelity; its first import takes seconds, so only when it is needed."""
     return import_module(f"torch_fidelity.{module}")
 
 
 def _options(**options: Any) -> dict[str, Any]:
     """The options, quiet; each must be one that torch-fidelity reads."""
-    unknown = options.keys() - _fidelity("defaults").DEFAULTS.keys()
+    unknown = options.keys() - _torch_fidelity("defaults").DEFAULTS.keys()
     assert not unknown, f"torch-fidelity would ignore {sorted(unknown)}"
     return {**options, "verbose": False}
 
@@ -79,21 +84,23 @@ class Statistics:
     mean: np.ndarray
     covariance: np.ndarray
 
-    def _named(self) -> dict[str, np.ndarray]:
+    def _as_fid_arguments(self) -> dict[str, np.ndarray]:
         return {"mu": self.mean, "sigma": self.covariance}
 
 
 def statistics(features: np.ndarray) -> Statistics:
     """Of features (N, F); the covariance is the unbiased one."""
-    found = _fidelity("metric_fid").fid_features_to_statistics(as_tensor(features, 2))
-    return Statistics(found["mu"], found["sigma"])
+    moments = _torch_fidelity("metric_fid").fid_features_to_statistics(as_tensor(features, 2))
+    return Statistics(moments["mu"], moments["sigma"])
 
 
-def frechet(one: Statistics, other: Statistics) -> float:
+def frechet_distance(one: Statistics, other: Statistics) -> float:
     """Frechet distance of two Gaussians, squared features; 0 for equal ones up to rounding."""
-    module = _fidelity("metric_fid")
-    found = module.fid_statistics_to_metric(one._named(), other._named(), verbose=False)
-    return float(found[module.KEY_METRIC_FID])
+    module = _torch_fidelity("metric_fid")
+    result = module.fid_statistics_to_metric(
+        one._as_fid_arguments(), other._as_fid_arguments(), verbose=False
+    )
+    return float(result[module.KEY_METRIC_FID])
 
 
 # Other distances of torch-fidelity
@@ -104,47 +111,51 @@ def kernel_distance(real: np.ndarray, fake: np.ndarray, seed: int) -> tuple[floa
 
     Halves, because subsets that are nearly the whole hardly differ, and hide the spread.
     """
-    module = _fidelity("metric_kid")
-    size = min(SUBSET_SIZE, len(real) // 2, len(fake) // 2)
-    random = seed_of(seed, "kernel") % 2**32
-    options = _options(kid_subsets=SUBSETS, kid_subset_size=size, rng_seed=random)
-    found = module.kid_features_to_metric(as_tensor(real, 4), as_tensor(fake, 4), **options)
-    return float(found[module.KEY_METRIC_KID_MEAN]), float(found[module.KEY_METRIC_KID_STD])
+    module = _torch_fidelity("metric_kid")
+    size = min(KID_SUBSET_SIZE, len(real) // 2, len(fake) // 2)
+    rng_seed = seed_of(seed, "kernel") % 2**32
+    options = _options(kid_subsets=KID_SUBSETS, kid_subset_size=size, rng_seed=rng_seed)
+    result = module.kid_features_to_metric(as_tensor(real, 4), as_tensor(fake, 4), **options)
+    return float(result[module.KEY_METRIC_KID_MEAN]), float(result[module.KEY_METRIC_KID_STD])
 
 
 def precision_recall(
     real: np.ndarray, fake: np.ndarray, k: int = NEIGHBOURS
 ) -> tuple[float, float]:
     """Shares in [0, 1]; ValueError unless both sides have equally many, more than k."""
-    x, y = as_sides(real, fake, k)
-    module = _fidelity("metric_prc")
+    x, y = centred_pair(real, fake, k)
+    module = _torch_fidelity("metric_prc")
     options = _options(prc_neighborhood=k, prc_batch_size=CHUNK, save_cpu_ram=True)
-    found = module.prc_features_to_metric(y, x, **options)
-    return float(found[module.KEY_METRIC_PRECISION]), float(found[module.KEY_METRIC_RECALL])
+    result = module.prc_features_to_metric(y, x, **options)
+    return float(result[module.KEY_METRIC_PRECISION]), float(result[module.KEY_METRIC_RECALL])
 
 
 def classifier_score(logits: np.ndarray, seed: int) -> tuple[float, float]:
     """Mean and deviation over ten parts of logits (N, classes); from 1 to the classes' number."""
-    module = _fidelity("metric_isc")
-    tensor, random = as_tensor(logits, SCORE_PARTS), seed_of(seed, "score") % 2**32
-    found = module.isc_features_to_metric(tensor, SCORE_PARTS, shuffle=True, rng_seed=random)
-    return float(found[module.KEY_METRIC_ISC_MEAN]), float(found[module.KEY_METRIC_ISC_STD])
+    module = _torch_fidelity("metric_isc")
+    tensor, rng_seed = as_tensor(logits, SCORE_SPLITS), seed_of(seed, "score") % 2**32
+    result = module.isc_features_to_metric(tensor, SCORE_SPLITS, shuffle=True, rng_seed=rng_seed)
+    return float(result[module.KEY_METRIC_ISC_MEAN]), float(result[module.KEY_METRIC_ISC_STD])
 
 
-def inception_file(given: Path | None = None) -> Path:
+def inception_file(path: Path | None = None) -> Path:
     """The file of Inception's weights: the given one, else the official one, downloaded.
 
     UserError unless it is there and the one by that name: under other weights no distance is a
     fid, and torch-fidelity unpickles it, so it must be known first.
     """
-    address = _fidelity("feature_extractor_inceptionv3").URL_INCEPTION_V3
+    address = _torch_fidelity("feature_extractor_inceptionv3").URL_INCEPTION_V3
     setting = "evaluate.inception_weights"
-    instead = f"take {INCEPTION} out of evaluate.judges"
-    if given is None:
-        file = official_file(Official("Inception", address, INCEPTION_SHA256, setting, instead))
+    alternative = f"take {INCEPTION} out of evaluate.judges"
+    if path is None:
+        file = fetch_official_weights(
+            OfficialWeights("Inception", address, INCEPTION_SHA256, setting, alternative)
+        )
     else:
-        file = given_file("Inception", given, setting=setting, wanted=f"a copy of {address}")
-    if sha256_of_file(file) != INCEPTION_SHA256:
+        file = require_weights_file(
+            "Inception", path, setting=setting, expected=f"a copy of {address}"
+        )
+    if sha256_file(file) != INCEPTION_SHA256:
         raise UserError(
             f"not Inception's weights (their SHA-256 is {INCEPTION_SHA256})",
             where=str(file),
@@ -153,13 +164,13 @@ def inception_file(given: Path | None = None) -> Path:
     return file
 
 
-def inception(weights: Path) -> Any:
+def load_inception(weights: Path) -> Any:
     """torch-fidelity's Inception: uint8 (B, 3, H, W) -> ((B, 2048),) float32; `fc` is its head.
 
     UserError unless the file is the one by that name (`inception_file`).
     """
     file = inception_file(weights)
-    network = _fidelity("feature_extractor_inceptionv3").FeatureExtractorInceptionV3
+    network = _torch_fidelity("feature_extractor_inceptionv3").FeatureExtractorInceptionV3
     return network("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file))
 
 
@@ -168,23 +179,23 @@ def inception_logits(network: Any, features: Tensor) -> Tensor:
     return nn.functional.linear(features, network.fc.weight)
 
 
-def registered(name: str) -> Any:
+def load_registered(name: str) -> Any:
     """Any extractor that torch-fidelity registers: uint8 (B, 3, H, W) -> ((B, F),).
 
     UserError for a name that it does not know, or where its weights cannot be had: it downloads
     them. It is a module in evaluation mode, its features those that its own FID would use.
     """
-    known = _fidelity("registry").FEATURE_EXTRACTORS_REGISTRY
-    if name not in known:
+    registry = _torch_fidelity("registry").FEATURE_EXTRACTORS_REGISTRY
+    if name not in registry:
         raise UserError(
             f"torch-fidelity has no extractor {name!r}",
             where="evaluate.judges",
-            remedy=f"choose one of: {', '.join(sorted(known))}",
+            remedy=f"choose one of: {', '.join(sorted(registry))}",
         )
-    layer = known[name].get_default_feature_layer_for_metric("fid")
+    layer = registry[name].get_default_feature_layer_for_metric("fid")
     try:
-        with impatient():
-            return _fidelity("utils").create_feature_extractor(
+        with socket_timeout():
+            return _torch_fidelity("utils").create_feature_extractor(
                 name, [layer], cuda=False, verbose=False
             )
     except (OSError, RuntimeError, EOFError, ImportError, HTTPException) as error:
@@ -211,7 +222,7 @@ class ClassBalance:
     real: np.ndarray
     chi_square: float
     p_value: float
-    misplaced: float
+    total_variation: float
 
 
 def class_balance(sample_logits: np.ndarray, real_logits: np.ndarray) -> ClassBalance:
@@ -224,8 +235,8 @@ def class_balance(sample_logits: np.ndarray, real_logits: np.ndarray) -> ClassBa
     )
     table = np.stack([samples, real])
     test = chi2_contingency(table[:, table.any(0)], correction=False)
-    misplaced = float(abs(samples / samples.sum() - real / real.sum()).sum() / 2)
-    return ClassBalance(samples, real, float(test.statistic), float(test.pvalue), misplaced)
+    total_variation = float(abs(samples / samples.sum() - real / real.sum()).sum() / 2)
+    return ClassBalance(samples, real, float(test.statistic), float(test.pvalue), total_variation)
 
 
 # All together
@@ -243,7 +254,7 @@ class Reference:
     extractor: str
     digest: str
     k: int = NEIGHBOURS
-    few: int = FEW
+    max_neighbour_images: int = MAX_NEIGHBOUR_IMAGES
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -251,39 +262,43 @@ class Reference:
 
     @cached_property
     def radii(self) -> np.ndarray:
-        return squared_radii(self.features[: self.few], self.k)
+        return squared_radii(self.features[: self.max_neighbour_images], self.k)
 
 
 @dataclass(frozen=True)
 class Fidelity:
     """The numbers of one comparison of n images with n; no score without logits.
 
-    Precision, recall, density and coverage are of the first `neighbours_n`, with their k nearest.
+    Precision, recall, density and coverage are of the first `neighbour_images`, with their k nearest.
     """
 
     extractor: str
     digest: str
     n: int
-    neighbours_n: int
+    neighbour_images: int
     k: int
-    frechet: float
-    kernel: float
-    kernel_spread: float
+    fd: float
+    kd: float
+    kd_std: float
     precision: float
     recall: float
     density: float
     coverage: float
-    score: float | None
-    score_spread: float | None
+    classifier_score: float | None
+    classifier_score_std: float | None
 
-    def named(self) -> dict[str, float | None]:
+    def by_name(self) -> dict[str, float | None]:
         """Numbers under names that carry the extractor: frechet_<extractor>, ..., or fid, ..."""
-        own = {"frechet": "fid", "kernel": "kid", "score": "isc"}
-        own |= {f"{name}_spread": f"{own[name]}_spread" for name in ("kernel", "score")}
-        short = own if self.extractor == INCEPTION else {}
-        shares = ("precision", "recall", "density", "coverage")
-        names = ("frechet", "kernel", "kernel_spread", *shares, "score", "score_spread")
-        return {short.get(name, f"{name}_{self.extractor}"): getattr(self, name) for name in names}
+        short_names = {"frechet": "fid", "kernel": "kid", "score": "isc"}
+        short_names |= {
+            f"{name}_spread": f"{short_names[name]}_spread" for name in ("kernel", "score")
+        }
+        renamed = short_names if self.extractor == INCEPTION else {}
+        fractions = ("precision", "recall", "density", "coverage")
+        names = ("frechet", "kernel", "kernel_spread", *fractions, "score", "score_spread")
+        return {
+            renamed.get(name, f"{name}_{self.extractor}"): getattr(self, name) for name in names
+        }
 
 
 def compare(
@@ -295,24 +310,27 @@ def compare(
     """
     if len(fake) != len(real.features):
         raise ValueError(f"{len(real.features)} real and {len(fake)} generated features")
-    near, near_fake = real.features[: real.few], fake[: real.few]
-    precision, recall = precision_recall(near, near_fake, real.k)
-    density, coverage = density_coverage(near, near_fake, real.k, real.radii)
-    kernel, kernel_spread = kernel_distance(real.features, fake, seed)
-    score, score_spread = (None, None) if logits is None else classifier_score(logits, seed)
+    real_subset, fake_subset = (
+        real.features[: real.max_neighbour_images],
+        fake[: real.max_neighbour_images],
+    )
+    precision, recall = precision_recall(real_subset, fake_subset, real.k)
+    density, coverage = density_coverage(real_subset, fake_subset, real.k, real.radii)
+    kd, kd_std = kernel_distance(real.features, fake, seed)
+    score, score_std = (None, None) if logits is None else classifier_score(logits, seed)
     return Fidelity(
         extractor=real.extractor,
         digest=real.digest,
         n=len(fake),
-        neighbours_n=len(near),
+        neighbour_images=len(real_subset),
         k=real.k,
-        frechet=frechet(real.statistics, statistics(fake)),
-        kernel=kernel,
-        kernel_spread=kernel_spread,
+        fd=frechet_distance(real.statistics, statistics(fake)),
+        kd=kd,
+        kd_std=kd_std,
         precision=precision,
         recall=recall,
         density=density,
         coverage=coverage,
-        score=score,
-        score_spread=score_spread,
+        classifier_score=score,
+        classifier_score_std=score_std,
     )

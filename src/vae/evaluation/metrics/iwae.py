@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vae.data.batches import Images, as_real
+from vae.data.batches import Images, to_float
 from vae.device import Machine
 from vae.evaluation.metrics.elbo import standard_error
 from vae.models.likelihoods.bins import bits_per_dim
@@ -29,15 +29,15 @@ from vae.rng import normal
 
 
 @dataclass(frozen=True)
-class Weighted:
+class Bounds:
     """Of images, nats, (N,): IWAE-K and the mean log weight of the same draws; mass or None."""
 
-    bound: np.ndarray
+    iwae: np.ndarray
     elbo: np.ndarray
-    mass_bound: np.ndarray | None
+    discrete_iwae: np.ndarray | None
 
 
-def importance(
+def estimate(
     model: VAE,
     images: Images,
     machine: Machine,
@@ -45,37 +45,39 @@ def importance(
     seed: int,
     draws: int,
     count: int,
-    at_once: int,
-) -> Iterator[Weighted]:
-    """IWAE-`draws` of the first `count` images, `at_once` decoded images at a time."""
+    batch_size: int,
+) -> Iterator[Bounds]:
+    """IWAE-`draws` of the first `count` images, `batch_size` decoded images at a time."""
     model.eval()
-    first = 0
-    for batch in images.in_order(max(1, at_once // draws), count):
-        x = as_real(batch)
-        numbers = range(first, first + len(x))
+    start = 0
+    for batch in images.ordered_batches(max(1, batch_size // draws), count):
+        x = to_float(batch)
+        indices = range(start, start + len(x))
         noise = torch.stack(
             [
-                normal((draws, *model.latent), seed, "iwae", n, device=machine.device)
-                for n in numbers
+                normal((draws, *model.latent_shape), seed, "iwae", n, device=machine.device)
+                for n in indices
             ]
         )
-        first += len(x)
+        start += len(x)
         with torch.no_grad(), machine.autocast():
-            yield _bounds(model, x, noise, at_once)
+            yield _bounds(model, x, noise, batch_size)
 
 
-def _bounds(model: VAE, x: Tensor, noise: Tensor, at_once: int) -> Weighted:
+def _bounds(model: VAE, x: Tensor, noise: Tensor, batch_size: int) -> Bounds:
     """Of images (B, C, H, W) with noise (B, K, *latent), in pieces along K."""
     posterior = model.encode(x)
-    piece = max(1, at_once // len(x))
-    pieces = [_log_weights(model, x, posterior, part) for part in torch.split(noise, piece, dim=1)]
-    density = torch.cat([weights for weights, _ in pieces], 1).double()
-    masses = [weights for _, weights in pieces if weights is not None]
-    mass = torch.cat(masses, 1).double() if masses else None
-    return Weighted(
-        bound=_mean_weight(density),
+    chunk_size = max(1, batch_size // len(x))
+    chunks = [
+        _log_weights(model, x, posterior, chunk) for chunk in torch.split(noise, chunk_size, dim=1)
+    ]
+    density = torch.cat([weights for weights, _ in chunks], 1).double()
+    discrete_weights = [weights for _, weights in chunks if weights is not None]
+    discrete = torch.cat(discrete_weights, 1).double() if discrete_weights else None
+    return Bounds(
+        iwae=_log_mean_exp(density),
         elbo=density.mean(1).cpu().numpy(),
-        mass_bound=None if mass is None else _mean_weight(mass),
+        discrete_iwae=None if discrete is None else _log_mean_exp(discrete),
     )
 
 
@@ -83,45 +85,47 @@ def _log_weights(
     model: VAE, x: Tensor, posterior: Posterior, noise: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """log w (B, K) of the density and of the mass, for noise (B, K, *latent)."""
-    several = Posterior(posterior.mu[:, None], posterior.log_var[:, None])
-    z = several.rsample(noise)
-    ratio = 0.5 * (noise.square() + several.log_var - z.square()).flatten(2).sum(2)
+    expanded = Posterior(posterior.mu[:, None], posterior.log_var[:, None])
+    z = expanded.rsample(noise)
+    ratio = 0.5 * (noise.square() + expanded.log_var - z.square()).flatten(2).sum(2)
     decoded = model.decode(z.flatten(0, 1))
     repeated = x.repeat_interleave(noise.shape[1], 0)
     density = model.likelihood.log_prob(decoded, repeated).view_as(ratio) + ratio
     if model.likelihood.discrete:
         return density, density
-    mass = model.likelihood.log_mass(decoded, repeated)
-    return density, None if mass is None else mass.view_as(ratio) + ratio
+    discrete = model.likelihood.discrete_log_prob(decoded, repeated)
+    return density, None if discrete is None else discrete.view_as(ratio) + ratio
 
 
-def _mean_weight(log_weights: Tensor) -> np.ndarray:
+def _log_mean_exp(log_weights: Tensor) -> np.ndarray:
     """log of the mean over draws, (B,)."""
-    total = torch.logsumexp(log_weights, 1) - np.log(log_weights.shape[1])
-    values: np.ndarray = total.cpu().numpy()
+    log_mean = torch.logsumexp(log_weights, 1) - np.log(log_weights.shape[1])
+    values: np.ndarray = log_mean.cpu().numpy()
     return values
 
 
-def gather(batches: Iterator[Weighted]) -> Weighted:
+def concatenate(batches: Iterator[Bounds]) -> Bounds:
     """All batches as one."""
-    parts = list(batches)
-    mass = [part.mass_bound for part in parts if part.mass_bound is not None]
-    return Weighted(
-        bound=np.concatenate([part.bound for part in parts]),
-        elbo=np.concatenate([part.elbo for part in parts]),
-        mass_bound=np.concatenate(mass) if mass else None,
+    all_batches = list(batches)
+    discrete_iwaes = [
+        batch.discrete_iwae for batch in all_batches if batch.discrete_iwae is not None
+    ]
+    return Bounds(
+        iwae=np.concatenate([batch.iwae for batch in all_batches]),
+        elbo=np.concatenate([batch.elbo for batch in all_batches]),
+        discrete_iwae=np.concatenate(discrete_iwaes) if discrete_iwaes else None,
     )
 
 
-def summarise(weighted: Weighted, dimensions: int, draws: int) -> dict[str, float | None]:
+def summarise(bounds: Bounds, dimensions: int, draws: int) -> dict[str, float | None]:
     """Means over images: the bound, its gap to the ELBO of the same draws, bits/dim."""
-    mass = weighted.mass_bound
-    bits = None if mass is None else bits_per_dim(-mass.mean(), dimensions)
+    discrete_iwae = bounds.discrete_iwae
+    bits = None if discrete_iwae is None else bits_per_dim(-discrete_iwae.mean(), dimensions)
     return {
-        "iwae": float(weighted.bound.mean()),
-        "iwae_se": standard_error(weighted.bound),
-        "iwae_gap": float((weighted.bound - weighted.elbo).mean()),
+        "iwae": float(bounds.iwae.mean()),
+        "iwae_se": standard_error(bounds.iwae),
+        "iwae_gap": float((bounds.iwae - bounds.elbo).mean()),
         "iwae_bits_per_dim": None if bits is None else float(bits),
         "iwae_samples": draws,
-        "iwae_images": len(weighted.bound),
+        "iwae_images": len(bounds.iwae),
     }

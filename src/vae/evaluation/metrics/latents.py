@@ -37,12 +37,12 @@ def rate_per_dimension(rate: np.ndarray) -> np.ndarray:
     return flat
 
 
-def leading(rates: np.ndarray) -> np.ndarray:
+def order_by_rate(rates: np.ndarray) -> np.ndarray:
     """Indices of the dimensions (n,) by falling rate; equal ones in their order."""
     return np.argsort(-rates, kind="stable")
 
 
-def directions(mu: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def principal_axes(mu: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """m (*latent), the first `count` axes a (count, *latent) and s (count,), float64.
 
     `mu` is (N, *latent). They are fewer where the latent or N has fewer dimensions.
@@ -57,7 +57,7 @@ def directions(mu: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.n
     return mean, signed.reshape(-1, *mean.shape), singular[:count] / np.sqrt(len(mu))
 
 
-def index_information(mu: np.ndarray, log_var: np.ndarray, z: np.ndarray) -> float:
+def mutual_information(mu: np.ndarray, log_var: np.ndarray, z: np.ndarray) -> float:
     """I in nats of posteriors and codes (N, *latent); between 0 and log N, but for chance."""
     from scipy.special import logsumexp
 
@@ -71,8 +71,8 @@ def index_information(mu: np.ndarray, log_var: np.ndarray, z: np.ndarray) -> flo
     offset = (flat_mu * weighted).sum(1) + flat_log_var.sum(1)
     total = 0.0
     for start in range(0, count, CHUNK):
-        part = codes[start : start + CHUNK]
-        logs = -0.5 * (part**2 @ precision.T - 2 * part @ weighted.T + offset)
-        own = logs[np.arange(len(part)), np.arange(start, start + len(part))]
-        total += float((own - logsumexp(logs, axis=1)).sum())
+        chunk = codes[start : start + CHUNK]
+        log_q = -0.5 * (chunk**2 @ precision.T - 2 * chunk @ weighted.T + offset)
+        own_log_q = log_q[np.arange(len(chunk)), np.arange(start, start + len(chunk))]
+        total += float((own_log_q - logsumexp(log_q, axis=1)).sum())
     return total / count + math.log(count)

@@ -41,12 +41,12 @@ class Prediction:
     """Of a linear VAE: nats an image, number of units, E|x - decoded|^2 over sub-pixels."""
 
     rate: float
-    active: int
+    active_units: int
     elbo: float
     mean_square: float
 
 
-def linear_vae(
+def predict_linear_vae(
     eigenvalues: Sequence[float],
     *,
     total_variance: float,
@@ -59,15 +59,17 @@ def linear_vae(
 
     Raises ValueError for beta or sigma that is not positive: such an optimum has no end.
     """
-    least = beta * sigma**2
-    if not least > 0:
-        raise ValueError(f"beta sigma^2 = {least:g} must be positive")
+    threshold = beta * sigma**2
+    if not threshold > 0:
+        raise ValueError(f"beta sigma^2 = {threshold:g} must be positive")
     values = np.asarray(eigenvalues, np.float64)[:latent]
-    kept = values[values > least]
-    rate = float(0.5 * np.log(kept / least).sum())
-    square = len(kept) * least + total_variance - float(kept.sum())
-    distortion = 0.5 * dimensions * math.log(2 * math.pi * sigma**2) + square / (2 * sigma**2)
-    return Prediction(rate, len(kept), -(distortion + rate), square / dimensions)
+    active = values[values > threshold]
+    rate = float(0.5 * np.log(active / threshold).sum())
+    squared_error = len(active) * threshold + total_variance - float(active.sum())
+    distortion = 0.5 * dimensions * math.log(2 * math.pi * sigma**2) + squared_error / (
+        2 * sigma**2
+    )
+    return Prediction(rate, len(active), -(distortion + rate), squared_error / dimensions)
 
 
 def ppca_bits_per_dim(
@@ -77,9 +79,9 @@ def ppca_bits_per_dim(
     if components > len(eigenvalues) or components >= dimensions:
         return None
     leading = np.asarray(eigenvalues, np.float64)[:components]
-    square = (total_variance - leading.sum()) / (dimensions - components)
-    if not min(square, leading.min()) > 0:
+    noise_variance = (total_variance - leading.sum()) / (dimensions - components)
+    if not min(noise_variance, leading.min()) > 0:
         return None
-    logs = np.log(leading).sum() + (dimensions - components) * math.log(square)
+    logs = np.log(leading).sum() + (dimensions - components) * math.log(noise_variance)
     nats = 0.5 * (dimensions * math.log(2 * math.pi) + float(logs) + dimensions)
     return nats / (dimensions * math.log(2)) + math.log2(255)

@@ -32,17 +32,17 @@ CHUNK = 1000  # rows of a distance matrix that are held at once
 ROUNDING = 1e-12  # of a squared distance, in units of the largest squared feature vector
 
 
-def as_tensor(features: np.ndarray, least: int) -> Tensor:
+def as_tensor(features: np.ndarray, min_count: int) -> Tensor:
     """Features (N, F) in float64; ValueError unless they are finite and at least so many."""
-    if features.ndim != 2 or len(features) < least:
-        raise ValueError(f"features are (N, F) with N >= {least}, not {features.shape}")
+    if features.ndim != 2 or len(features) < min_count:
+        raise ValueError(f"features are (N, F) with N >= {min_count}, not {features.shape}")
     tensor = torch.from_numpy(np.array(features, np.float64))
     if not bool(torch.isfinite(tensor).all()):
         raise ValueError("features are not all finite")
     return tensor
 
 
-def as_sides(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[Tensor, Tensor]:
+def centred_pair(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[Tensor, Tensor]:
     """Both sides in float64, shifted alike so that distances round less.
 
     ValueError unless they have equally many, more than k.
@@ -57,13 +57,13 @@ def as_sides(real: np.ndarray, fake: np.ndarray, k: int) -> tuple[Tensor, Tensor
     return x - centre, y - centre
 
 
-def _squared_rows(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
+def _squared_distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Squared distances (rows, M) of a (N, F) to b (M, F), CHUNK rows at a time, and which."""
     squares = b.square().sum(1)
     for start in range(0, len(a), CHUNK):
-        which = slice(start, start + CHUNK)
-        products = torch.addmm(squares, a[which], b.T, alpha=-2)
-        yield which, products.add_(a[which].square().sum(1, keepdim=True)).clamp_(min=0)
+        rows = slice(start, start + CHUNK)
+        products = torch.addmm(squares, a[rows], b.T, alpha=-2)
+        yield rows, products.add_(a[rows].square().sum(1, keepdim=True)).clamp_(min=0)
 
 
 def nearest(
@@ -72,11 +72,11 @@ def nearest(
     """Distances and indices (Q, k) of the k nearest references (M, F) of queries (Q, F)."""
     a, b = as_tensor(queries, 1), as_tensor(references, k)
     centre = b.mean(0)
-    rows = _squared_rows(a - centre, b - centre)
-    index = torch.cat([part.topk(k, largest=False).indices for _, part in rows])
+    rows = _squared_distances(a - centre, b - centre)
+    index = torch.cat([block.topk(k, largest=False).indices for _, block in rows])
     # Again by differences: a copy is at a distance of 0, which products only round to.
-    found = [(a - b[column]).norm(dim=1) for column in index.T]
-    return torch.stack(found, 1).numpy(), index.numpy()
+    distances = [(a - b[column]).norm(dim=1) for column in index.T]
+    return torch.stack(distances, 1).numpy(), index.numpy()
 
 
 def squared_radii(features: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
@@ -84,7 +84,7 @@ def squared_radii(features: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
     x = as_tensor(features, k + 1)
     x = x - x.mean(0)
     radii = []
-    for which, rows in _squared_rows(x, x):
+    for which, rows in _squared_distances(x, x):
         rows.diagonal(which.start).fill_(float("inf"))
         radii.append(rows.kthvalue(k).values)
     return torch.cat(radii).numpy()
@@ -97,18 +97,22 @@ def density_coverage(
 
     ValueError unless both sides have equally many, more than k.
     """
-    x, y = as_sides(real, fake, k)
+    x, y = centred_pair(real, fake, k)
     squares = torch.from_numpy(squared_radii(real, k) if radii is None else radii)
     # A point on a ball's surface must not fall out of it by rounding.
-    reach = squares + ROUNDING * x.square().sum(1).max()
-    counts = torch.cat([(rows <= reach[i, None]).sum(1) for i, rows in _squared_rows(x, y)])
+    thresholds = squares + ROUNDING * x.square().sum(1).max()
+    counts = torch.cat(
+        [(rows <= thresholds[i, None]).sum(1) for i, rows in _squared_distances(x, y)]
+    )
     return float(counts.sum()) / (k * len(y)), float((counts > 0).double().mean())
 
 
 def diversity(samples: np.ndarray, real: np.ndarray, seed: int) -> float:
     """Of features (N, F) and (M, F), each image paired with one other, by (seed, "pairs")."""
-    spread, usual = (_mean_distance(as_tensor(side, 2), seed) for side in (samples, real))
-    return spread / usual if usual else float("inf")
+    sample_distance, real_distance = (
+        _mean_distance(as_tensor(side, 2), seed) for side in (samples, real)
+    )
+    return sample_distance / real_distance if real_distance else float("inf")
 
 
 def _mean_distance(features: Tensor, seed: int) -> float:
@@ -124,8 +128,13 @@ def local_density(queries: np.ndarray, references: np.ndarray, k: int = NEIGHBOU
     centre = x.mean(0)
     x, y = x - centre, y - centre
     # The same margin as in `density_coverage`.
-    reach = torch.from_numpy(squared_radii(references, k)) + ROUNDING * x.square().sum(1).max()
-    return torch.cat([(rows <= reach).sum(1) for _, rows in _squared_rows(y, x)]).numpy() / k
+    thresholds = (
+        torch.from_numpy(squared_radii(references, k)) + ROUNDING * x.square().sum(1).max()
+    )
+    return (
+        torch.cat([(rows <= thresholds).sum(1) for _, rows in _squared_distances(y, x)]).numpy()
+        / k
+    )
 
 
 def memorisation_ratio(samples: np.ndarray, held_out: np.ndarray, train: np.ndarray) -> float:
@@ -133,5 +142,7 @@ def memorisation_ratio(samples: np.ndarray, held_out: np.ndarray, train: np.ndar
 
     Infinite where half of the held-out images are copies of training images themselves.
     """
-    near, usual = (float(np.median(nearest(side, train)[0])) for side in (samples, held_out))
-    return near / usual if usual else float("inf")
+    sample_median, held_out_median = (
+        float(np.median(nearest(side, train)[0])) for side in (samples, held_out)
+    )
+    return sample_median / held_out_median if held_out_median else float("inf")

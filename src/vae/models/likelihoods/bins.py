@@ -30,25 +30,25 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-BIN = 1 / 255
-NARROW = 1 / 4
+BIN_WIDTH = 1 / 255
+MAX_SERIES_WIDTH = 1 / 4
 
 
-def log_normal_mass(x: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
+def normal_bin_log_prob(x: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
     """log(Phi(upper end) - Phi(lower end)) of the bin of x under N(mean, sigma^2), elementwise."""
     centre, width, bottom, top = _standard_units(x, mean, log_sigma)
     edge, distance = bottom | top, centre.abs()
-    narrow = ~edge & (width <= NARROW) & (width * distance <= NARROW)
-    exponent, factor = _wide_normal_mass(centre, width, bottom, top)
+    narrow = ~edge & (width <= MAX_SERIES_WIDTH) & (width * distance <= MAX_SERIES_WIDTH)
+    exponent, factor = _normal_cdf_difference(centre, width, bottom, top)
     square, squared_width = centre.square(), width.square()
-    series = (square - 1) * (squared_width / 24)
-    series = series + ((square - 6) * square + 3) * (squared_width.square() / 1920)
-    density = -0.5 * square - log_sigma + math.log(BIN / math.sqrt(2 * math.pi))
+    correction = (square - 1) * (squared_width / 24)
+    correction = correction + ((square - 6) * square + 3) * (squared_width.square() / 1920)
+    density = -0.5 * square - log_sigma + math.log(BIN_WIDTH / math.sqrt(2 * math.pi))
     # The factor is chosen before its logarithm is taken: where the other form holds it may be 0.
-    return density.where(narrow, exponent) + torch.log((1 + series).where(narrow, factor))
+    return density.where(narrow, exponent) + torch.log((1 + correction).where(narrow, factor))
 
 
-def _wide_normal_mass(
+def _normal_cdf_difference(
     centre: Tensor, width: Tensor, bottom: Tensor, top: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(e, f) of the mass e^e f: the forms of the module's page for a >= 0 and a < 0."""
@@ -63,7 +63,7 @@ def _wide_normal_mass(
     return exponent.where(~inside, 0.0), inner.where(inside, 0.5 * (close - far))
 
 
-def log_logistic_mass(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+def logistic_bin_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     """Log-mass of the bin of x under the logistic distribution, elementwise."""
     centre, width, bottom, top = _standard_units(x, mean, log_scale)
     below = logsigmoid(centre + width / 2).where(~top, 0.0)
@@ -72,7 +72,7 @@ def log_logistic_mass(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     return below + above + inner
 
 
-def log_laplace_mass(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+def laplace_bin_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     """Log-mass of the bin of x under the Laplace distribution, elementwise."""
     centre, width, bottom, top = _standard_units(x, mean, log_scale)
     near = _nearer_end(centre, width, bottom, top)
@@ -86,7 +86,9 @@ def log_laplace_mass(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
 
 def clipped_normal_mean(mean: Tensor, sigma: Tensor) -> Tensor:
     """Expected value of N(mean, sigma^2) clipped to [0, 1]."""
-    return sigma * (_normal_ramp(mean / sigma) - _normal_ramp((mean - 1) / sigma))
+    return sigma * (
+        _integrated_normal_cdf(mean / sigma) - _integrated_normal_cdf((mean - 1) / sigma)
+    )
 
 
 def clipped_logistic_mean(mean: Tensor, scale: Tensor) -> Tensor:
@@ -94,7 +96,7 @@ def clipped_logistic_mean(mean: Tensor, scale: Tensor) -> Tensor:
     return scale * (softplus(mean / scale) - softplus((mean - 1) / scale))
 
 
-def nearest_grey(x: Tensor) -> Tensor:
+def round_to_8bit(x: Tensor) -> Tensor:
     """The 8-bit value k / 255 in whose bin a real value lies."""
     return torch.round(255 * x.clamp(0, 1)) / 255
 
@@ -109,7 +111,7 @@ def _standard_units(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Centre and width of the bin of x, and where it is the first or the last one."""
     inverse = torch.exp(-log_scale)
-    return (x - mean) * inverse, BIN * inverse, x < BIN / 2, x > 1 - BIN / 2
+    return (x - mean) * inverse, BIN_WIDTH * inverse, x < BIN_WIDTH / 2, x > 1 - BIN_WIDTH / 2
 
 
 def _nearer_end(centre: Tensor, width: Tensor, bottom: Tensor, top: Tensor) -> Tensor:
@@ -123,6 +125,6 @@ def _erfcx(u: Tensor) -> Tensor:
     return torch.special.erfcx(u / math.sqrt(2))
 
 
-def _normal_ramp(u: Tensor) -> Tensor:
+def _integrated_normal_cdf(u: Tensor) -> Tensor:
     """Integral of Phi up to u."""
     return u * torch.special.ndtr(u) + torch.exp(-0.5 * u.square()) / math.sqrt(2 * math.pi)

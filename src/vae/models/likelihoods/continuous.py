@@ -26,24 +26,24 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vae.models.likelihoods.bins import BIN, log_laplace_mass, log_normal_mass
+from vae.models.likelihoods.bins import BIN_WIDTH, laplace_bin_log_prob, normal_bin_log_prob
 
 Mean = Literal["linear", "sigmoid"]
 MEANS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda decoded: decoded,
     "sigmoid": torch.sigmoid,
 }
-LEAST_SIGMA = BIN / math.sqrt(12)
-LEAST_B = BIN / 4
+MIN_SIGMA = BIN_WIDTH / math.sqrt(12)
+MIN_LAPLACE_SCALE = BIN_WIDTH / 4
 LOG_VAR_RANGE = (-10.0, 10.0)
-SERIES = 0.5
+SERIES_THRESHOLD = 0.5
 
 
 class Scale(nn.Module):
     """The logarithm of one scale for all: of a number, "learned" or "optimal".
 
     The optimum is the mean spread to the power 1 / `power`, spread being |x - m|^power. A learned
-    scale begins at `start`. Both are at least `least`; below it a learned one gets no gradient.
+    scale begins at `initial`. Both are at least `minimum`; below it a learned one gets no gradient.
     """
 
     log_value: Tensor
@@ -52,53 +52,55 @@ class Scale(nn.Module):
         self,
         value: float | Literal["learned", "optimal"],
         *,
-        least: float,
+        minimum: float,
         power: int = 1,
-        start: float = 1.0,
+        initial: float = 1.0,
     ) -> None:
         super().__init__()
-        self.value, self.least, self.power = value, least, power
-        self.average: Callable[[Tensor], Tensor] = torch.mean  # over a batch, however it is shared
-        logarithm = torch.tensor(math.log(start if isinstance(value, str) else value))
+        self.value, self.minimum, self.power = value, minimum, power
+        self.batch_mean: Callable[[Tensor], Tensor] = (
+            torch.mean
+        )  # over a batch, however it is shared
+        logarithm = torch.tensor(math.log(initial if isinstance(value, str) else value))
         if value == "learned":
             self.log_value = nn.Parameter(logarithm)
         else:
             self.register_buffer("log_value", logarithm)
 
-    def log_of(self, spread: Tensor) -> Tensor:
+    def batch_log_scale(self, errors: Tensor) -> Tensor:
         """The one for a batch of this spread."""
         if self.value == "optimal" and self.training:
             # Detached: at the optimum the derivative by the scale is 0, and the gradient is the
             # same.
-            mean = self.average(spread.detach()).clamp_min(self.least**self.power)
+            mean = self.batch_mean(errors.detach()).clamp_min(self.minimum**self.power)
             return torch.log(mean) / self.power
-        return self.log_now()
+        return self.log_scale()
 
-    def log_now(self) -> Tensor:
+    def log_scale(self) -> Tensor:
         """The one that depends on no batch."""
         if self.value == "learned":
-            return self.log_value.clamp_min(math.log(self.least))
+            return self.log_value.clamp_min(math.log(self.minimum))
         return self.log_value
 
-    def fix(self, mean_spread: float) -> None:
+    def calibrate(self, mean_error: float) -> None:
         """Set an optimal scale for evaluation; the other kinds stay as they are."""
         if self.value == "optimal":
-            optimum = max(mean_spread ** (1 / self.power), self.least)
+            optimum = max(mean_error ** (1 / self.power), self.minimum)
             self.log_value.fill_(math.log(optimum))
 
-    def number(self) -> float:
-        return math.exp(self.log_now().item())
+    def item(self) -> float:
+        return math.exp(self.log_scale().item())
 
 
-class Uncalibrated(nn.Module):
+class BaseLikelihood(nn.Module):
     """A likelihood with nothing to fix after training, and without one sigma for all."""
 
-    calibrates = discrete = False
+    needs_calibration = discrete = False
 
-    def spread(self, decoded: Tensor, x: Tensor) -> Tensor:
+    def pixel_errors(self, decoded: Tensor, x: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def calibrate(self, mean: float) -> None:
+    def calibrate(self, mean_error: float) -> None:
         raise NotImplementedError
 
     def sigma(self) -> float | None:
@@ -113,7 +115,7 @@ class SharedScale(nn.Module):
     def __init__(self, scale: Scale, mean: Mean) -> None:
         super().__init__()
         self.scale, self.link = scale, mean
-        self.calibrates = scale.value == "optimal"
+        self.needs_calibration = scale.value == "optimal"
 
     def decoded_channels(self, channels: int) -> int:
         return channels
@@ -122,9 +124,9 @@ class SharedScale(nn.Module):
         """The expected image (B, C, H, W); a linear one may leave [0, 1] a little."""
         return MEANS[self.link](decoded)
 
-    def calibrate(self, mean: float) -> None:
+    def calibrate(self, mean_error: float) -> None:
         """Fix an optimal scale from the mean spread."""
-        self.scale.fix(mean)
+        self.scale.calibrate(mean_error)
 
 
 class Gaussian(SharedScale):
@@ -133,32 +135,32 @@ class Gaussian(SharedScale):
     def __init__(
         self, sigma: float | Literal["learned", "optimal"], mean: Mean = "linear"
     ) -> None:
-        super().__init__(Scale(sigma, least=LEAST_SIGMA, power=2), mean)
+        super().__init__(Scale(sigma, minimum=MIN_SIGMA, power=2), mean)
 
     def log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
         """Log-density in nats, (B,)."""
-        squares = self.spread(decoded, x)
-        return _log_normal(squares, self.scale.log_of(squares))
+        squares = self.pixel_errors(decoded, x)
+        return _normal_log_prob(squares, self.scale.batch_log_scale(squares))
 
-    def log_mass(self, decoded: Tensor, x: Tensor) -> Tensor:
+    def discrete_log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
         """Log-mass of the 8-bit image in nats, (B,)."""
-        log_sigma = self.scale.log_of(self.spread(decoded, x))
-        return log_normal_mass(x, self.mean(decoded), log_sigma).flatten(1).sum(1)
+        log_sigma = self.scale.batch_log_scale(self.pixel_errors(decoded, x))
+        return normal_bin_log_prob(x, self.mean(decoded), log_sigma).flatten(1).sum(1)
 
     def sample(self, decoded: Tensor, generator: torch.Generator) -> Tensor:
         """A draw of x, (B, C, H, W): the mean with the noise that the likelihood claims."""
         mean = self.mean(decoded)
-        return mean + torch.exp(self.scale.log_now()) * normal_like(mean, generator)
+        return mean + torch.exp(self.scale.log_scale()) * normal_like(mean, generator)
 
-    def spread(self, decoded: Tensor, x: Tensor) -> Tensor:
+    def pixel_errors(self, decoded: Tensor, x: Tensor) -> Tensor:
         """Squared errors, whose mean is the optimal sigma^2."""
         return (x - self.mean(decoded)).square()
 
     def sigma(self) -> float:
-        return self.scale.number()
+        return self.scale.item()
 
 
-class PixelGaussian(Uncalibrated):
+class PixelGaussian(BaseLikelihood):
     """N(x; m, e^v) with v clamped to [-10, 10]; decoded: m, C channels, then v, C channels."""
 
     def __init__(self, mean: Mean = "linear") -> None:
@@ -170,12 +172,12 @@ class PixelGaussian(Uncalibrated):
 
     def log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
         """Log-density in nats, (B,)."""
-        return _log_normal((x - self.mean(decoded)).square(), self._log_sigma(decoded))
+        return _normal_log_prob((x - self.mean(decoded)).square(), self._log_sigma(decoded))
 
-    def log_mass(self, decoded: Tensor, x: Tensor) -> Tensor:
+    def discrete_log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
         """Log-mass of the 8-bit image in nats, (B,)."""
-        mass = log_normal_mass(x, self.mean(decoded), self._log_sigma(decoded))
-        return mass.flatten(1).sum(1)
+        log_prob = normal_bin_log_prob(x, self.mean(decoded), self._log_sigma(decoded))
+        return log_prob.flatten(1).sum(1)
 
     def mean(self, decoded: Tensor) -> Tensor:
         """The expected image (B, C, H, W); a linear one may leave [0, 1] a little."""
@@ -196,34 +198,34 @@ class Laplace(SharedScale):
     def __init__(
         self, scale: float | Literal["learned", "optimal"], mean: Mean = "linear"
     ) -> None:
-        super().__init__(Scale(scale, least=LEAST_B), mean)
+        super().__init__(Scale(scale, minimum=MIN_LAPLACE_SCALE), mean)
 
     def log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
         """Log-density in nats, (B,)."""
-        errors = self.spread(decoded, x)
-        log_b = self.scale.log_of(errors)
+        errors = self.pixel_errors(decoded, x)
+        log_b = self.scale.batch_log_scale(errors)
         return -(errors * torch.exp(-log_b) + log_b + math.log(2)).flatten(1).sum(1)
 
-    def log_mass(self, decoded: Tensor, x: Tensor) -> Tensor:
+    def discrete_log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
         """Log-mass of the 8-bit image in nats, (B,)."""
-        log_b = self.scale.log_of(self.spread(decoded, x))
-        return log_laplace_mass(x, self.mean(decoded), log_b).flatten(1).sum(1)
+        log_b = self.scale.batch_log_scale(self.pixel_errors(decoded, x))
+        return laplace_bin_log_prob(x, self.mean(decoded), log_b).flatten(1).sum(1)
 
     def sample(self, decoded: Tensor, generator: torch.Generator) -> Tensor:
         """A draw of x, (B, C, H, W); the difference of two exponential draws is a Laplace one."""
         mean = self.mean(decoded)
         above, below = mean.new_empty((2, *mean.shape)).exponential_(generator=generator)
-        return mean + torch.exp(self.scale.log_now()) * (above - below)
+        return mean + torch.exp(self.scale.log_scale()) * (above - below)
 
-    def spread(self, decoded: Tensor, x: Tensor) -> Tensor:
+    def pixel_errors(self, decoded: Tensor, x: Tensor) -> Tensor:
         """Absolute errors, whose mean is the optimal b."""
         return (x - self.mean(decoded)).abs()
 
     def sigma(self) -> float:
-        return math.sqrt(2) * self.scale.number()
+        return math.sqrt(2) * self.scale.item()
 
 
-class ContinuousBernoulli(Uncalibrated):
+class ContinuousBernoulli(BaseLikelihood):
     """The truncated exponential on [0, 1]; decoded: its logit l, C channels.
 
     With t = |l| and r the distance from the end that is favoured, log p = -t r - h(t) and the
@@ -236,19 +238,19 @@ class ContinuousBernoulli(Uncalibrated):
 
     def log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
         """Log-density in nats, (B,)."""
-        rate, distance = _folded(decoded, x)
+        rate, distance = _fold(decoded, x)
         return -(rate * distance + _log_normaliser(rate)).flatten(1).sum(1)
 
-    def log_mass(self, decoded: Tensor, x: Tensor) -> Tensor:
+    def discrete_log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
         """Log-mass of the 8-bit image in nats, (B,); k/256 = x 255/256."""
-        rate, distance = _folded(decoded, x)
+        rate, distance = _fold(decoded, x)
         bins = _log_normaliser(rate / 256) - rate * distance * (255 / 256) - math.log(256)
         return (bins - _log_normaliser(rate)).flatten(1).sum(1)
 
     def mean(self, decoded: Tensor) -> Tensor:
         """The expected image (B, C, H, W), in (0, 1)."""
         rate = _magnitude(decoded)
-        square, series = rate.square(), rate < SERIES
+        square, series = rate.square(), rate < SERIES_THRESHOLD
         small = 0.5 - rate / 12 + rate * square / 720 - rate * square.square() / 30240
         large = rate.where(~series, 1.0)
         steep = 1 / large + torch.exp(-large) / torch.expm1(-large)
@@ -263,18 +265,18 @@ class ContinuousBernoulli(Uncalibrated):
         return distance.where(decoded < 0, 1 - distance)
 
 
-def _log_normal(squares: Tensor, log_sigma: Tensor) -> Tensor:
+def _normal_log_prob(squares: Tensor, log_sigma: Tensor) -> Tensor:
     """Log-density of squared errors under N(0, sigma^2), summed, (B,)."""
     scaled = 0.5 * squares * torch.exp(-2 * log_sigma)
     return -(scaled + log_sigma + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
 
 
 def normal_like(mean: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal numbers of the shape and on the device of `mean`."""
+    """Standard normal numbers of the shape and on the device of `mean_error`."""
     return torch.randn(mean.shape, generator=generator, device=mean.device)
 
 
-def _folded(logit: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def _fold(logit: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """|l| and the distance of x from the end of [0, 1] that is favoured."""
     return _magnitude(logit), x.where(logit < 0, 1 - x)
 
@@ -286,7 +288,7 @@ def _magnitude(logit: Tensor) -> Tensor:
 
 def _log_normaliser(rate: Tensor) -> Tensor:
     """h(t) = log((1 - e^{-t}) / t) for t >= 0."""
-    square, series = rate.square(), rate < SERIES
+    square, series = rate.square(), rate < SERIES_THRESHOLD
     small = -rate / 2 + square / 24 - square.square() / 2880 + square**3 / 181440
     # Where the series holds, the other form gets a harmless 1: 0 / 0 has no gradient.
     large = rate.where(~series, 1.0)

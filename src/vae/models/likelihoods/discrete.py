@@ -31,17 +31,17 @@ from torch.nn import functional
 from vae.models.likelihoods.bins import (
     clipped_logistic_mean,
     clipped_normal_mean,
-    log_logistic_mass,
-    log_normal_mass,
-    nearest_grey,
+    logistic_bin_log_prob,
+    normal_bin_log_prob,
+    round_to_8bit,
 )
-from vae.models.likelihoods.continuous import Scale, Uncalibrated, normal_like
+from vae.models.likelihoods.continuous import BaseLikelihood, Scale, normal_like
 
-START = 0.1
+INITIAL_SCALE = 0.1
 LOG_SCALE_RANGE = (-7.0, 7.0)
 
 
-class Bernoulli(Uncalibrated):
+class Bernoulli(BaseLikelihood):
     """A pixel that is 0 or 1, if `binary`; else a loss. Decoded: logits, C channels."""
 
     def __init__(self, binary: bool) -> None:
@@ -56,7 +56,7 @@ class Bernoulli(Uncalibrated):
         losses = functional.binary_cross_entropy_with_logits(decoded, x, reduction="none")
         return -losses.flatten(1).sum(1)
 
-    def log_mass(self, decoded: Tensor, x: Tensor) -> Tensor | None:
+    def discrete_log_prob(self, decoded: Tensor, x: Tensor) -> Tensor | None:
         """That of the binary image; None on grey values, which get no probability."""
         return self.log_prob(decoded, x) if self.discrete else None
 
@@ -73,16 +73,16 @@ def logistic_like(mean: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Distribution:
+class LocationScaleFamily:
     """What discretising needs of a distribution; `sigma` is the deviation at scale 1."""
 
-    log_mass: Callable[[Tensor, Tensor, Tensor], Tensor]
+    discrete_log_prob: Callable[[Tensor, Tensor, Tensor], Tensor]
     clipped_mean: Callable[[Tensor, Tensor], Tensor]
     noise_like: Callable[[Tensor, torch.Generator], Tensor]
     sigma: float
 
 
-class Discretized(Uncalibrated):
+class DiscretizedLikelihood(BaseLikelihood):
     """One bin of a distribution with a location and a scale.
 
     Decoded: location - 1/2, C channels; if the scale is per pixel, then log(scale / 0.1), C
@@ -90,21 +90,27 @@ class Discretized(Uncalibrated):
     """
 
     discrete = True
-    distribution: Distribution
+    distribution: LocationScaleFamily
 
     def __init__(self, scale: float | Literal["learned", "per_pixel"]) -> None:
         super().__init__()
-        least = math.exp(LOG_SCALE_RANGE[0])
-        self.scale = None if scale == "per_pixel" else Scale(scale, least=least, start=START)
+        minimum = math.exp(LOG_SCALE_RANGE[0])
+        self.scale = (
+            None if scale == "per_pixel" else Scale(scale, minimum=minimum, initial=INITIAL_SCALE)
+        )
 
     def decoded_channels(self, channels: int) -> int:
         return 2 * channels if self.scale is None else channels
 
     def log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
         """Log-mass of the 8-bit image in nats, (B,)."""
-        return self.distribution.log_mass(x, *self._location_and_scale(decoded)).flatten(1).sum(1)
+        return (
+            self.distribution.discrete_log_prob(x, *self._location_and_scale(decoded))
+            .flatten(1)
+            .sum(1)
+        )
 
-    def log_mass(self, decoded: Tensor, x: Tensor) -> Tensor:
+    def discrete_log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
         """Log-mass of the 8-bit image in nats, (B,)."""
         return self.log_prob(decoded, x)
 
@@ -117,30 +123,30 @@ class Discretized(Uncalibrated):
         """An 8-bit draw of x, (B, C, H, W)."""
         location, log_scale = self._location_and_scale(decoded)
         noise = self.distribution.noise_like(location, generator)
-        return nearest_grey(location + torch.exp(log_scale) * noise)
+        return round_to_8bit(location + torch.exp(log_scale) * noise)
 
     def sigma(self) -> float | None:
-        return None if self.scale is None else self.distribution.sigma * self.scale.number()
+        return None if self.scale is None else self.distribution.sigma * self.scale.item()
 
     def _location_and_scale(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
         """Location (B, C, H, W) and log-scale, of the same shape or one number."""
         if self.scale is not None:
-            return 0.5 + decoded, self.scale.log_now()
+            return 0.5 + decoded, self.scale.log_scale()
         location, log_scale = decoded.chunk(2, dim=1)
         return 0.5 + location, _log_scale(log_scale)
 
 
-class DiscretizedGaussian(Discretized):
+class DiscretizedGaussian(DiscretizedLikelihood):
     """The bin of N(x; m, s^2); s is a number, "learned" or "per_pixel"."""
 
-    distribution = Distribution(log_normal_mass, clipped_normal_mean, normal_like, 1.0)
+    distribution = LocationScaleFamily(normal_bin_log_prob, clipped_normal_mean, normal_like, 1.0)
 
 
-class DiscretizedLogistic(Discretized):
+class DiscretizedLogistic(DiscretizedLikelihood):
     """The bin of the logistic distribution; s is a number, "learned" or "per_pixel"."""
 
-    distribution = Distribution(
-        log_logistic_mass, clipped_logistic_mean, logistic_like, math.pi / math.sqrt(3)
+    distribution = LocationScaleFamily(
+        logistic_bin_log_prob, clipped_logistic_mean, logistic_like, math.pi / math.sqrt(3)
     )
 
 
@@ -153,31 +159,31 @@ class Components:
     log_scales: Sequence[Tensor]
     slopes: Sequence[Tensor]
 
-    def location_after(self, earlier: Sequence[Tensor]) -> Tensor:
+    def conditional_location(self, previous: Sequence[Tensor]) -> Tensor:
         """Location of the next channel, given the values of the earlier ones."""
-        channel = len(earlier)
-        first = channel * (channel - 1) // 2
+        channel = len(previous)
+        start = channel * (channel - 1) // 2
         location = self.locations[channel]
-        slopes = self.slopes[first : first + channel]
-        for slope, value in zip(slopes, earlier, strict=True):
+        slopes = self.slopes[start : start + channel]
+        for slope, value in zip(slopes, previous, strict=True):
             location = location + slope * (value - 0.5)
         return location
 
-    def of(self, chosen: Tensor) -> "Components":
+    def select(self, index: Tensor) -> "Components":
         """The chosen component (B, 1, H, W) alone."""
 
         def pick(tensors: Sequence[Tensor]) -> list[Tensor]:
-            return [tensor.gather(1, chosen) for tensor in tensors]
+            return [tensor.gather(1, index) for tensor in tensors]
 
         return Components(
-            torch.zeros_like(chosen),
+            torch.zeros_like(index),
             pick(self.locations),
             pick(self.log_scales),
             pick(self.slopes),
         )
 
 
-class LogisticMixture(Uncalibrated):
+class LogisticMixture(BaseLikelihood):
     """k logistic components a pixel.
 
     Decoded, for one component after another: its logit, C locations less that of the start, C
@@ -199,11 +205,11 @@ class LogisticMixture(Uncalibrated):
         components = self._components(decoded)
         values, joint = x[:, :, None].unbind(1), components.log_weights
         for channel, (value, scale) in enumerate(zip(values, components.log_scales, strict=True)):
-            location = components.location_after(values[:channel])
-            joint = joint + log_logistic_mass(value, location, scale)
+            location = components.conditional_location(values[:channel])
+            joint = joint + logistic_bin_log_prob(value, location, scale)
         return torch.logsumexp(joint, dim=1).flatten(1).sum(1)
 
-    def log_mass(self, decoded: Tensor, x: Tensor) -> Tensor:
+    def discrete_log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
         """Log-mass of the 8-bit image in nats, (B,)."""
         return self.log_prob(decoded, x)
 
@@ -215,35 +221,37 @@ class LogisticMixture(Uncalibrated):
         """
         components, means = self._components(decoded), list[Tensor]()
         for log_scale in components.log_scales:
-            location = components.location_after(means)
+            location = components.conditional_location(means)
             means.append(clipped_logistic_mean(location, torch.exp(log_scale)))
         weights = torch.exp(components.log_weights)
         return torch.stack([(weights * mean).sum(1) for mean in means], dim=1)
 
     def sample(self, decoded: Tensor, generator: torch.Generator) -> Tensor:
         """An 8-bit draw of x, (B, C, H, W): a component, then one channel given those before."""
-        components, drawn = self._components(decoded), list[Tensor]()
+        components, values = self._components(decoded), list[Tensor]()
         # The first of k exponential clocks with rates w to ring is j with probability w_j.
-        clocks = torch.empty_like(components.log_weights).exponential_(generator=generator)
-        chosen = components.of((components.log_weights - clocks.log()).argmax(1, keepdim=True))
+        exponentials = torch.empty_like(components.log_weights).exponential_(generator=generator)
+        chosen = components.select(
+            (components.log_weights - exponentials.log()).argmax(1, keepdim=True)
+        )
         for log_scale in chosen.log_scales:
-            location = chosen.location_after(drawn)
+            location = chosen.conditional_location(values)
             noise = torch.exp(log_scale) * logistic_like(location, generator)
-            drawn.append(nearest_grey(location + noise))
-        return torch.cat(drawn, dim=1)
+            values.append(round_to_8bit(location + noise))
+        return torch.cat(values, dim=1)
 
     def _components(self, decoded: Tensor) -> Components:
-        parts = torch.unflatten(decoded, 1, (self.components, -1)).unbind(2)
-        channels = (math.isqrt(8 * len(parts) + 1) - 3) // 2
+        parameters = torch.unflatten(decoded, 1, (self.components, -1)).unbind(2)
+        channels = (math.isqrt(8 * len(parameters) + 1) - 3) // 2
         index = torch.arange(self.components, dtype=decoded.dtype, device=decoded.device)
         start = ((index + 0.5) / self.components)[:, None, None]
         return Components(
-            functional.log_softmax(parts[0], dim=1),
-            [start + part for part in parts[1 : 1 + channels]],
-            [_log_scale(part) for part in parts[1 + channels : 1 + 2 * channels]],
-            [torch.tanh(part) for part in parts[1 + 2 * channels :]],
+            functional.log_softmax(parameters[0], dim=1),
+            [start + parameter for parameter in parameters[1 : 1 + channels]],
+            [_log_scale(parameter) for parameter in parameters[1 + channels : 1 + 2 * channels]],
+            [torch.tanh(parameter) for parameter in parameters[1 + 2 * channels :]],
         )
 
 
 def _log_scale(decoded: Tensor) -> Tensor:
-    return (math.log(START) + decoded).clamp(*LOG_SCALE_RANGE)
+    return (math.log(INITIAL_SCALE) + decoded).clamp(*LOG_SCALE_RANGE)

@@ -45,7 +45,7 @@ from vae.models.likelihoods.discrete import (
 class Likelihood(Protocol):
     """What every likelihood offers."""
 
-    calibrates: bool
+    needs_calibration: bool
     """whether a scale is to be fixed by `calibrate` after training"""
     discrete: bool
     """whether log_prob is itself the mass"""
@@ -56,7 +56,7 @@ class Likelihood(Protocol):
     def log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
         """What is trained, nats, (B,)."""
 
-    def log_mass(self, decoded: Tensor, x: Tensor) -> Tensor | None:
+    def discrete_log_prob(self, decoded: Tensor, x: Tensor) -> Tensor | None:
         """Log-mass of the 8-bit (or binary) image, nats, (B,); None without one."""
 
     def mean(self, decoded: Tensor) -> Tensor:
@@ -65,17 +65,17 @@ class Likelihood(Protocol):
     def sample(self, decoded: Tensor, generator: torch.Generator) -> Tensor:
         """A draw of x, (B, C, H, W)."""
 
-    def spread(self, decoded: Tensor, x: Tensor) -> Tensor:
-        """What each sub-pixel adds to the mean that calibrates; only called if it `calibrates`."""
+    def pixel_errors(self, decoded: Tensor, x: Tensor) -> Tensor:
+        """What each sub-pixel adds to the mean that calibrates; only called if it `needs_calibration`."""
 
-    def calibrate(self, mean: float) -> None:
+    def calibrate(self, mean_error: float) -> None:
         """Fix the scale for evaluation from the mean spread of the training split."""
 
     def sigma(self) -> float | None:
         """Standard deviation of the noise in units of x, if it is one number for all."""
 
 
-def gaussian(
+def build_gaussian(
     sigma: float | Literal["learned", "optimal", "per_pixel"], mean: Mean
 ) -> Gaussian | PixelGaussian:
     """One sigma for all, or a decoded one for every sub-pixel."""
@@ -83,7 +83,7 @@ def gaussian(
 
 
 LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
-    "gaussian": gaussian,
+    "gaussian": build_gaussian,
     "laplace": Laplace,
     "continuous_bernoulli": ContinuousBernoulli,
     "bernoulli": Bernoulli,

@@ -13,13 +13,13 @@ from pipeline.commands import diagnose, log_columns, training_logs
 from pipeline.config import params
 from pipeline.runtime import console, paths
 from pipeline.scoring import diagnosis_inputs
-from tests.support.synthetic_failures import PATIENTS
-from tests.support.synthetic_runs import D, healthy, spectrum
+from tests.support.synthetic_failures import SYNTHETIC_FAILURES
+from tests.support.synthetic_runs import D, build_healthy_run, build_spectrum
 from tests.support.synthetic_runs import Shape as RunShape
 from vae.errors import UserError
+from vae.evaluation.diagnosis.engine import apply_rules
 from vae.evaluation.diagnosis.engine import diagnose as findings_of
-from vae.evaluation.diagnosis.engine import judge
-from vae.evaluation.diagnosis.inputs import Evidence
+from vae.evaluation.diagnosis.inputs import DiagnosisInputs
 from vae.io import write_array, write_csv, write_json
 
 PUBLISHED = """\
@@ -45,10 +45,10 @@ Epoch 50, mu mean: 0.000001, logvar mean: 0.000001
 """
 
 
-def read(folder: Path, text: str, chosen: str = "") -> list[training_logs.Log]:
+def read(folder: Path, text: str, chosen: str = "") -> list[training_logs.TrainingLog]:
     path = folder / "log.txt"
     path.write_text(text)
-    return training_logs.read(path, log_columns.parse_map(chosen))
+    return training_logs.read_logs(path, log_columns.parse_column_map(chosen))
 
 
 def printed(
@@ -73,7 +73,7 @@ def test_the_published_runs_are_convicted(
         ("Latent dim 512", 512),
     ]
     for log in found:
-        evidence = Evidence(
+        evidence = DiagnosisInputs(
             history=log.rows,
             nats=False,
             rate_resolution=log.rate_resolution,
@@ -108,23 +108,23 @@ def test_the_command_tells_all_of_it(
 def test_the_command_ends_with_code_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["diagnose", str(tmp_path / "none")])
     with pytest.raises(SystemExit) as end:
-        console.command(diagnose.main)
+        console.run_command(diagnose.main)
     assert end.value.code == 2
 
 
 # Our own run
 
 
-def write_run(evidence: Evidence, key: str = "k1", judged: str = "k1") -> None:
+def write_run(evidence: DiagnosisInputs, key: str = "k1", judged: str = "k1") -> None:
     """The files of a run that is just like this evidence."""
     tree = params.to_tree(params.load(ROOT / "params.yaml"), "model", "objective", "train")
     tree["model"]["latent"] = {"kind": "vector", "dim": 16}
     run = {"key": key, "data_set": "made_up", "image": [1, 28, 28], "params": tree}
     write_json(paths.RUN, run)
     write_csv(paths.HISTORY, evidence.history)
-    write_array(paths.DATA / "spectrum.npy", spectrum(RunShape()))
+    write_array(paths.DATA / "spectrum.npy", build_spectrum(RunShape()))
     write_json(
-        paths.report("data"),
+        paths.report_path("data"),
         {
             "counts": {"train": evidence.train_count},
             "pixels": {"train": {"constant_mse": evidence.constant_mse}},
@@ -133,10 +133,10 @@ def write_run(evidence: Evidence, key: str = "k1", judged: str = "k1") -> None:
     )
     write_json(paths.SPEC, {"classes": ["t-shirt", "ankle boot"]})
     train = {"best_epoch": 40, "constant_distortion": evidence.constant_distortion, "key": key}
-    write_json(paths.report("train"), train)
+    write_json(paths.report_path("train"), train)
     metrics = {"elbo": evidence.elbo, "elbo_se": 2.0, "mse": evidence.mse, "images": 4000}
     metrics |= {"active_units": 16, "rate": evidence.rate, "memorisation_ratio": 0.9}
-    write_json(paths.report("evaluate"), {"model": judged, "metrics": metrics})
+    write_json(paths.report_path("evaluate"), {"model": judged, "metrics": metrics})
     write_csv(
         paths.FIGURES / "evaluate" / "rates.csv",
         [{"rank": i, "dimension": i, "rate": 2.0} for i in range(1, 17)],
@@ -144,9 +144,9 @@ def write_run(evidence: Evidence, key: str = "k1", judged: str = "k1") -> None:
 
 
 def test_the_files_of_a_run_are_its_evidence(project: Path) -> None:
-    base = healthy()
+    base = build_healthy_run()
     write_run(base)
-    evidence = diagnosis_inputs.evidence_of_run()
+    evidence = diagnosis_inputs.shipped_run_inputs()
     assert evidence.history == base.history
     assert (evidence.dimensions, evidence.latent_shape) == (D, (16,))
     assert evidence.likelihood == "gaussian"
@@ -154,7 +154,7 @@ def test_the_files_of_a_run_are_its_evidence(project: Path) -> None:
     assert evidence.log_var_range == (-10.0, 10.0)
     assert evidence.beta_end_epoch == 5
     assert evidence.constant_distortion == base.constant_distortion
-    assert evidence.eigenvalues == tuple(spectrum(RunShape()).tolist())
+    assert evidence.eigenvalues == tuple(build_spectrum(RunShape()).tolist())
     assert (evidence.elbo, evidence.mse) == (base.elbo, base.mse)
     assert (evidence.test_count, evidence.memorisation_ratio) == (4000, 0.9)
     assert evidence.class_counts == (4, 3)
@@ -163,18 +163,18 @@ def test_the_files_of_a_run_are_its_evidence(project: Path) -> None:
 
 
 def test_another_models_evaluation_is_none_of_it(project: Path) -> None:
-    write_run(healthy(), judged="k2")
-    evidence = diagnosis_inputs.evidence_of_run()
+    write_run(build_healthy_run(), judged="k2")
+    evidence = diagnosis_inputs.shipped_run_inputs()
     assert evidence.elbo is None
     assert evidence.test_count is None
     assert evidence.best_epoch == 40
 
 
 def test_a_training_at_work_needs_no_reports(project: Path) -> None:
-    write_run(healthy())
+    write_run(build_healthy_run())
     run = paths.read_run()
-    paths.report("data").unlink()
-    evidence = diagnosis_inputs.evidence_of(run, healthy().history[:3])
+    paths.report_path("data").unlink()
+    evidence = diagnosis_inputs.running_inputs(run, build_healthy_run().history[:3])
     assert len(evidence.history) == 3
     assert evidence.train_count is None
     assert evidence.best_epoch is None
@@ -183,7 +183,7 @@ def test_a_training_at_work_needs_no_reports(project: Path) -> None:
 def test_without_a_file_the_own_run_is_judged(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_run(PATIENTS["collapse"].change(healthy()))
+    write_run(SYNTHETIC_FAILURES["collapse"].edit(build_healthy_run()))
     out = printed(monkeypatch, capsys)
     assert out.startswith("made_up conv k1\n")
     assert "FAULT: posterior collapse" in out
@@ -193,7 +193,7 @@ def test_without_a_file_the_own_run_is_judged(
 def test_without_a_run_it_says_so(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "ROOT", project)
     with pytest.raises(UserError, match="no trained model"):
-        diagnosis_inputs.evidence_of_run()
+        diagnosis_inputs.shipped_run_inputs()
 
 
 @pytest.mark.parametrize(
@@ -215,20 +215,20 @@ def test_the_shape_of_a_spatial_latent() -> None:
     assert diagnosis_inputs._latent_shape(latent, [1, 28, 30]) == (2, 7, 8)
 
 
-@pytest.mark.parametrize("name", PATIENTS)
+@pytest.mark.parametrize("name", SYNTHETIC_FAILURES)
 def test_every_remedy_is_a_change_that_params_accept(name: str) -> None:
     tree = params.read(ROOT / "params.yaml")
-    for finding in findings_of(PATIENTS[name].change(healthy())):
-        for cure in finding.remedies:
+    for finding in findings_of(SYNTHETIC_FAILURES[name].edit(build_healthy_run())):
+        for cure in finding.suggested_changes:
             cured = params.parse(params.override(tree, [f"{cure.key}={cure.value}"]))
             assert cure.key.split(".")[0] in params.to_tree(cured)
 
 
 def test_a_strangers_verdict_covers_every_entry(tmp_path: Path) -> None:
     (log,) = read(tmp_path, "Epoch 1 loss: 3\n")
-    result = judge(Evidence(history=log.rows, nats=False))
+    result = apply_rules(DiagnosisInputs(history=log.rows, nats=False))
     assert not result.findings
-    assert len(result.unjudged) >= 20
+    assert len(result.not_assessed) >= 20
 
 
 def test_it_starts_without_heavy_packages() -> None:
@@ -247,7 +247,7 @@ def test_it_starts_without_heavy_packages() -> None:
 
 def test_our_own_history_is_in_nats(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
-    write_csv(path, healthy().history)
-    (log,) = training_logs.read(path, {})
-    assert diagnose._is_ours(log)
-    assert np.isclose(log.rows[-1]["sigma"], healthy().history[-1]["sigma"])
+    write_csv(path, build_healthy_run().history)
+    (log,) = training_logs.read_logs(path, {})
+    assert diagnose._is_own_log(log)
+    assert np.isclose(log.rows[-1]["sigma"], build_healthy_run().history[-1]["sigma"])

@@ -9,16 +9,16 @@ import pytest
 from pipeline.commands import log_columns, training_logs
 from vae.errors import UserError
 from vae.evaluation.diagnosis.engine import diagnose
-from vae.evaluation.diagnosis.inputs import Evidence
+from vae.evaluation.diagnosis.inputs import DiagnosisInputs
 
 
-def read(folder: Path, text: str, chosen: str = "") -> list[training_logs.Log]:
+def read(folder: Path, text: str, chosen: str = "") -> list[training_logs.TrainingLog]:
     path = folder / "log.txt"
     path.write_text(text)
-    return training_logs.read(path, log_columns.parse_map(chosen))
+    return training_logs.read_logs(path, log_columns.parse_column_map(chosen))
 
 
-def epochs(log: training_logs.Log, column: str) -> dict[int, Any]:
+def epochs(log: training_logs.TrainingLog, column: str) -> dict[int, Any]:
     return {row["epoch"]: row[column] for row in log.rows if column in row}
 
 
@@ -98,7 +98,7 @@ def test_a_remark_between_epochs_parts_nothing(tmp_path: Path) -> None:
         tmp_path, "Epoch 1 loss: 3\nSaving checkpoint:\nEpoch 2 loss: 2\n...\nEpoch 9 loss: 1\n"
     )
     assert epochs(log, "train_objective") == {1: 3, 2: 2, 9: 1}
-    assert training_logs.gaps(log) == "3-8"
+    assert training_logs.list_missing_epochs(log) == "3-8"
 
 
 def test_nan_is_read_and_found(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_nan_is_read_and_found(tmp_path: Path) -> None:
     ):
         (log,) = read(tmp_path, text)
         assert math.isnan(log.rows[1]["train_objective"])
-        assert [f.name for f in diagnose(Evidence(history=log.rows, nats=False))] == [
+        assert [f.name for f in diagnose(DiagnosisInputs(history=log.rows, nats=False))] == [
             "not_a_number"
         ]
 
@@ -144,7 +144,7 @@ def test_names_of_its_own_are_mapped(tmp_path: Path) -> None:
     ],
 )
 def test_what_people_call_it(name: str, column: str | None) -> None:
-    assert log_columns.column_of(name) == column
+    assert log_columns.find_column(name) == column
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_what_people_call_it(name: str, column: str | None) -> None:
     [("0.000002", 5e-7), ("1.5e-6", 5e-8), ("12", 0.5), ("0.00", 0.005), ("3.", 0.5)],
 )
 def test_the_last_printed_digit(text: str, resolution: float) -> None:
-    assert training_logs._half_digit(text) == pytest.approx(resolution)
+    assert training_logs._half_last_digit(text) == pytest.approx(resolution)
 
 
 # Errors
@@ -173,21 +173,21 @@ def test_an_unreadable_log_is_one_line(tmp_path: Path, content: bytes, words: st
     path = tmp_path / "log"
     path.write_bytes(content)
     with pytest.raises(UserError, match=words) as caught:
-        training_logs.read(path, {})
+        training_logs.read_logs(path, {})
     assert caught.value.remedy
 
 
 def test_no_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
-        training_logs.read(tmp_path / "none", {})
+        training_logs.read_logs(tmp_path / "none", {})
     with pytest.raises(UserError, match="Is a directory"):
-        training_logs.read(tmp_path, {})
+        training_logs.read_logs(tmp_path, {})
 
 
 @pytest.mark.parametrize("text", ["loss", "nonsense=loss", "kl="])
 def test_a_wrong_map_lists_the_columns(text: str) -> None:
     with pytest.raises(UserError, match=r"columns: epoch, .*total, recon, kl"):
-        log_columns.parse_map(text)
+        log_columns.parse_column_map(text)
 
 
 def test_a_line_without_numbers_is_read_in_no_time(tmp_path: Path) -> None:

@@ -9,19 +9,19 @@ import pytest
 from PIL import Image
 
 from pipeline.compare import page
-from pipeline.compare.candidates import Candidate, from_files
-from pipeline.compare.command import write
+from pipeline.compare.candidates import ComparedRun, from_files
+from pipeline.compare.command import write_comparison
 from pipeline.compare.comparison import (
-    ABSENT,
+    DASH,
     METRICS,
     Comparison,
     Metric,
-    as_markdown,
-    as_text,
-    delta_text,
-    metrics_grid,
-    missing_lines,
-    params_grid,
+    build_metrics_table,
+    build_params_table,
+    format_delta,
+    format_markdown_table,
+    format_text_table,
+    list_remarks,
 )
 from tests.support import browser
 from tests.support.browser import Browser
@@ -36,10 +36,10 @@ def png() -> bytes:
     return content.getvalue()
 
 
-BASE = Candidate(
+BASE = ComparedRun(
     name="digits conv aaaa",
     source="tracker",
-    facts={"key": "a" * 16, "commit": "c" * 40, "data": "d" * 64, "code": "e" * 64},
+    provenance={"key": "a" * 16, "commit": "c" * 40, "data": "d" * 64, "code": "e" * 64},
     params={
         "objective.beta": "1.0",
         "model.latent.dim": "10",
@@ -48,24 +48,24 @@ BASE = Candidate(
     metrics={"test_bits_per_dim": 4.5, "test_bits_per_dim_se": 0.01, "test_psnr": 20.0},
     history=[{"epoch": 1, "valid_rate": 5.0}, {"epoch": 2, "valid_rate": 7.0}],
     rates=[3.0, 4.0],
-    verdict={"findings": [], "ruled_out": ["overfitting"], "not_judged": {}},
+    diagnosis={"findings": [], "ruled_out": ["overfitting"], "not_judged": {}},
     pictures={"samples": png()},
 )
 
 
-def other(**metrics: float) -> Candidate:
+def other(**metrics: float) -> ComparedRun:
     return replace(BASE, name="digits conv bbbb", metrics={**BASE.metrics, **metrics})
 
 
-def verdict(name: str, first: Candidate, second: Candidate) -> str:
+def verdict(name: str, first: ComparedRun, second: ComparedRun) -> str:
     rows = {metric.name: cells for metric, cells in Comparison([first, second]).metrics}
-    return rows[name][1].verdict
+    return rows[name][1].assessment
 
 
-@pytest.mark.parametrize("metric", [m for m in METRICS if m.better], ids=lambda m: m.name)
+@pytest.mark.parametrize("metric", [m for m in METRICS if m.direction], ids=lambda m: m.name)
 def test_every_direction_decides_which_way_is_better(metric: Metric) -> None:
     low, high = (replace(BASE, metrics={metric.name: value}) for value in (1.0, 2.0))
-    down, up = ("better", "worse") if metric.better == "lower" else ("worse", "better")
+    down, up = ("better", "worse") if metric.direction == "lower" else ("worse", "better")
     assert verdict(metric.name, high, low) == down
     assert verdict(metric.name, low, high) == up
 
@@ -82,10 +82,10 @@ def test_a_delta_within_the_errors_of_both_is_no_verdict(delta: float, said: str
 def test_what_has_no_direction_has_a_delta_and_no_verdict() -> None:
     runs = [other(test_rate=5.0), other(test_rate=9.0)]
     ((_, cells),) = [row for row in Comparison(runs).metrics if row[0].name == "test_rate"]
-    assert (cells[1].delta, cells[1].verdict) == (4.0, "")
+    assert (cells[1].delta, cells[1].assessment) == (4.0, "")
 
 
-def with_params(run: Candidate, **texts: str) -> Candidate:
+def with_params(run: ComparedRun, **texts: str) -> ComparedRun:
     named = {name.replace("__", "."): text for name, text in texts.items()}
     return replace(run, params={**run.params, **named})
 
@@ -94,7 +94,7 @@ def test_numbers_that_do_not_compare_have_no_verdict_and_a_reason() -> None:
     far = other(test_bits_per_dim=1.0, test_elbo=5.0)
     near = replace(BASE, metrics={**BASE.metrics, "test_elbo": 1.0})
     assert verdict("test_elbo", near, far) == "better"
-    foreign = replace(far, facts={**far.facts, "data": "f" * 64})
+    foreign = replace(far, provenance={**far.provenance, "data": "f" * 64})
     assert verdict("test_bits_per_dim", near, foreign) == ""
     assert Comparison([near, foreign]).remarks == ["B learned other data than A: no verdicts."]
     mass = with_params(far, model__likelihood__name="logistic_mixture")
@@ -122,7 +122,7 @@ def test_distances_at_other_numbers_of_images_have_no_verdict() -> None:
 def test_only_params_that_differ_are_shown() -> None:
     second = with_params(BASE, objective__beta="0.5", model__network__blocks="2")
     rows = Comparison([BASE, second]).params
-    assert rows == {"model.network.blocks": [ABSENT, "2"], "objective.beta": ["1.0", "0.5"]}
+    assert rows == {"model.network.blocks": [DASH, "2"], "objective.beta": ["1.0", "0.5"]}
 
 
 def test_a_section_without_evidence_is_missing_and_no_difference() -> None:
@@ -136,8 +136,8 @@ def test_a_section_without_evidence_is_missing_and_no_difference() -> None:
 
 
 def test_what_a_run_lacks_is_named() -> None:
-    bare = Candidate("bare", "tracker")
-    lines = missing_lines(Comparison([BASE, bare]))
+    bare = ComparedRun("bare", "tracker")
+    lines = list_remarks(Comparison([BASE, bare]))
     (line,) = [line for line in lines if line.startswith("B lacks")]
     for name in ("commit", "data", "code", "params", "test split", "curves", "rates", "diagnosis"):
         assert name in line
@@ -148,39 +148,43 @@ def test_what_a_run_lacks_is_named() -> None:
 
 def test_tables_hold_a_column_a_run_and_one_a_delta() -> None:
     comparison = Comparison([BASE, other(test_psnr=21.0), BASE])
-    head, *rows = metrics_grid(comparison, comparison.metrics)
+    head, *rows = build_metrics_table(comparison, comparison.metrics)
     assert head == ["metric", "better", "A", "B", "B - A", "C", "C - A"]
     assert ["PSNR, dB", "higher", "20.00", "21.00", "+1.00 better", "20.00", "0"] in rows
-    assert as_text([head, *rows]).splitlines()[0].split()[:3] == ["metric", "better", "A"]
-    marks = as_markdown([["a|b"], ["c"]]).splitlines()
+    assert format_text_table([head, *rows]).splitlines()[0].split()[:3] == [
+        "metric",
+        "better",
+        "A",
+    ]
+    marks = format_markdown_table([["a|b"], ["c"]]).splitlines()
     assert marks == ["| a\\|b |", "|---|", "| c |"]
-    assert params_grid(comparison) == [["param", "A", "B", "C"]]
+    assert build_params_table(comparison) == [["param", "A", "B", "C"]]
 
 
 def test_a_missing_number_is_said_to_be_missing() -> None:
     comparison = Comparison([BASE, replace(BASE, metrics={})])
-    _, *rows = metrics_grid(comparison, comparison.metrics)
-    assert ["PSNR, dB", "higher", "20.00", "missing", ABSENT] in rows
+    _, *rows = build_metrics_table(comparison, comparison.metrics)
+    assert ["PSNR, dB", "higher", "20.00", "missing", DASH] in rows
     ((metric, cells),) = [row for row in comparison.metrics if row[0].name == "test_psnr"]
-    assert delta_text(metric, cells[0]) == ABSENT
+    assert format_delta(metric, cells[0]) == DASH
 
 
 def test_the_same_runs_give_the_same_files_and_old_pictures_go(tmp_path: Path) -> None:
     comparison = Comparison([BASE, other(test_psnr=21.0, test_ssim=0.5)])
     for folder in (tmp_path / "one", tmp_path / "two"):
-        write(comparison, folder)
+        write_comparison(comparison, folder)
     first, second = (
         {path.name: path.read_bytes() for path in folder.iterdir()}
         for folder in (tmp_path / "one", tmp_path / "two")
     )
     assert first == second
     assert {"A-samples.png", "B-samples.png", "index.html", "plotly.min.js"} <= first.keys()
-    write(Comparison([BASE]), tmp_path / "one")
+    write_comparison(Comparison([BASE]), tmp_path / "one")
     assert not (tmp_path / "one" / "B-samples.png").exists()
 
 
 def test_every_number_is_in_the_table_in_full(tmp_path: Path) -> None:
-    write(Comparison([BASE, other(test_psnr=20.123456789, test_new=1.0)]), tmp_path)
+    write_comparison(Comparison([BASE, other(test_psnr=20.123456789, test_new=1.0)]), tmp_path)
     rows = {(row["metric"], row["run"]): row for row in read_csv(tmp_path / "metrics.csv")}
     assert rows["test_psnr", "B"]["value"] == 20.123456789
     assert rows["test_psnr", "B"]["verdict"] == "better"
@@ -190,7 +194,7 @@ def test_every_number_is_in_the_table_in_full(tmp_path: Path) -> None:
 
 def test_the_page_colours_verdicts_and_names_a_missing_picture() -> None:
     blind = replace(other(test_psnr=19.0), pictures={}, history=(), verdict=None)
-    tabs = {tab.name: tab for tab in page.tabs(Comparison([BASE, blind]))}
+    tabs = {tab.name: tab for tab in page.build_tabs(Comparison([BASE, blind]))}
     table = tabs["Numbers"].items[0]
     assert isinstance(table, Table)
     (row,) = [row for row in table.rows if row[0] == "PSNR, dB"]
@@ -207,7 +211,7 @@ def test_the_page_colours_verdicts_and_names_a_missing_picture() -> None:
 
 @pytest.mark.skipif(browser.FOUND is None, reason=browser.REASON)
 def test_a_browser_shows_the_page_without_a_network(tmp_path: Path) -> None:
-    write(Comparison([BASE, other(test_psnr=21.0)]), tmp_path / "page")
+    write_comparison(Comparison([BASE, other(test_psnr=21.0)]), tmp_path / "page")
     with Browser(tmp_path / "profile") as shown:
         shown.open(tmp_path / "page" / "index.html", "#curves")
         assert shown.complaints() == []
@@ -253,7 +257,7 @@ def test_evidence_files_give_the_names_of_the_trackers_row() -> None:
         "prior.seed": "0",
     }
     assert [row["valid_rate"] for row in found.history] == [5.5, None]
-    assert found.facts == {"key": "k1", "commit": "c0", "device": "cpu", "threads": "2"}
+    assert found.provenance == {"key": "k1", "commit": "c0", "device": "cpu", "threads": "2"}
 
 
 @pytest.mark.parametrize(
@@ -261,8 +265,8 @@ def test_evidence_files_give_the_names_of_the_trackers_row() -> None:
 )
 def test_evidence_of_another_model_is_not_this_runs(stage: str, lack: str) -> None:
     mixed = FILES | {f"{stage}.json": FILES[f"{stage}.json"].replace(b"k1", b"k2")}
-    assert lack not in from_files(FILES.get, "x").lacks()
-    assert lack in from_files(mixed.get, "x").lacks()
+    assert lack not in from_files(FILES.get, "x").list_missing()
+    assert lack in from_files(mixed.get, "x").list_missing()
 
 
 def test_files_without_a_training_are_refused() -> None:
@@ -271,19 +275,19 @@ def test_files_without_a_training_are_refused() -> None:
 
 
 def test_only_what_is_lacking_is_filled_in() -> None:
-    bare = replace(BASE, history=(), rates=(), pictures={}, verdict=None, metrics={"a": 1.0})
+    bare = replace(BASE, history=(), rates=(), pictures={}, diagnosis=None, metrics={"a": 1.0})
     full = replace(other(), pictures={"samples": b"x", "traversals": b"y"})
-    filled = bare.filled(full)
-    assert (filled.history, filled.rates, filled.verdict) == (
+    filled = bare.filled_from(full)
+    assert (filled.history, filled.rates, filled.diagnosis) == (
         full.history,
         full.rates,
-        full.verdict,
+        full.diagnosis,
     )
     assert filled.metrics == {"a": 1.0}, "numbers are never mixed"
-    assert BASE.filled(full).pictures["samples"] == BASE.pictures["samples"]
+    assert BASE.filled_from(full).pictures["samples"] == BASE.pictures["samples"]
 
 
 def test_tables_are_readable_as_csv(tmp_path: Path) -> None:
-    write(Comparison([BASE, with_params(BASE, objective__beta="0.5")]), tmp_path)
+    write_comparison(Comparison([BASE, with_params(BASE, objective__beta="0.5")]), tmp_path)
     rows = list(csv.DictReader(io.StringIO((tmp_path / "params.csv").read_text())))
     assert rows == [{"param": "objective.beta", "A": "1.0", "B": "0.5"}]

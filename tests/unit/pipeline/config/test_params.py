@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from pipeline.config import params
-from pipeline.config.params import load, override, parse, render, to_flat, to_tree
-from pipeline.config.preset import preset
+from pipeline.config.params import flatten, load, override, parse, render, to_tree
+from pipeline.config.preset import load_preset
 from pipeline.config.schema import Params
 from vae.errors import UserError
 
-BASE = to_tree(preset("digits"))
-LEAVES = sorted(leaf for leaf in to_flat(BASE) if not leaf.startswith("sweep.space."))
+BASE = to_tree(load_preset("digits"))
+LEAVES = sorted(leaf for leaf in flatten(BASE) if not leaf.startswith("sweep.space."))
 
 
 def refuse(*overrides: str) -> str:
@@ -113,9 +113,9 @@ def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
 
 
 def test_the_file_survives_a_trip_and_every_key_has_a_comment(tmp_path: Path) -> None:
-    text = render(preset("digits"))
+    text = render(load_preset("digits"))
     (tmp_path / "params.yaml").write_text(text)
-    assert load(tmp_path / "params.yaml") == preset("digits")
+    assert load(tmp_path / "params.yaml") == load_preset("digits")
     keys = [line for line in text.splitlines() if line.startswith("  ")]
     assert len(keys) > 40
     assert all("  # " in line for line in keys)
@@ -145,7 +145,7 @@ def test_a_value_of_a_foreign_type_is_refused_or_kept(leaf: str, value: Any) -> 
         node = node[key]
     node[last] = value
     try:
-        kept = to_flat(to_tree(parse(tree)))[leaf]
+        kept = flatten(to_tree(parse(tree)))[leaf]
     except UserError as error:
         assert "\n" not in str(error)  # noqa: PT017
     else:
@@ -159,7 +159,7 @@ def test_rendered_values_are_read_back_exactly(lr: float, epochs: int, flip: boo
     tree["train"]["epochs"] = epochs
     tree["train"]["augment"]["flip"] = flip
     chosen = parse(tree)
-    assert parse(params.yaml_of(render(chosen))) == chosen
+    assert parse(params.parse_yaml(render(chosen))) == chosen
 
 
 @given(st.text(max_size=20))
@@ -168,11 +168,11 @@ def test_rendered_text_is_read_back_exactly(name: str) -> None:
     tree["tracking"]["experiment"] = name
     chosen = parse(tree)
     if name.isprintable():
-        assert parse(params.yaml_of(render(chosen))) == chosen
+        assert parse(params.parse_yaml(render(chosen))) == chosen
 
 
 def test_sections_are_frozen_and_have_no_defaults() -> None:
-    chosen = preset("digits")
+    chosen = load_preset("digits")
     with pytest.raises(ValueError, match="frozen"):
         chosen.train.epochs = 3  # type: ignore[misc]
 
@@ -180,14 +180,14 @@ def test_sections_are_frozen_and_have_no_defaults() -> None:
         for name, field in section.model_fields.items():
             assert field.is_required(), f"{section.__name__}.{name} has a default in code"
             assert field.description, f"{section.__name__}.{name} has no comment"
-            for inner in params._classes(field.annotation):
+            for inner in params._section_classes(field.annotation):
                 fields(inner)
 
     fields(Params)
 
 
 def test_digests_see_their_sections_only() -> None:
-    chosen = preset("digits")
+    chosen = load_preset("digits")
     other = parse(override(BASE, ["gallery.samples=3"]))
     assert params.digest(chosen, "model", "train") == params.digest(other, "model", "train")
     assert params.digest(chosen, "gallery") != params.digest(other, "gallery")

@@ -6,8 +6,8 @@ from pipeline.config import params, preset
 from pipeline.config.schema import Params
 from vae.errors import UserError
 
-ENTRIES = preset.entries()
-PARAMS = {name: preset.preset(name) for name in ENTRIES}
+ENTRIES = preset.read_presets()
+PARAMS = {name: preset.load_preset(name) for name in ENTRIES}
 GROUPS = {
     "": "digits fashion_mnist fashion_mnist/sweep fashion_mnist/textbook fashion_mnist/binarised"
     " cifar10 cifar10/likelihood celeba celeba/textbook",
@@ -32,8 +32,8 @@ D = 3 * 32 * 32
 
 def ancestors(name: str) -> list[str]:
     """What an entry is based on, the nearest first."""
-    base = ENTRIES[name].get("based_on", preset.BASE)
-    return [] if name == preset.BASE else [base, *ancestors(base)]
+    base = ENTRIES[name].get("based_on", preset.BASE_PRESET)
+    return [] if name == preset.BASE_PRESET else [base, *ancestors(base)]
 
 
 def test_the_experiments_are_exactly_these() -> None:
@@ -50,7 +50,7 @@ def test_an_entry_says_what_it_claims_and_where_it_comes_from(name: str) -> None
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_a_preset_survives_its_file(name: str) -> None:
-    assert params.parse(params.yaml_of(params.render(PARAMS[name]))) == PARAMS[name]
+    assert params.parse(params.parse_yaml(params.render(PARAMS[name]))) == PARAMS[name]
 
 
 def test_no_two_presets_are_one_experiment_unless_the_source_has_it_twice() -> None:
@@ -59,18 +59,18 @@ def test_no_two_presets_are_one_experiment_unless_the_source_has_it_twice() -> N
     assert {(a, b) for a, b in pairs if PARAMS[a] == PARAMS[b]} == SAME
 
 
-@pytest.mark.parametrize("name", [name for name in ENTRIES if name != preset.BASE])
+@pytest.mark.parametrize("name", [name for name in ENTRIES if name != preset.BASE_PRESET])
 def test_every_line_of_an_entry_changes_its_base(name: str) -> None:
     entry = ENTRIES[name]
     for path in entry["params"]:
         without = {key: value for key, value in entry["params"].items() if key != path}
         known = {**ENTRIES, name: {**entry, "params": without}}
-        assert preset._tree(name, known) != params.to_tree(PARAMS[name]), f"{path} is idle"
+        assert preset._preset_tree(name, known) != params.to_tree(PARAMS[name]), f"{path} is idle"
 
 
 @pytest.mark.parametrize("name", REPRODUCED)
 def test_tuning_ours_changes_no_reproduction(name: str) -> None:
-    assert set(ancestors(name)) <= {*REPRODUCED, preset.BASE}
+    assert set(ancestors(name)) <= {*REPRODUCED, preset.BASE_PRESET}
 
 
 @pytest.mark.parametrize("name", REPRODUCED)
@@ -251,7 +251,7 @@ def test_a_collapse_is_claimed_as_published_and_named_as_what_it_is(size: int) -
 
 
 def test_the_list_shows_every_claim_within_the_width() -> None:
-    shown = preset.listing(ENTRIES, width=60)
+    shown = preset.format_presets(ENTRIES, width=60)
     words = shown.split()
     assert max(map(len, shown.splitlines())) <= 60
     for name, entry in ENTRIES.items():
@@ -262,10 +262,10 @@ def test_the_list_shows_every_claim_within_the_width() -> None:
 
 def test_a_misspelt_name_shows_the_nearest() -> None:
     with pytest.raises(UserError, match=r"cifar10/latent_study/128") as error:
-        preset.preset("cifar10/latent/128")
+        preset.load_preset("cifar10/latent/128")
     assert "digits" not in str(error.value)
 
 
 def test_dotted_keys_reach_into_a_section_too() -> None:
-    tree = preset._replaced({"a": {"b": {"c": 1, "d": 2}}}, ["a"], {"b.c": 3})
+    tree = preset._with_value({"a": {"b": {"c": 1, "d": 2}}}, ["a"], {"b.c": 3})
     assert tree == {"a": {"b": {"c": 3, "d": 2}}}

@@ -5,15 +5,15 @@ import shutil
 import pytest
 
 from pipeline.config import params
-from pipeline.config.preset import preset
+from pipeline.config.preset import load_preset
 from pipeline.config.schema import Train
-from pipeline.factory.build import build_machine, warn_if_slow
-from pipeline.runtime.distributed import Place
+from pipeline.factory.build import build_machine, warn_if_not_compiled
+from pipeline.runtime.distributed import RankInfo
 from vae.errors import UserError
 
 
 def train(*changes: str) -> Train:
-    tree = params.override(params.to_tree(preset("digits")), ["train.threads=1", *changes])
+    tree = params.override(params.to_tree(load_preset("digits")), ["train.threads=1", *changes])
     return params.parse(tree).train
 
 
@@ -23,7 +23,7 @@ def test_without_a_compiler_training_goes_on_and_says_so_once(
     monkeypatch.setattr(shutil, "which", lambda name: None)
     chosen = train("train.compile=true")
     machine = build_machine(chosen)
-    warn_if_slow(chosen, machine)
+    warn_if_not_compiled(chosen, machine)
     assert not machine.compiled
     told = capsys.readouterr()
     lines = (told.out + told.err).splitlines()
@@ -33,8 +33,8 @@ def test_without_a_compiler_training_goes_on_and_says_so_once(
 
 def test_several_processes_train_without_the_compiler(capsys: pytest.CaptureFixture[str]) -> None:
     chosen = train("train.compile=true")
-    machine = build_machine(chosen, Place(0, 2, 0, 2))
-    warn_if_slow(chosen, machine)
+    machine = build_machine(chosen, RankInfo(0, 2, 0, 2))
+    warn_if_not_compiled(chosen, machine)
     assert (machine.processes, machine.compiled) == (2, False)
     told = capsys.readouterr()
     assert "several processes share the work" in told.out + told.err
@@ -42,7 +42,7 @@ def test_several_processes_train_without_the_compiler(capsys: pytest.CaptureFixt
 
 def test_what_was_not_asked_for_is_no_news(capsys: pytest.CaptureFixture[str]) -> None:
     chosen = train()
-    warn_if_slow(chosen, build_machine(chosen))
+    warn_if_not_compiled(chosen, build_machine(chosen))
     told = capsys.readouterr()
     assert told.out + told.err == ""
 

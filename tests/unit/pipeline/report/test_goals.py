@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.report import goals
-from pipeline.report.results import Kept, read_all
-from tests.support.sample_results import change, plant, replicate, stamp
+from pipeline.report.results import Result, read_results
+from tests.support.sample_results import edit_json, write_result, write_seed_result, write_stamp
 
 FASHION = {"sample_distance": 1.14, "reconstruction_distance": 1.0, "coverage": 0.81}
 FACES = {"kernel_distance": 0.2, "coverage": 0.4}
@@ -15,7 +15,7 @@ SECONDS = {"extractor": 100, "train": 250, "prior": 150, "evaluate": 100}
 
 def runs(
     folder: Path, fashion: dict[str, float], faces: dict[str, float], times: int = 1
-) -> dict[str, Kept]:
+) -> dict[str, Result]:
     seconds = {stage: times * value for stage, value in SECONDS.items()}
     for name, metrics in (
         ("fashion_mnist", fashion),
@@ -23,9 +23,11 @@ def runs(
         ("celeba", faces),
         ("celeba.textbook", {"kernel_distance": 0.4}),
     ):
-        planted = plant(folder, name, **metrics)
-        change(planted / "machine.json", lambda found: found.update(seconds=seconds, faster=None))
-    return read_all(folder)
+        planted = write_result(folder, name, **metrics)
+        edit_json(
+            planted / "machine.json", lambda found: found.update(seconds=seconds, faster=None)
+        )
+    return read_results(folder)
 
 
 def test_every_goal_is_met(tmp_path: Path) -> None:
@@ -64,8 +66,8 @@ def test_a_faster_machine_answers_in_a_row_of_its_own(tmp_path: Path) -> None:
         "seconds": SECONDS,
     }
     planted = tmp_path / "fashion_mnist" / "machine.json"
-    change(planted, lambda found: found.update(faster=faster))
-    slow, fast = list(goals.answers(read_all(tmp_path)))[4:6]
+    edit_json(planted, lambda found: found.update(faster=faster))
+    slow, fast = list(goals.answers(read_results(tmp_path)))[4:6]
     assert not slow.met
     assert "20.0 on" in slow.measured
     assert fast.met
@@ -75,15 +77,15 @@ def test_a_faster_machine_answers_in_a_row_of_its_own(tmp_path: Path) -> None:
 def test_other_seeds_stand_beside_and_a_miss_of_theirs_is_bold(tmp_path: Path) -> None:
     runs(tmp_path, FASHION, FACES)
     home = tmp_path / "fashion_mnist"
-    stamp(home)
-    replicate(home, 1, **FASHION)
-    replicate(home, 2, **FASHION | {"sample_distance": 1.16})
-    (text,) = goals.chapter(read_all(tmp_path))
+    write_stamp(home)
+    write_seed_result(home, 1, **FASHION)
+    write_seed_result(home, 2, **FASHION | {"sample_distance": 1.16})
+    (text,) = goals.chapter(read_results(tmp_path))
     assert "| 1.140 against 1.000: 14.0%; from other seeds 14.0%, **16.0%** | yes |" in text
     assert "| 0.810; from other seeds 0.810, 0.810 | yes |" in text
 
 
 def test_nothing_is_said_without_runs_or_numbers(tmp_path: Path) -> None:
     assert goals.chapter({}) == []
-    plant(tmp_path, "cifar10", coverage=0.9)
-    assert goals.chapter(read_all(tmp_path)) == []
+    write_result(tmp_path, "cifar10", coverage=0.9)
+    assert goals.chapter(read_results(tmp_path)) == []

@@ -7,20 +7,20 @@ from pathlib import Path
 import pytest
 
 from pipeline.report import replicates
-from pipeline.report.pages import report, section
-from pipeline.report.results import Kept, read
-from tests.support.sample_results import change, plant, replicate, stamp
+from pipeline.report.pages import render_report, render_results_section
+from pipeline.report.results import Result, read_result
+from tests.support.sample_results import edit_json, write_result, write_seed_result, write_stamp
 
 DISTANCES = (1.0, 1.2, 1.7)
 
 
-def planted(results: Path, distances: Sequence[float] = DISTANCES) -> Kept:
+def planted(results: Path, distances: Sequence[float] = DISTANCES) -> Result:
     """A run and a replicate for each further distance, with seeds 0, 1, ..."""
-    home = plant(results, "fashion_mnist", sample_distance=distances[0], coverage=0.8)
-    stamp(home)
+    home = write_result(results, "fashion_mnist", sample_distance=distances[0], coverage=0.8)
+    write_stamp(home)
     for seed, distance in enumerate(distances[1:], start=1):
-        replicate(home, seed, sample_distance=distance, coverage=0.8)
-    return read(home)
+        write_seed_result(home, seed, sample_distance=distance, coverage=0.8)
+    return read_result(home)
 
 
 def test_the_mean_is_over_all_trainings_with_their_deviation(tmp_path: Path) -> None:
@@ -39,8 +39,8 @@ def test_every_training_has_a_line_and_the_mean_one(tmp_path: Path) -> None:
         (line,) = [line for line in lines if f"seed {seed} " in line]
         assert f" {distance:.2f} |" in line
     assert any("over 3" in line and "1.30 ± 0.36" in line for line in lines)
-    assert text in section({"fashion_mnist": run})
-    assert "over trainings" in report({"fashion_mnist": run})
+    assert text in render_results_section({"fashion_mnist": run})
+    assert "over trainings" in render_report({"fashion_mnist": run})
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,11 @@ def test_what_is_not_the_same_but_for_the_seed_is_named_and_left_out(
     tmp_path: Path, file: str, how: object, reason: str
 ) -> None:
     run = planted(tmp_path)
-    change(run.folder / replicates.FOLDER / "2" / f"{file}.json", how)
-    assert [one.metrics["sample_distance"] for one in replicates.counted(run)] == [1.0, 1.2]
+    edit_json(run.folder / replicates.SEEDS_FOLDER / "2" / f"{file}.json", how)
+    assert [one.metrics["sample_distance"] for one in replicates.select_comparable(run)] == [
+        1.0,
+        1.2,
+    ]
     (text,) = replicates.chapter([run])
     assert f"| `{reason}` |" in next(line for line in text.splitlines() if "seed 2 " in line)
     assert "over 2" in text
@@ -65,11 +68,11 @@ def test_what_is_not_the_same_but_for_the_seed_is_named_and_left_out(
 
 def test_a_verdict_by_other_code_sets_no_numbers_apart(tmp_path: Path) -> None:
     run = planted(tmp_path)
-    change(
-        run.folder / replicates.FOLDER / "1" / "stamp.json",
+    edit_json(
+        run.folder / replicates.SEEDS_FOLDER / "1" / "stamp.json",
         lambda found: found["code"].update(diagnosis="other"),
     )
-    assert len(replicates.counted(run)) == 3
+    assert len(replicates.select_comparable(run)) == 3
 
 
 def test_one_training_alone_has_no_spread(tmp_path: Path) -> None:
@@ -80,8 +83,8 @@ def test_one_training_alone_has_no_spread(tmp_path: Path) -> None:
 
 def test_a_number_that_one_training_lacks_is_not_averaged(tmp_path: Path) -> None:
     run = planted(tmp_path)
-    change(
-        run.folder / replicates.FOLDER / "1" / "evaluate.json",
+    edit_json(
+        run.folder / replicates.SEEDS_FOLDER / "1" / "evaluate.json",
         lambda found: found["metrics"].pop("sample_distance"),
     )
     text = replicates.row()[1](run)

@@ -26,7 +26,7 @@ def own_signal_handler() -> Iterator[None]:
 
 def ends(main: Callable[[], None]) -> int:
     with pytest.raises(SystemExit) as caught:
-        console.command(main)
+        console.run_command(main)
     assert isinstance(caught.value.code, int)
     return caught.value.code
 
@@ -56,7 +56,7 @@ def test_sigterm_waits_until_an_error_is_told(
         os.kill(os.getpid(), signal.SIGTERM)
         left.append(line)
 
-    monkeypatch.setattr(console, "leave_word", interrupted)
+    monkeypatch.setattr(console, "write_torchelastic_error", interrupted)
     assert ends(raises(UserError("wrong", where="here", remedy="mend it"))) == 143
     assert left == ["error: here: wrong -> mend it"]
     assert capsys.readouterr().err == "error: here: wrong -> mend it\n"
@@ -86,7 +86,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 
 def test_other_errors_are_not_swallowed() -> None:
     with pytest.raises(PermissionError):
-        console.command(raises(PermissionError(errno.EACCES, "no")))
+        console.run_command(raises(PermissionError(errno.EACCES, "no")))
 
 
 def test_interrupts_and_sigterm_have_their_codes() -> None:
@@ -99,8 +99,8 @@ def test_a_signal_waits_for_the_end_of_an_undisturbed_block(number: int, code: i
     done = []
 
     def main() -> None:
-        with console.undisturbed():
-            with console.undisturbed():
+        with console.defer_signals():
+            with console.defer_signals():
                 os.kill(os.getpid(), number)
             done.append("inner")
         done.append("after")
@@ -113,7 +113,7 @@ def test_a_second_signal_does_not_wait() -> None:
     done = []
 
     def main() -> None:
-        with console.undisturbed():
+        with console.defer_signals():
             os.kill(os.getpid(), signal.SIGTERM)
             done.append("one")
             os.kill(os.getpid(), signal.SIGTERM)
@@ -126,13 +126,13 @@ def test_a_second_signal_does_not_wait() -> None:
 def test_progress_passes_everything_on_and_prints_plain_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", -1.0)
+    monkeypatch.setattr(console, "PROGRESS_SECONDS", -1.0)
     assert list(console.progress(iter("abc"), 3, "letters")) == ["a", "b", "c"]
     assert capsys.readouterr().err.splitlines() == [f"letters: {n} of 3" for n in (1, 2, 3)]
 
 
 def test_tables_are_aligned() -> None:
-    assert console.table([("a", "1"), ("long", "2")]) == "  a     1\n  long  2"
+    assert console.format_table([("a", "1"), ("long", "2")]) == "  a     1\n  long  2"
 
 
 def test_another_environment_is_named_in_one_line(

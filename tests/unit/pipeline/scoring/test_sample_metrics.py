@@ -13,7 +13,7 @@ from pipeline.runtime import paths, run_log
 from pipeline.scoring import sample_metrics
 from pipeline.stages.evaluate import stage
 from vae.device import Machine
-from vae.evaluation.metrics.feature_extractors import Judge
+from vae.evaluation.metrics.feature_extractors import NetworkExtractor
 from vae.io import write_array, write_json
 
 SHAPE = (1, 6, 6)
@@ -32,9 +32,11 @@ class Counting:
         return images.flatten(1).float() @ self.weights / 255
 
 
-def judge(network: Counting, digest: str = "a" * 64) -> Judge:
+def judge(network: Counting, digest: str = "a" * 64) -> NetworkExtractor:
     machine = Machine("cpu", "fp32", 1)
-    return Judge("in_domain", digest, 5, machine, network, lambda features: features[:, :3])
+    return NetworkExtractor(
+        "in_domain", digest, 5, machine, network, lambda features: features[:, :3]
+    )
 
 
 def pictures(count: int, stream: int) -> np.ndarray:
@@ -43,7 +45,7 @@ def pictures(count: int, stream: int) -> np.ndarray:
 
 
 @pytest.fixture
-def made(project: Path) -> sample_metrics.Made:
+def made(project: Path) -> sample_metrics.GeneratedImages:
     """Perfect reconstructions, one prior as good as the data and one that is too dark."""
     splits = {name: pictures(size, place) for place, (name, size) in enumerate(SIZES.items())}
     for name, images in splits.items():
@@ -51,21 +53,27 @@ def made(project: Path) -> sample_metrics.Made:
     write_json(paths.SPEC, {"digest": "d" * 64})
     good, dark = pictures(150, 7), pictures(150, 8) // 2
     codes = {"gmm": np.zeros((150, 2)), "standard": np.zeros((150, 2))}
-    return sample_metrics.Made(
+    return sample_metrics.GeneratedImages(
         reconstructions={"valid": splits["valid"], "test": splits["test"]},
         samples={"standard": dark, "gmm": good},
         codes=codes,
-        shipped="gmm",
+        shipped_prior="gmm",
         repeats=(pictures(150, 9), pictures(150, 10)),
     )
 
 
-def court(network: Counting, most: int = 1000, digest: str = "a" * 64) -> sample_metrics.Court:
-    return sample_metrics.Court(judge(network, digest), batch_size=32, seed=0, most=most)
+def court(
+    network: Counting, most: int = 1000, digest: str = "a" * 64
+) -> sample_metrics.FeatureCache:
+    return sample_metrics.FeatureCache(
+        judge(network, digest), batch_size=32, seed=0, max_images=most
+    )
 
 
-def test_both_splits_are_compared_n_with_n_by_one_protocol(made: sample_metrics.Made) -> None:
-    tree = sample_metrics.judge(court(Counting()), made)
+def test_both_splits_are_compared_n_with_n_by_one_protocol(
+    made: sample_metrics.GeneratedImages,
+) -> None:
+    tree = sample_metrics.score_images(court(Counting()), made)
     for split in ("valid", "test"):
         found = tree["splits"][split]
         assert found["n"] == SIZES[split]
@@ -78,15 +86,17 @@ def test_both_splits_are_compared_n_with_n_by_one_protocol(made: sample_metrics.
     assert tree["digest"] == "a" * 64
 
 
-def test_a_limit_on_images_holds_for_both_sides(made: sample_metrics.Made) -> None:
-    tree = sample_metrics.judge(court(Counting(), most=60), made)
+def test_a_limit_on_images_holds_for_both_sides(made: sample_metrics.GeneratedImages) -> None:
+    tree = sample_metrics.score_images(court(Counting(), most=60), made)
     assert [tree["splits"][split]["n"] for split in ("valid", "test")] == [60, 60]
     assert tree["splits"]["test"]["reconstructions"]["distance"] == pytest.approx(0, abs=1e-9)
 
 
-def test_the_headline_is_the_shipped_priors_with_gap_and_spread(made: sample_metrics.Made) -> None:
-    tree = sample_metrics.judge(court(Counting()), made)
-    found = sample_metrics.headline("in_domain", tree, "gmm")
+def test_the_headline_is_the_shipped_priors_with_gap_and_spread(
+    made: sample_metrics.GeneratedImages,
+) -> None:
+    tree = sample_metrics.score_images(court(Counting()), made)
+    found = sample_metrics.headline_metrics("in_domain", tree, "gmm")
     samples = tree["splits"]["test"]["samples"]["gmm"]
     assert found["sample_distance"] == samples["distance"]
     assert found["prior_gap"] == samples["distance"] - found["reconstruction_distance"]
@@ -96,29 +106,33 @@ def test_the_headline_is_the_shipped_priors_with_gap_and_spread(made: sample_met
     assert (found["judge"], found["prior"], found["judged_images"]) == ("in_domain", "gmm", 120)
 
 
-def test_equal_draws_have_no_spread_and_a_single_one_has_none(made: sample_metrics.Made) -> None:
+def test_equal_draws_have_no_spread_and_a_single_one_has_none(
+    made: sample_metrics.GeneratedImages,
+) -> None:
     same = replace(made, repeats=(made.samples["gmm"],))
-    spread = sample_metrics.judge(court(Counting()), same)["splits"]["test"]["spread"]
+    spread = sample_metrics.score_images(court(Counting()), same)["splits"]["test"]["spread"]
     assert spread["distance"] == spread["coverage"] == 0
-    alone = sample_metrics.judge(court(Counting()), replace(made, repeats=()))
+    alone = sample_metrics.score_images(court(Counting()), replace(made, repeats=()))
     assert alone["splits"]["test"]["spread"] == {}
 
 
 def test_seconds_go_to_the_log_and_the_person_and_never_into_the_numbers(
-    made: sample_metrics.Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    made: sample_metrics.GeneratedImages,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    log = paths.log_of("key")
+    log = paths.run_log_path("key")
     slow = court(Counting())
-    compare = slow.compare
+    compare = slow.compare_to_split
 
     def late(split: str, fake: np.ndarray) -> dict[str, float | None]:
         time.sleep(0.05)
         return compare(split, fake)
 
-    monkeypatch.setattr(slow, "compare", late)
-    tree = stage.judge(slow, made, log)
-    assert tree == sample_metrics.judge(court(Counting()), made)
-    lines = [line for line in run_log.read(log) if line["event"] == "scored"]
+    monkeypatch.setattr(slow, "compare_to_split", late)
+    tree = stage.score_images(slow, made, log)
+    assert tree == sample_metrics.score_images(court(Counting()), made)
+    lines = [line for line in run_log.read_events(log) if line["event"] == "scored"]
     assert [(line["judge"], line["prior"], line["samples"]) for line in lines] == [
         ("in_domain", "standard", 150),
         ("in_domain", "gmm", 150),
@@ -129,16 +143,16 @@ def test_seconds_go_to_the_log_and_the_person_and_never_into_the_numbers(
 
 
 def test_features_of_real_images_are_kept_under_data_and_extractor(
-    made: sample_metrics.Made, capsys: pytest.CaptureFixture[str]
+    made: sample_metrics.GeneratedImages, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network = Counting()
-    first = court(network).real("test")
+    first = court(network).split_features("test")
     assert network.seen == SIZES["test"]
-    np.testing.assert_array_equal(court(network).real("test"), first)
+    np.testing.assert_array_equal(court(network).split_features("test"), first)
     assert network.seen == SIZES["test"]
-    court(network, digest="b" * 64).real("test")
+    court(network, digest="b" * 64).split_features("test")
     assert network.seen == 2 * SIZES["test"]
     (kept,) = (paths.CACHE / "features").glob("in_domain-aaaa*")
     kept.write_bytes(kept.read_bytes()[:-7])
-    np.testing.assert_array_equal(court(network).real("test"), first)
+    np.testing.assert_array_equal(court(network).split_features("test"), first)
     assert "is broken; its features are extracted again" in capsys.readouterr().err

@@ -8,34 +8,39 @@ import pytest
 from PIL import Image
 
 from pipeline.config import params
-from pipeline.config.preset import preset
+from pipeline.config.preset import load_preset
 from pipeline.config.schema import Params
 from pipeline.runtime import paths
 from pipeline.scoring import extractors
-from pipeline.stages.extractor import extractor
+from pipeline.stages.extractor import prepare_extractors
 from pipeline.stages.prepare import prepare
-from pipeline.stages.source import source
+from pipeline.stages.source import fingerprint_raw_data
 from vae.errors import UserError
-from vae.io import read_csv, read_json, sha256_of_file
+from vae.io import read_csv, read_json, sha256_file
 
 
 def settings(*overrides: str) -> Params:
     shared = ("tracking.enabled=false", "extractor.epochs=6")
-    return params.parse(params.override(params.to_tree(preset("digits")), [*shared, *overrides]))
+    return params.parse(
+        params.override(params.to_tree(load_preset("digits")), [*shared, *overrides])
+    )
 
 
 def run(chosen: Params) -> dict[str, Any]:
-    source(chosen.data)
+    fingerprint_raw_data(chosen.data)
     prepare(chosen.data)
-    extractor(chosen)
-    report: dict[str, Any] = read_json(paths.report("extractor"))
+    prepare_extractors(chosen)
+    report: dict[str, Any] = read_json(paths.report_path("extractor"))
     return report
 
 
 def outputs() -> dict[str, str]:
     folders = (paths.EXTRACTOR, paths.FIGURES / "extractor")
-    produced = [paths.report("extractor"), *(p for folder in folders for p in folder.iterdir())]
-    return {path.name: sha256_of_file(path) for path in produced}
+    produced = [
+        paths.report_path("extractor"),
+        *(p for folder in folders for p in folder.iterdir()),
+    ]
+    return {path.name: sha256_file(path) for path in produced}
 
 
 def test_it_learns_the_classes_and_passes_its_test(project: Path) -> None:
@@ -46,10 +51,10 @@ def test_it_learns_the_classes_and_passes_its_test(project: Path) -> None:
     assert tested["passed"]
     assert tested["distances"]["blur"]["2"] > tested["distances"]["blur"]["0.5"] > tested["floor"]
     assert [row["epoch"] for row in read_csv(paths.EXTRACTOR / "history.csv")] == list(range(1, 7))
-    assert extractors.approved(chosen) == ["in_domain"]
+    assert extractors.passed_extractors(chosen) == ["in_domain"]
     first = outputs()
     assert {"classifier.safetensors", "curves.png", "in_domain.png", "about.json"} <= first.keys()
-    extractor(chosen)
+    prepare_extractors(chosen)
     assert outputs() == first
 
 
@@ -66,7 +71,7 @@ def test_a_judge_that_does_not_see_faults_does_not_judge(
     chosen = settings("extractor.epochs=1")
     report = run(chosen)
     assert not report["tests"]["in_domain"]["passed"]
-    assert extractors.approved(chosen) == []
+    assert extractors.passed_extractors(chosen) == []
     assert "warning: the distance of in_domain does not rise under" in capsys.readouterr().err
 
 
@@ -76,7 +81,7 @@ def test_nothing_judges_where_training_images_stay_grey(
     chosen = settings("data.binarize=dynamic", "model.likelihood={name: bernoulli}")
     report = run(chosen)
     assert report["metrics"] == report["tests"] == {}
-    assert extractors.approved(chosen) == []
+    assert extractors.passed_extractors(chosen) == []
     assert capsys.readouterr().err.count("in_domain will not judge") == 1
     assert not paths.CLASSIFIER.exists()
 
@@ -98,12 +103,14 @@ def test_without_labels_the_imagenet_network_judges(project: Path) -> None:
     assert report["metrics"] == {}
     assert not paths.CLASSIFIER.exists()
     with pytest.raises(UserError, match="no labels to train an in-domain judge"):
-        extractors.wanted(settings(data % (project / "own"), "evaluate.judges=[in_domain]"))
+        extractors.requested_extractors(
+            settings(data % (project / "own"), "evaluate.judges=[in_domain]")
+        )
 
 
 def test_a_judge_that_was_not_tested_is_refused(project: Path) -> None:
     chosen = settings()
-    source(chosen.data)
+    fingerprint_raw_data(chosen.data)
     prepare(chosen.data)
     with pytest.raises(UserError, match="has not been tested on these data"):
-        extractors.approved(chosen)
+        extractors.passed_extractors(chosen)

@@ -11,25 +11,29 @@ from PIL import Image
 from pipeline.config.schema import Data
 from pipeline.config.schema.data import CelebaData, DigitsData, FolderData
 from pipeline.runtime import paths
-from pipeline.stages.prepare import prepare, summary
-from pipeline.stages.source import source
+from pipeline.stages.prepare import prepare, spectrum_summary
+from pipeline.stages.source import fingerprint_raw_data
 from tests.support.own_images import folder_data
 from vae.errors import UserError
-from vae.io import read_json, sha256_of_file
+from vae.io import read_json, sha256_file
 
 DIGITS = DigitsData(
-    name="digits", root="data/raw", binarize="none", valid_share=0.1, test_share=0.15, seed=0
+    name="digits", root="data/raw", binarize="none", valid_fraction=0.1, test_fraction=0.15, seed=0
 )
 
 
 def outputs() -> Mapping[str, str]:
     """SHA-256 of everything that DVC tracks of this stage."""
-    produced = [paths.report("data"), *paths.DATA.rglob("*"), *(paths.FIGURES / "data").rglob("*")]
-    return {path.name: sha256_of_file(path) for path in produced}
+    produced = [
+        paths.report_path("data"),
+        *paths.DATA.rglob("*"),
+        *(paths.FIGURES / "data").rglob("*"),
+    ]
+    return {path.name: sha256_file(path) for path in produced}
 
 
 def run(data: Data) -> Mapping[str, Any]:
-    source(data)
+    fingerprint_raw_data(data)
     prepare(data)
     return read_json(paths.SPEC)
 
@@ -52,7 +56,7 @@ def make_folder(root: Path) -> None:
 
 
 def test_digits_have_all_files_and_17_levels(project: Path) -> None:
-    spec, report = run(DIGITS), read_json(paths.report("data"))
+    spec, report = run(DIGITS), read_json(paths.report_path("data"))
     assert spec["shape"] == [1, 8, 8]
     assert spec["levels"] == report["levels"] == 17
     assert sum(spec["counts"].values()) == 1797
@@ -94,7 +98,7 @@ def test_binarised_pixels_are_drawn_once_but_for_dynamic_training_images(
             assert (drawn[grey[split] == 255] == 255).all()
     # The error of the mean image is that of drawn pixels, in training images that stay grey too.
     mean = grey["train"].mean(0) / 255
-    pixels = read_json(paths.report("data"))["pixels"]
+    pixels = read_json(paths.report_path("data"))["pixels"]
     constant = pixels["train"]["constant_mse"]
     assert constant == pytest.approx((mean * (1 - mean)).mean(), rel=0.02)
     assert constant == pytest.approx(pixels["test"]["constant_mse"], rel=0.1)
@@ -105,7 +109,7 @@ def test_binarised_pixels_are_drawn_once_but_for_dynamic_training_images(
 def test_equal_params_give_equal_bytes_and_no_paths(project: Path) -> None:
     run(DIGITS)
     first = outputs()
-    assert str(project) not in paths.SPEC.read_text() + paths.report("data").read_text()
+    assert str(project) not in paths.SPEC.read_text() + paths.report_path("data").read_text()
     prepare(DIGITS)
     assert outputs() == first
     run(DIGITS.model_copy(update={"seed": 1}))
@@ -136,7 +140,7 @@ def test_what_an_earlier_data_set_left_is_removed(project: Path, tmp_path: Path)
     spec = run(small(tmp_path))
     assert not (paths.DATA / "train_labels.npy").exists()
     assert spec["classes"] == []
-    assert read_json(paths.report("data"))["classes"] == {}
+    assert read_json(paths.report_path("data"))["classes"] == {}
 
 
 def test_celeba_keeps_the_official_splits(project: Path, tmp_path: Path) -> None:
@@ -171,7 +175,7 @@ def test_it_wants_the_fingerprint_of_just_these_data(project: Path, tmp_path: Pa
     data = small(tmp_path)
     with pytest.raises(UserError, match="no fingerprint"):
         prepare(data)
-    source(data)
+    fingerprint_raw_data(data)
     (tmp_path / "own" / "dogs" / "01.png").unlink()
     with pytest.raises(UserError, match="dvc repro"):
         prepare(data)
@@ -179,8 +183,8 @@ def test_it_wants_the_fingerprint_of_just_these_data(project: Path, tmp_path: Pa
 
 
 def test_a_cut_spectrum_counts_only_what_it_can_know() -> None:
-    report = summary(np.array([3.0, 0.7, 0.2]), total_variance=5.0, size=10)
+    report = spectrum_summary(np.array([3.0, 0.7, 0.2]), total_variance=5.0, size=10)
     assert report["eigenvalues_above"] == {"1": 1, "0.5": 2, "0.25": 2}
-    whole = summary(np.array([3.0, 0.7, 0.2]), total_variance=3.9, size=3)
+    whole = spectrum_summary(np.array([3.0, 0.7, 0.2]), total_variance=3.9, size=3)
     assert whole["eigenvalues_above"]["0.01"] == 3
     assert whole["explained"] == pytest.approx(1)

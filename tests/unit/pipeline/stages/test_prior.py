@@ -8,19 +8,19 @@ import pytest
 import torch
 
 from pipeline.config import params as reader
-from pipeline.config.preset import preset
+from pipeline.config.preset import load_preset
 from pipeline.factory import build, load
 from pipeline.runtime import paths
 from pipeline.stages import prior as stage
 from pipeline.tracking import records
-from tests.support.checkout import TINY
+from tests.support.checkout import TINY_OVERRIDES
 from vae.device import Machine
 from vae.errors import UserError
 from vae.io import (
     read_csv,
     read_json,
     read_tensors,
-    sha256_of_file,
+    sha256_file,
     tensor_bytes,
     write_array,
     write_bytes,
@@ -41,15 +41,17 @@ SMALL = (
 
 def params_of(*changes: str) -> Any:
     return reader.parse(
-        reader.override(reader.to_tree(preset("digits")), [*TINY, *SMALL, *changes])
+        reader.override(reader.to_tree(load_preset("digits")), [*TINY_OVERRIDES, *SMALL, *changes])
     )
 
 
 @pytest.fixture
 def trained(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Prepared data and a shipped model that nobody trained: the stage cannot tell."""
-    monkeypatch.setattr(stage, "FIGURES", paths.FIGURES / "prior")
-    monkeypatch.setattr(records, "send", lambda *rows: None)  # its training has no row to send
+    monkeypatch.setattr(stage, "FIGURES_FOLDER", paths.FIGURES / "prior")
+    monkeypatch.setattr(
+        records, "sync_records", lambda *rows: None
+    )  # its training has no row to send
     write_model()
     for split, count in (("train", 300), ("valid", 120)):
         images = numpy_generator(0, split).integers(0, 256, (count, 1, 8, 8), dtype=np.uint8)
@@ -78,21 +80,21 @@ def outputs() -> dict[str, str]:
     produced = [
         *paths.PRIOR.iterdir(),
         *(paths.FIGURES / "prior").iterdir(),
-        paths.report("prior"),
+        paths.report_path("prior"),
     ]
-    return {path.name: sha256_of_file(path) for path in produced}
+    return {path.name: sha256_file(path) for path in produced}
 
 
 def test_the_stage_fits_chooses_and_draws(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage.prior(params_of())
+    stage.fit_priors(params_of())
     names = ["standard", "gaussian", "gmm", "flow"]
     expected = {f"{name}.{kind}" for name in names for kind in ("safetensors", "png")}
     expected |= {"prior.json", "curves.csv", "curves.png", "latents.png"}
     assert outputs().keys() == expected
-    report = read_json(paths.report("prior"))
-    metrics, index = report["metrics"], read_json(paths.PRIORS)
+    report = read_json(paths.report_path("prior"))
+    metrics, index = report["metrics"], read_json(paths.PRIOR_INDEX)
     assert index["fitted"] == names
     assert index["shipped"] == metrics["shipped"] in names
     assert report["model"] == index["model"] == KEY
@@ -112,7 +114,7 @@ def test_the_stage_fits_chooses_and_draws(
     said = capsys.readouterr().err.splitlines()
     assert sum("two-sample" in line for line in said) == 4
     assert [line for line in said if "k = 200 is left out" in line]
-    row = records.prior_row("x")
+    row = records.prior_record("x")
     assert row.parent == KEY
     assert row.tags["prior"] == metrics["shipped"]
     assert row.headline["valid_prior_two_sample"] == best["two_sample"]
@@ -121,59 +123,59 @@ def test_the_stage_fits_chooses_and_draws(
 
 def test_small_splits_give_several_codes_an_image_and_mirrored_ones_in_pairs() -> None:
     counts = (55_000, 45_000, 12_000, 1_300)
-    assert [stage.draws_of(count, 50_000, False) for count in counts] == [1, 1, 4, 8]
-    assert [stage.draws_of(count, 165_000, False) for count in counts] == [3, 4, 8, 8]
-    mirrored = [stage.draws_of(count, 50_000, True) for count in (200_000, 45_000, 17_000)]
+    assert [stage.draws_per_image(count, 50_000, False) for count in counts] == [1, 1, 4, 8]
+    assert [stage.draws_per_image(count, 165_000, False) for count in counts] == [3, 4, 8, 8]
+    mirrored = [stage.draws_per_image(count, 50_000, True) for count in (200_000, 45_000, 17_000)]
     assert mirrored == [2, 2, 4]
 
 
 def test_the_same_params_give_the_same_bytes_and_others_do_not(trained: Path) -> None:
-    stage.prior(params_of())
+    stage.fit_priors(params_of())
     first = outputs()
     (paths.PRIOR / "left.over").touch()
-    stage.prior(params_of())
+    stage.fit_priors(params_of())
     assert outputs() == first
     assert not any(str(trained).encode() in path.read_bytes() for path in paths.PRIOR.iterdir())
-    stage.prior(params_of("prior.seed=1", "prior.fit=[flow, standard]"))
+    stage.fit_priors(params_of("prior.seed=1", "prior.fit=[flow, standard]"))
     second = outputs()
     assert "gmm.safetensors" not in second
     assert second["standard.png"] != first["standard.png"]
     assert second["flow.safetensors"] != first["flow.safetensors"]
-    assert read_json(paths.PRIORS)["fitted"] == ["standard", "flow"]
-    assert read_json(paths.PRIORS)["density"] == "standard"  # a flow has none
+    assert read_json(paths.PRIOR_INDEX)["fitted"] == ["standard", "flow"]
+    assert read_json(paths.PRIOR_INDEX)["density"] == "standard"  # a flow has none
 
 
 def test_a_spatial_latent_has_priors_of_its_shape(trained: Path) -> None:
     write_model("model.latent={kind: spatial, channels: 3, stride: 4}")
-    stage.prior(params_of())
-    for name in read_json(paths.PRIORS)["fitted"]:
-        draws = load.open_prior(name, MACHINE).sample(5, seed=0)
+    stage.fit_priors(params_of())
+    for name in read_json(paths.PRIOR_INDEX)["fitted"]:
+        draws = load.load_prior(name, MACHINE).sample(5, seed=0)
         assert draws.shape == (5, 3, 2, 2)
 
 
 def test_the_test_split_is_not_opened_and_its_change_changes_nothing(trained: Path) -> None:
     assert not (paths.DATA / "test.npy").exists()
-    stage.prior(params_of("prior.fit=[standard, gaussian]"))
+    stage.fit_priors(params_of("prior.fit=[standard, gaussian]"))
 
 
 def test_a_kept_prior_is_opened_by_name_or_as_the_shipped_one(trained: Path) -> None:
     with pytest.raises(UserError, match="no fitted prior -> run `dvc repro prior`"):
-        load.open_prior("shipped", MACHINE)
-    stage.prior(params_of("prior.fit=[standard, gaussian]", "prior.temperature=0.8"))
-    assert load.open_prior("shipped", MACHINE).name == read_json(paths.PRIORS)["shipped"]
-    assert load.open_prior("gaussian", MACHINE).name == "gaussian"
-    assert paths.read_priors()["temperature"] == 0.8
+        load.load_prior("shipped", MACHINE)
+    stage.fit_priors(params_of("prior.fit=[standard, gaussian]", "prior.temperature=0.8"))
+    assert load.load_prior("shipped", MACHINE).name == read_json(paths.PRIOR_INDEX)["shipped"]
+    assert load.load_prior("gaussian", MACHINE).name == "gaussian"
+    assert paths.read_prior_index()["temperature"] == 0.8
     with pytest.raises(UserError, match="no fitted prior `gmm`; there are standard, gaussian"):
-        load.open_prior("gmm", MACHINE)
+        load.load_prior("gmm", MACHINE)
     tensors, about = read_tensors(paths.PRIOR / "gaussian.safetensors")
     older = {"covariances": torch.eye(4)[None], **tensors}
     write_bytes(paths.PRIOR / "gaussian.safetensors", tensor_bytes(older, about))
     place = "artifacts/prior/gaussian.safetensors"
     with pytest.raises(UserError, match=f"{place}: a gaussian of .* -> run `dvc repro prior`$"):
-        load.open_prior("gaussian", MACHINE)
+        load.load_prior("gaussian", MACHINE)
     write_json(paths.RUN, {"key": "another"})
     with pytest.raises(UserError, match=rf"of another model, {KEY} -> run `dvc repro prior`"):
-        load.open_prior("shipped", MACHINE)
+        load.load_prior("shipped", MACHINE)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pipeline.config.schema import Data
 from pipeline.config.schema.data import DigitsData, FashionMnistData
 from pipeline.factory import raw_data
 from pipeline.runtime import paths
-from pipeline.stages.source import source
+from pipeline.stages.source import fingerprint_raw_data
 from tests.support.own_images import folder_data
 from vae.data import fingerprint, sources
 from vae.errors import UserError
@@ -29,17 +29,17 @@ def make_images(root: Path, count: int) -> None:
 
 
 def written(data: Data) -> bytes:
-    source(data)
+    fingerprint_raw_data(data)
     return paths.SOURCE.read_bytes()
 
 
 def test_one_image_more_changes_the_digest_and_counts(project: Path, tmp_path: Path) -> None:
     make_images(tmp_path, 4)
     data = folder_data(tmp_path)
-    source(data)
+    fingerprint_raw_data(data)
     before = read_json(paths.SOURCE)
     make_images(tmp_path, 5)
-    source(data)
+    fingerprint_raw_data(data)
     after = read_json(paths.SOURCE)
     assert (before["files"], after["files"]) == (4, 5)
     assert before["digest"] != after["digest"]
@@ -56,11 +56,11 @@ def test_the_output_is_the_same_for_the_same_data_elsewhere(project: Path, tmp_p
 
 def test_an_unchanged_output_is_not_written_again(project: Path, tmp_path: Path) -> None:
     make_images(tmp_path, 3)
-    source(folder_data(tmp_path))
+    fingerprint_raw_data(folder_data(tmp_path))
     os.utime(paths.SOURCE, ns=(1, 1))
-    source(folder_data(tmp_path))
+    fingerprint_raw_data(folder_data(tmp_path))
     assert paths.SOURCE.stat().st_mtime_ns == 1
-    source(folder_data(tmp_path, seed=1))
+    fingerprint_raw_data(folder_data(tmp_path, seed=1))
     assert paths.SOURCE.stat().st_mtime_ns != 1
 
 
@@ -68,13 +68,13 @@ def test_only_changed_files_are_hashed_again(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[str] = []
-    content = fingerprint._content
+    content = fingerprint._hash_content
 
     def counted(path: Path) -> tuple[int, str]:
         hashed.append(path.name)
         return content(path)
 
-    monkeypatch.setattr(fingerprint, "_content", counted)
+    monkeypatch.setattr(fingerprint, "_hash_content", counted)
     make_images(tmp_path, 3)
     first = written(folder_data(tmp_path))
     assert sorted(hashed) == ["0.png", "1.png", "2.png"]
@@ -109,13 +109,13 @@ def test_without_raw_data_the_fingerprint_of_the_same_request_is_kept(
     assert len(lines) == 1
     assert lines[0].startswith("warning: ")
     with pytest.raises(UserError, match="no such folder"):
-        source(folder_data(tmp_path / "gone", seed=1))
+        fingerprint_raw_data(folder_data(tmp_path / "gone", seed=1))
     assert paths.SOURCE.read_bytes() == first
 
 
 def test_without_raw_data_and_fingerprint_it_is_an_error(project: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no PNG, JPEG or WebP image") as caught:
-        source(folder_data(tmp_path))
+        fingerprint_raw_data(folder_data(tmp_path))
     assert str(tmp_path / "own") in str(caught.value)
     assert not paths.SOURCE.exists()
 
@@ -128,26 +128,31 @@ def test_a_kept_fingerprint_starts_no_download(
 
     monkeypatch.setattr(sources, "fetch", download)
     data = FashionMnistData(
-        name="fashion_mnist", root=str(tmp_path), binarize="none", valid_share=0.1, seed=0
+        name="fashion_mnist", root=str(tmp_path), binarize="none", valid_fraction=0.1, seed=0
     )
     with pytest.raises(UserError, match="download tried"):
-        source(data)
+        fingerprint_raw_data(data)
     paths.SOURCE.parent.mkdir(parents=True)
-    paths.SOURCE.write_text(f'{{"request": "{raw_data.request_of(data)}"}}')
-    source(data)
+    paths.SOURCE.write_text(f'{{"request": "{raw_data.request_digest(data)}"}}')
+    fingerprint_raw_data(data)
 
 
 def test_the_environment_overrides_the_root(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = DigitsData(
-        name="digits", root="data/raw", binarize="none", valid_share=0.1, test_share=0.1, seed=0
+        name="digits",
+        root="data/raw",
+        binarize="none",
+        valid_fraction=0.1,
+        test_fraction=0.1,
+        seed=0,
     )
-    assert raw_data.root_of(data) == paths.ROOT / "data" / "raw"
+    assert raw_data.raw_data_root(data) == paths.ROOT / "data" / "raw"
     monkeypatch.setenv("VAE_DATA_ROOT", "elsewhere")
-    assert raw_data.root_of(data) == paths.ROOT / "elsewhere"
+    assert raw_data.raw_data_root(data) == paths.ROOT / "elsewhere"
     monkeypatch.setenv("VAE_DATA_ROOT", str(tmp_path))
-    assert raw_data.root_of(data) == tmp_path
+    assert raw_data.raw_data_root(data) == tmp_path
 
 
 def test_a_file_that_is_not_the_official_one_is_refused(project: Path, tmp_path: Path) -> None:
@@ -156,8 +161,8 @@ def test_a_file_that_is_not_the_official_one_is_refused(project: Path, tmp_path:
     for name in sources.SOURCES["fashion_mnist"].checksums:
         (folder / name).write_bytes(b"something else")
     data = FashionMnistData(
-        name="fashion_mnist", root=str(tmp_path), binarize="none", valid_share=0.1, seed=0
+        name="fashion_mnist", root=str(tmp_path), binarize="none", valid_fraction=0.1, seed=0
     )
     with pytest.raises(UserError, match="not the official file"):
-        source(data)
+        fingerprint_raw_data(data)
     assert not paths.SOURCE.exists()

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from pipeline.config import params
-from pipeline.config.preset import preset
+from pipeline.config.preset import load_preset
 from pipeline.config.schema import Params
 from pipeline.sweep import space
 from vae.errors import UserError
 
-BASE = params.to_tree(preset("digits"))
+BASE = params.to_tree(load_preset("digits"))
 
 
 def with_space(**paths: Any) -> Params:
@@ -27,11 +27,11 @@ def choice(*values: Any) -> dict[str, Any]:
 
 
 def test_trial_0_is_the_committed_file() -> None:
-    settings = preset("digits")
-    point = space.committed(settings)
+    settings = load_preset("digits")
+    point = space.find_point(settings)
     assert point == {"objective.beta": 1.0, "train.clip_norm": 1000.0, "model.latent.dim": 10}
     tree = params.to_tree(settings)
-    assert params.replaced(tree, space.changes(point)) == tree
+    assert params.replace_values(tree, space.point_changes(point)) == tree
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_space_that_does_not_hold_the_file_is_refused(
     spans: dict[str, Any], words: list[str]
 ) -> None:
     with pytest.raises(UserError) as caught:
-        space.committed(with_space(**spans))
+        space.find_point(with_space(**spans))
     assert all(word in str(caught.value) for word in words), caught.value
     assert "\n" not in str(caught.value)
 
@@ -59,20 +59,20 @@ def test_none_text_and_lists_can_be_chosen() -> None:
         model__network__widths=choice("[32, 64]", "[8]"),
         model__network__normalisation=choice("batch", "group"),
     )
-    point = space.committed(settings)
+    point = space.find_point(settings)
     assert point["model.network.widths"] == "[32, 64]"
     point |= {"train.clip_norm": None, "model.network.widths": "[8]"}
-    changed = space.trial_params(settings, point, epochs=40, threads=1)
+    changed = space.build_trial_params(settings, point, epochs=40, threads=1)
     assert changed.train.clip_norm is None
     assert changed.model.network.widths == (8,)
     assert changed.model.network.normalisation == "batch"
 
 
 def test_a_trial_changes_its_point_its_length_and_how_it_is_judged_alone() -> None:
-    settings = preset("digits")
-    point = {**space.committed(settings), "objective.beta": 2.5}
-    trial = params.to_flat(params.to_tree(space.trial_params(settings, point, 10, 1)))
-    before = params.to_flat(params.to_tree(settings))
+    settings = load_preset("digits")
+    point = {**space.find_point(settings), "objective.beta": 2.5}
+    trial = params.flatten(params.to_tree(space.build_trial_params(settings, point, 10, 1)))
+    before = params.flatten(params.to_tree(settings))
     assert {key: trial[key] for key in trial if trial[key] != before[key]} == {
         "objective.beta": 2.5,
         "objective.beta_schedule.epochs": 5.0 * 10 / 40,
@@ -85,10 +85,10 @@ def test_a_trial_changes_its_point_its_length_and_how_it_is_judged_alone() -> No
 
 
 def test_a_trial_has_one_mixture_of_one_em_whatever_the_chain_fits() -> None:
-    settings = preset("fashion_mnist")
-    assert settings.prior.gmm.parts > 1
-    point = space.committed(settings)
-    assert space.trial_params(settings, point, 3, 1).prior.gmm.parts == 1
+    settings = load_preset("fashion_mnist")
+    assert settings.prior.gmm.partitions > 1
+    point = space.find_point(settings)
+    assert space.build_trial_params(settings, point, 3, 1).prior.gmm.partitions == 1
 
 
 SCHEDULES = [
@@ -106,8 +106,10 @@ SCHEDULES = [
 def test_schedules_that_count_epochs_keep_their_shape(
     schedule: dict[str, Any], scaled: dict[str, float]
 ) -> None:
-    tree = params.replaced(BASE, {"objective.beta_schedule": schedule, "train.lr_warmup": 2.0})
-    short = space.shortened(tree, 10)
+    tree = params.replace_values(
+        BASE, {"objective.beta_schedule": schedule, "train.lr_warmup": 2.0}
+    )
+    short = space.shorten_schedules(tree, 10)
     assert short["objective"]["beta_schedule"] == {**schedule, **scaled}
     assert short["train"]["lr_warmup"] == 0.5
     assert short["train"]["epochs"] == 10
@@ -125,13 +127,13 @@ def test_schedules_that_count_epochs_keep_their_shape(
     ],
 )
 def test_our_presets_bring_a_space_that_holds_them(name: str) -> None:
-    assert "objective.beta" in space.committed(preset(name))
+    assert "objective.beta" in space.find_point(load_preset(name))
 
 
 def test_every_preset_can_be_shortened() -> None:
-    from pipeline.config.preset import entries
+    from pipeline.config.preset import read_presets
 
-    for name in entries():
-        chosen = preset(name)
-        short = space.trial_params(chosen, {}, epochs=2, threads=1)
+    for name in read_presets():
+        chosen = load_preset(name)
+        short = space.build_trial_params(chosen, {}, epochs=2, threads=1)
         assert short.train.epochs == 2, name

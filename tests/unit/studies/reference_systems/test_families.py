@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.preset import preset
+from pipeline.config.preset import load_preset
 from pipeline.sweep import families, trial
 
 SERIES = "fashion_mnist/second"
@@ -22,8 +22,8 @@ SERIES = "fashion_mnist/second"
     ],
 )
 def test_what_a_step_costs_depends_on_no_weight_or_schedule(other: str, same: bool) -> None:
-    one = families.step_of(preset(f"{SERIES}/1_clip_01"))
-    assert (families.step_of(preset(other)) == one) is same
+    one = families.digest_step_cost(load_preset(f"{SERIES}/1_clip_01"))
+    assert (families.digest_step_cost(load_preset(other)) == one) is same
 
 
 def test_the_speed_of_each_kind_of_step_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,9 +33,9 @@ def test_the_speed_of_each_kind_of_step_is_measured_once(monkeypatch: pytest.Mon
         measured.append((chosen.model.network.activation, chosen.train.threads))
         return len(measured)
 
-    monkeypatch.setattr(trial, "Bench", lambda settings, threads: None)
-    monkeypatch.setattr(families, "paced", paced)
+    monkeypatch.setattr(trial, "TrialContext", lambda settings, threads: None)
+    monkeypatch.setattr(families, "count_budget_epochs", paced)
     names = [f"{SERIES}/1_clip_01", "fashion_mnist/sweep", f"{SERIES}/6_beta_08"]
-    found = families.lengths(preset("fashion_mnist"), names, share=1)
+    found = families.measure_epochs(load_preset("fashion_mnist"), names, thread_count=1)
     assert found == {names[0]: 1, names[1]: 2, names[2]: 1}
     assert measured == [("leaky_relu", 1), ("silu", 1)]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.report.pages import words
+from pipeline.report.pages import count_words
 from pipeline.runtime import paths
 from pipeline.sweep import findings
 from vae.io import write_csv, write_json
@@ -15,7 +15,7 @@ SPACE = {"objective.beta": {}, "model.latent.dim": {}}
 
 def trial(number: int, beta: float, dim: int | None, distance: float, **more: Any) -> dict:
     row = {"trial": number, "state": "complete", "objective.beta": beta, "model.latent.dim": dim}
-    row |= {name: distance + place for place, name in enumerate(findings.NUMBERS)}
+    row |= {name: distance + place for place, name in enumerate(findings.METRIC_LABELS)}
     return {**row, "sample_distance": distance, "epochs": 2, **more}
 
 
@@ -40,7 +40,7 @@ def kept(project: Path) -> Path:
 
 
 def test_a_search_shows_the_preset_the_best_and_the_worst(kept: Path) -> None:
-    (text,) = findings.chapters()
+    (text,) = findings.render_studies()
     assert "### A search: `x/y`" in text
     assert "10 trials (9 complete, 1 pruned) of 2 epochs" in text
     assert "2 minutes" in text
@@ -55,7 +55,7 @@ def test_a_search_shows_the_preset_the_best_and_the_worst(kept: Path) -> None:
 
 
 def test_levels_are_values_or_thirds_with_their_medians(kept: Path) -> None:
-    (text,) = findings.chapters()
+    (text,) = findings.render_studies()
     levels = [line for line in text.splitlines() if line.startswith("| `")]
     beta = [line for line in levels if "objective.beta" in line]
     assert [line.split("|")[2].strip() for line in beta] == [
@@ -84,7 +84,7 @@ def test_claims_of_all_families_stand_in_one_chapter(project: Path) -> None:
         rows = [{**verdict, "metric": "mse"}, {**verdict, "metric": "sample_distance"}]
         write_csv(folder / "verdicts.csv", [*rows, {**other, "metric": "mse"}])
         write_json(folder / "stamp.json", stamp("presets", family="x/first,x/second"))
-    (text,) = findings.chapters()
+    (text,) = findings.render_studies()
     assert text.count("###") == 1
     assert "`x/first`, `x/second`: 3 presets, 3 seeds, a budget of 60 s" in text
     assert "which is 2 epoch(s), one at least (taken: 70 to 70 s" in text
@@ -97,8 +97,8 @@ def test_claims_of_all_families_stand_in_one_chapter(project: Path) -> None:
     (left,) = [line for line in text.splitlines() if line.startswith("Not judged")]
     assert known["claim"] not in left
     assert findings.listed()[1]["claim"] in left
-    assert words(text) > 50
+    assert count_words(text) > 50
 
 
 def test_nothing_kept_says_nothing(project: Path) -> None:
-    assert findings.chapters() == []
+    assert findings.render_studies() == []

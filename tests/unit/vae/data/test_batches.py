@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vae.data.batches import Augmentation, Images, as_real
+from vae.data.batches import Augmentation, Images, to_float
 from vae.io import write_array
 from vae.rng import numpy_generator
 
@@ -24,41 +24,45 @@ def test_resident_and_streamed_batches_are_equal(images: np.ndarray, tmp_path: P
     assert streamed.resident is None
     for epoch in range(2):
         pairs = list(
-            zip(resident.shuffled(16, 5, epoch), streamed.shuffled(16, 5, epoch), strict=True)
+            zip(
+                resident.shuffled_batches(16, 5, epoch),
+                streamed.shuffled_batches(16, 5, epoch),
+                strict=True,
+            )
         )
         assert all(torch.equal(a, b) for a, b in pairs)
         assert len(pairs) == 6
-    for a, b in zip(resident.in_order(40), streamed.in_order(40), strict=True):
+    for a, b in zip(resident.ordered_batches(40), streamed.ordered_batches(40), strict=True):
         assert torch.equal(a, b)
 
 
 def test_an_epoch_visits_different_images_in_another_order_each_time(images: np.ndarray) -> None:
     split = Images(images, "cpu")
-    first, second = (torch.cat(list(split.shuffled(16, 0, epoch))) for epoch in (0, 1))
+    first, second = (torch.cat(list(split.shuffled_batches(16, 0, epoch))) for epoch in (0, 1))
     assert len(first.flatten(1).unique(dim=0)) == 96
     assert not torch.equal(first, second)
-    again = torch.cat(list(split.shuffled(16, 0, 0)))
+    again = torch.cat(list(split.shuffled_batches(16, 0, 0)))
     assert torch.equal(first, again)
-    other = torch.cat(list(split.shuffled(16, 1, 0)))
+    other = torch.cat(list(split.shuffled_batches(16, 1, 0)))
     assert not torch.equal(first, other)
 
 
 def test_in_order_gives_every_image_once_and_a_limit_the_first_ones(images: np.ndarray) -> None:
     split = Images(images, "cpu")
-    assert np.array_equal(torch.cat(list(split.in_order(25))).numpy(), images)
-    assert np.array_equal(torch.cat(list(split.in_order(25, 30))).numpy(), images[:30])
+    assert np.array_equal(torch.cat(list(split.ordered_batches(25))).numpy(), images)
+    assert np.array_equal(torch.cat(list(split.ordered_batches(25, 30))).numpy(), images[:30])
 
 
 def test_a_batch_larger_than_the_split_is_the_split(images: np.ndarray) -> None:
     split = Images(images, "cpu")
-    (batch,) = split.shuffled(1000, 0, 0)
+    (batch,) = split.shuffled_batches(1000, 0, 0)
     assert len(batch) == 103
     assert split.steps(1000) == 1
 
 
 def test_real_values_are_k_over_255() -> None:
     greys = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
-    assert torch.equal(as_real(greys).flatten(), torch.arange(256) / 255)
+    assert torch.equal(to_float(greys).flatten(), torch.arange(256) / 255)
 
 
 def test_no_augmentation_changes_nothing(images: np.ndarray) -> None:

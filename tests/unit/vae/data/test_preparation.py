@@ -11,16 +11,16 @@ from PIL import Image
 from vae.data import sources, spectrum
 from vae.data.preparation import (
     CROPS,
+    BrokenImages,
     Recipe,
-    Tolerance,
-    describe,
-    held_out,
-    images_of,
-    splits,
+    build_spec,
+    decode_images,
+    split_dataset,
+    stratified_mask,
     write_images,
     write_split,
 )
-from vae.data.readers import Collection, Part
+from vae.data.readers import RawDataset, Split
 from vae.errors import UserError
 
 RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
@@ -142,17 +142,19 @@ def test_shrinking_averages(tmp_path: Path) -> None:
 # Many images
 
 
-def make_files(folder: Path, count: int) -> Part:
+def make_files(folder: Path, count: int) -> Split:
     folder.mkdir()
     for number in range(count):
         Image.new("L", (4, 4), number).save(folder / f"{number:02}.png")
     paths = sorted(folder.iterdir())
-    return Part([(path.name, path) for path in paths], np.arange(count))
+    return Split([(path.name, path) for path in paths], np.arange(count))
 
 
-def write(folder: Path, part: Part, max_broken: int, recipe: Recipe | None = None) -> Tolerance:
-    tolerance = Tolerance(max_broken)
-    images = images_of(part, recipe or Recipe(1), workers=3)
+def write(
+    folder: Path, part: Split, max_broken: int, recipe: Recipe | None = None
+) -> BrokenImages:
+    tolerance = BrokenImages(max_broken)
+    images = decode_images(part, recipe or Recipe(1), workers=3)
     write_split(folder, "train", part, images, tolerance)
     return tolerance
 
@@ -166,7 +168,7 @@ def test_threads_keep_the_order_of_images_and_labels(tmp_path: Path) -> None:
 
 def test_a_dropped_reader_leaves_no_thread(tmp_path: Path) -> None:
     before = threading.active_count()
-    images = images_of(make_files(tmp_path / "raw", 40), Recipe(1), workers=3)
+    images = decode_images(make_files(tmp_path / "raw", 40), Recipe(1), workers=3)
     next(images)
     assert threading.active_count() == before
 
@@ -177,8 +179,8 @@ def test_broken_images_are_skipped_named_and_counted(tmp_path: Path) -> None:
     whole = (tmp_path / "raw" / "07.png").read_bytes()
     (tmp_path / "raw" / "07.png").write_bytes(whole[: len(whole) // 2])
     tolerance = write(tmp_path, part, 2)
-    assert set(tolerance.broken) == {"03.png", "07.png"}
-    assert not any(str(tmp_path) in reason for reason in tolerance.broken.values())
+    assert set(tolerance.reasons) == {"03.png", "07.png"}
+    assert not any(str(tmp_path) in reason for reason in tolerance.reasons.values())
     left = [0, 1, 2, 4, 5, 6, 8, 9]
     assert np.load(tmp_path / "train.npy")[:, 0, 0, 0].tolist() == left
     assert np.load(tmp_path / "train_labels.npy").tolist() == left
@@ -198,7 +200,7 @@ def test_a_truncated_jpeg_is_broken(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(pixels).save(path)
     path.write_bytes(path.read_bytes()[:-900])
-    ((name, image),) = images_of(Part([("a.jpg", path)]), Recipe(3))
+    ((name, image),) = decode_images(Split([("a.jpg", path)]), Recipe(3))
     assert name == "a.jpg"
     assert image == "OSError"
 
@@ -233,7 +235,7 @@ def test_a_streamed_file_is_the_file_that_numpy_writes(tmp_path: Path, count: in
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.15, 0.5, 0.99])
 def test_every_class_gives_its_share_within_one_image(share: float) -> None:
     labels = np.random.default_rng(0).choice(7, 1000, p=np.arange(1, 8) / 28)
-    mask = held_out(labels, share, np.random.default_rng(1))
+    mask = stratified_mask(labels, share, np.random.default_rng(1))
     assert mask.sum() == round(1000 * share)
     for label in range(7):
         own = labels == label
@@ -242,23 +244,23 @@ def test_every_class_gives_its_share_within_one_image(share: float) -> None:
 
 @pytest.mark.parametrize("share", [0.001, 0.999])
 def test_neither_side_is_ever_empty(share: float) -> None:
-    mask = held_out(np.zeros(10, int), share, np.random.default_rng(0))
+    mask = stratified_mask(np.zeros(10, int), share, np.random.default_rng(0))
     assert 0 < mask.sum() < 10
 
 
-def numbered(count: int) -> Part:
+def numbered(count: int) -> Split:
     """Images that hold their own number."""
     pixels = np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1)
-    return Part(pixels, np.arange(count) % 3)
+    return Split(pixels, np.arange(count) % 3)
 
 
-def numbers(part: Part) -> list[int]:
+def numbers(part: Split) -> list[int]:
     assert isinstance(part.images, np.ndarray)
     return part.images.reshape(-1).tolist()
 
 
 def test_splits_are_disjoint_whole_and_sized() -> None:
-    parts = splits(Collection({"all": numbered(200)}), 0.1, 0.25, seed=0)
+    parts = split_dataset(RawDataset({"all": numbered(200)}), 0.1, 0.25, seed=0)
     assert [len(part) for part in parts.values()] == [135, 15, 50]
     everything = [number for part in parts.values() for number in numbers(part)]
     assert sorted(everything) == list(range(200))
@@ -268,37 +270,39 @@ def test_splits_are_disjoint_whole_and_sized() -> None:
 
 
 def test_a_split_is_a_function_of_its_seed() -> None:
-    collection = Collection({"all": numbered(200)})
-    first, same, other = (splits(collection, 0.1, 0.25, seed)["valid"] for seed in (0, 0, 1))
+    collection = RawDataset({"all": numbered(200)})
+    first, same, other = (
+        split_dataset(collection, 0.1, 0.25, seed)["valid"] for seed in (0, 0, 1)
+    )
     assert numbers(first) == numbers(same) != numbers(other)
 
 
 def test_official_splits_are_passed_on() -> None:
     train, valid, test = numbered(90), numbered(30), numbered(60)
-    parts = splits(Collection({"train": train, "test": test}), 0.1, 0.5, seed=0)
+    parts = split_dataset(RawDataset({"train": train, "test": test}), 0.1, 0.5, seed=0)
     assert parts["test"] is test
     assert sorted(numbers(parts["train"]) + numbers(parts["valid"])) == list(range(90))
     official = {"train": train, "valid": valid, "test": test}
-    assert splits(Collection(official), 0.1, 0.5, seed=0) == official
+    assert split_dataset(RawDataset(official), 0.1, 0.5, seed=0) == official
 
 
 def test_two_images_are_too_few() -> None:
     with pytest.raises(UserError, match="fewer than three images"):
-        splits(Collection({"all": numbered(2)}), 0.1, 0.1, seed=0)
+        split_dataset(RawDataset({"all": numbered(2)}), 0.1, 0.1, seed=0)
 
 
 def test_the_spec_says_what_the_files_are(tmp_path: Path) -> None:
     part = make_files(tmp_path / "raw", 6)
     write(tmp_path, part, 0)
     images = np.load(tmp_path / "train.npy")
-    spec = describe(tmp_path, {"train": images}, {"name": "folder"}, ["a"], 6, {})
+    spec = build_spec(tmp_path, {"train": images}, {"name": "folder"}, ["a"], 6, {})
     assert spec["shape"] == [1, 4, 4]
     assert spec["counts"] == {"train": 6}
     assert set(spec["sha256"]) == {"train.npy", "train_labels.npy"}
     content = (tmp_path / "train.npy").read_bytes()
     assert spec["sha256"]["train.npy"] == hashlib.sha256(content).hexdigest()
     (tmp_path / "train.npy").write_bytes(content[:-1] + b"\xff")
-    changed = describe(tmp_path, {"train": images}, {"name": "folder"}, ["a"], 6, {})
+    changed = build_spec(tmp_path, {"train": images}, {"name": "folder"}, ["a"], 6, {})
     assert changed["digest"] != spec["digest"]
 
 
@@ -346,11 +350,11 @@ def test_the_spectrum_is_that_of_a_singular_value_decomposition(
     count: int, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = some_images(count)
-    monkeypatch.setattr(spectrum, "PIECE", 8 * 60 * 7)  # seven images at a time
+    monkeypatch.setattr(spectrum, "CHUNK_BYTES", 8 * 60 * 7)  # seven images at a time
     if way == "gram":
-        monkeypatch.setattr(spectrum, "DIRECT", 59)
+        monkeypatch.setattr(spectrum, "MAX_DIRECT_SIZE", 59)
         monkeypatch.setattr(spectrum, "_covariance_spectrum", None)
-        monkeypatch.setattr(spectrum, "_random_spectrum", None)
+        monkeypatch.setattr(spectrum, "_randomised_spectrum", None)
     values = spectrum.principal_spectrum(images, 60)
     assert values.shape == (60,)
     np.testing.assert_allclose(values, oracle_spectrum(images)[:60], atol=1e-12)
@@ -360,7 +364,7 @@ def test_the_spectrum_is_that_of_a_singular_value_decomposition(
 def test_the_random_spectrum_is_close_from_below(monkeypatch: pytest.MonkeyPatch) -> None:
     images = some_images(300, (1, 16, 16))
     exact = spectrum.principal_spectrum(images, 20)
-    monkeypatch.setattr(spectrum, "DIRECT", 100)
+    monkeypatch.setattr(spectrum, "MAX_DIRECT_SIZE", 100)
     values = spectrum.principal_spectrum(images, 20)
     np.testing.assert_allclose(values, exact, rtol=0.02)
     assert (values <= exact * (1 + 1e-9)).all()
@@ -369,7 +373,7 @@ def test_the_random_spectrum_is_close_from_below(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.real_data("cifar10")
 def test_the_spectrum_of_cifar10_is_the_known_one(real_data_root: Path) -> None:
-    part = sources.decode("cifar10", sources.find("cifar10", real_data_root)).parts["train"]
+    part = sources.decode("cifar10", sources.find("cifar10", real_data_root)).splits["train"]
     assert isinstance(part.images, np.ndarray)
     values = spectrum.principal_spectrum(part.images, 3072)
     counts = [int((values > level).sum()) for level in (1, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01)]
@@ -380,10 +384,10 @@ def test_the_spectrum_of_cifar10_is_the_known_one(real_data_root: Path) -> None:
 @pytest.mark.real_data("celeba")
 def test_real_faces_decode_alike_with_any_number_of_threads(real_data_root: Path) -> None:
     files = sources.find("celeba", real_data_root)
-    part = Part(sources.decode("celeba", files).parts["test"].images[:64])
+    part = Split(sources.decode("celeba", files).splits["test"].images[:64])
 
     def decode(workers: int) -> list[np.ndarray | str]:
-        return [image for _, image in images_of(part, Recipe(3, "offset_128", 64), workers)]
+        return [image for _, image in decode_images(part, Recipe(3, "offset_128", 64), workers)]
 
     np.testing.assert_array_equal(decode(1), decode(4))
     assert np.array(decode(1)).shape == (64, 3, 64, 64)

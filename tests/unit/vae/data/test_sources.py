@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from vae.data import sources
-from vae.data.fingerprint import Memory, fingerprints, set_digest
+from vae.data.fingerprint import HashCache, compute_fingerprints, dataset_digest
 from vae.data.formats import read_idx, read_pickle
-from vae.data.readers import CIFAR_BATCHES, FASHION_FILES, MissingData
+from vae.data.readers import CIFAR_BATCHES, FASHION_FILES, MissingDataError
 from vae.errors import UserError
 
 
@@ -73,7 +73,7 @@ def make_image(path: Path, seed: int = 0, size: tuple[int, int] = (9, 7)) -> Pat
     return path
 
 
-def read(name: str, root: Path, path: str = "") -> sources.Collection:
+def read(name: str, root: Path, path: str = "") -> sources.RawDataset:
     return sources.decode(name, sources.find(name, root, path))
 
 
@@ -117,7 +117,7 @@ def test_official_sums_name_the_files_that_are_looked_for() -> None:
 def test_digits_are_those_of_scikit_learn(tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
 
-    oracle, part = load_digits(), read("digits", tmp_path).parts["all"]
+    oracle, part = load_digits(), read("digits", tmp_path).splits["all"]
     assert isinstance(part.images, np.ndarray)
     assert part.images.shape == (1797, 1, 8, 8)
     assert part.images.dtype == np.uint8
@@ -137,21 +137,21 @@ def test_fashion_decodes_extracted_and_compressed(tmp_path: Path, compressed: bo
             file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
             file.unlink()
     collection = read("fashion_mnist", tmp_path)
-    assert list(collection.parts) == ["train", "test"]
+    assert list(collection.splits) == ["train", "test"]
     assert len(collection.classes) == 10
     for split, stem in (("train", "train"), ("test", "t10k")):
-        part = collection.parts[split]
+        part = collection.splits[split]
         np.testing.assert_array_equal(part.images[:, 0], arrays[f"{stem}-images-idx3-ubyte"])
         np.testing.assert_array_equal(part.labels, arrays[f"{stem}-labels-idx1-ubyte"])
 
 
 def test_compressed_or_not_the_fingerprint_is_the_same(tmp_path: Path) -> None:
     make_fashion(tmp_path)
-    plain = list(fingerprints(sources.find("fashion_mnist", tmp_path), {}))
+    plain = list(compute_fingerprints(sources.find("fashion_mnist", tmp_path), {}))
     for file in (tmp_path / "FashionMNIST" / "raw").iterdir():
         file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
         file.unlink()
-    assert list(fingerprints(sources.find("fashion_mnist", tmp_path), {})) == plain
+    assert list(compute_fingerprints(sources.find("fashion_mnist", tmp_path), {})) == plain
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,9 @@ def test_a_cut_off_gz_is_named(tmp_path: Path) -> None:
     path = tmp_path / "cut.gz"
     path.write_bytes(gzip.compress(idx_bytes(np.ones((9, 28, 28), np.uint8)))[:-9])
     assert "cut.gz: corrupt" in complaint(lambda: read_idx(path))
-    assert "cut.gz: not readable" in complaint(lambda: list(fingerprints({"cut": path}, {})))
+    assert "cut.gz: not readable" in complaint(
+        lambda: list(compute_fingerprints({"cut": path}, {}))
+    )
 
 
 def test_labels_must_fit_the_images(tmp_path: Path) -> None:
@@ -195,12 +197,12 @@ def test_cifar_joins_the_batches_in_order(tmp_path: Path) -> None:
     arrays = make_cifar(tmp_path)
     collection = read("cifar10", tmp_path)
     train = np.concatenate([arrays[name] for name in CIFAR_BATCHES]).reshape(-1, 3, 32, 32)
-    np.testing.assert_array_equal(collection.parts["train"].images, train)
+    np.testing.assert_array_equal(collection.splits["train"].images, train)
     np.testing.assert_array_equal(
-        collection.parts["test"].images, arrays["test_batch"].reshape(-1, 3, 32, 32)
+        collection.splits["test"].images, arrays["test_batch"].reshape(-1, 3, 32, 32)
     )
-    assert collection.parts["train"].labels is not None
-    assert collection.parts["train"].labels.tolist() == [0, 1, 2, 3] * 5
+    assert collection.splits["train"].labels is not None
+    assert collection.splits["train"].labels.tolist() == [0, 1, 2, 3] * 5
     assert collection.classes[3] == "class 3"
 
 
@@ -289,7 +291,7 @@ def test_celeba_counts_what_is_present_and_listed(tmp_path: Path) -> None:
     collection = read("celeba", tmp_path)
     numbers = {
         split: [int(path.stem) for _, path in part.images]
-        for split, part in collection.parts.items()
+        for split, part in collection.splits.items()
     }
     assert numbers == {"train": [1, 2, 3], "valid": [4, 5, 6], "test": [7, 8, 9]}
 
@@ -317,7 +319,7 @@ def test_sub_folders_are_classes_and_hidden_names_are_ignored(tmp_path: Path) ->
         make_image(tmp_path / "own" / name)
     (tmp_path / "own" / "dogs" / "notes.txt").write_text("not an image")
     collection = read("folder", tmp_path, "own")
-    part = collection.parts["all"]
+    part = collection.splits["all"]
     assert [name for name, _ in part.images] == ["cats/b.png", "cats/deep/a.JPG", "dogs/c.webp"]
     assert collection.classes == ("cats", "dogs")
     assert part.labels is not None
@@ -328,7 +330,7 @@ def test_a_flat_folder_has_no_classes(tmp_path: Path) -> None:
     make_image(tmp_path / "own" / "a.png")
     collection = read("folder", tmp_path, str(tmp_path / "own"))  # absolute paths are fine
     assert collection.classes == ()
-    assert collection.parts["all"].labels is None
+    assert collection.splits["all"].labels is None
 
 
 def test_a_mixed_folder_is_an_error(tmp_path: Path) -> None:
@@ -348,15 +350,15 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
 def test_an_empty_and_a_missing_folder_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     assert "no such folder" not in complaint(lambda: sources.find("folder", tmp_path, "own"))
-    with pytest.raises(MissingData, match="there is no such folder"):
+    with pytest.raises(MissingDataError, match="there is no such folder"):
         sources.fetch("folder", tmp_path, "other")
 
 
 # Fingerprints
 
 
-def digest(root: Path, memory: Memory | None = None) -> str:
-    return set_digest(list(fingerprints(sources.find("folder", root), memory or {})))
+def digest(root: Path, memory: HashCache | None = None) -> str:
+    return dataset_digest(list(compute_fingerprints(sources.find("folder", root), memory or {})))
 
 
 def test_a_digest_knows_contents_and_names_only(tmp_path: Path) -> None:
@@ -381,7 +383,7 @@ def test_real_fashion_agrees_with_torchvision(real_data_root: Path) -> None:
     collection = read("fashion_mnist", real_data_root)
     for split in ("train", "test"):
         oracle = FashionMNIST(real_data_root, train=split == "train", download=False)
-        part = collection.parts[split]
+        part = collection.splits[split]
         np.testing.assert_array_equal(part.images[:, 0], oracle.data.numpy())
         np.testing.assert_array_equal(part.labels, oracle.targets.numpy())
         assert list(collection.classes) == oracle.classes
@@ -394,7 +396,7 @@ def test_real_cifar_agrees_with_torchvision(real_data_root: Path) -> None:
     collection = read("cifar10", real_data_root)
     for split in ("train", "test"):
         oracle = CIFAR10(real_data_root, train=split == "train", download=False)
-        part = collection.parts[split]
+        part = collection.splits[split]
         np.testing.assert_array_equal(np.moveaxis(part.images, 1, 3), oracle.data)
         np.testing.assert_array_equal(part.labels, oracle.targets)
         assert list(collection.classes) == oracle.classes
@@ -403,7 +405,7 @@ def test_real_cifar_agrees_with_torchvision(real_data_root: Path) -> None:
 @pytest.mark.real_data("cifar10")
 def test_real_cifar_passes_the_official_sums(real_data_root: Path) -> None:
     files = sources.find("cifar10", real_data_root)
-    prints = {entry.name: entry.sha256 for entry in fingerprints(files, {})}
+    prints = {entry.name: entry.sha256 for entry in compute_fingerprints(files, {})}
     sources.verify("cifar10", files, prints)
     assert prints == dict(sources.SOURCES["cifar10"].checksums)
 
@@ -411,6 +413,6 @@ def test_real_cifar_passes_the_official_sums(real_data_root: Path) -> None:
 @pytest.mark.real_data("celeba")
 def test_real_celeba_has_all_three_splits(real_data_root: Path) -> None:
     collection = read("celeba", real_data_root)
-    numbers = [{int(path.stem) for _, path in part.images} for part in collection.parts.values()]
+    numbers = [{int(path.stem) for _, path in part.images} for part in collection.splits.values()]
     assert max(numbers[0]) <= 162770 < min(numbers[1])
     assert max(numbers[1]) <= 182637 < min(numbers[2])

@@ -43,7 +43,7 @@ def one(*y: float | None, **settings: Any) -> Chart:
 
 def traces(chart: Chart) -> list[dict[str, Any]]:
     """What the page hands to plotly: the first JSON array after the element's id."""
-    text = html.div(chart, "chart")
+    text = html.chart_div(chart, "chart")
     start = text.index("[", text.index("Plotly.newPlot("))
     found: list[dict[str, Any]] = json.JSONDecoder().raw_decode(text[start:])[0]
     return found
@@ -81,7 +81,7 @@ def test_training_curves_have_a_panel_for_every_quantity_that_has_values() -> No
 def test_a_split_has_one_colour_in_all_panels() -> None:
     paints: dict[str, set[str]] = {}
     for panel in charts.training_curves(HISTORY).panels:
-        for line, paint in panel.painted():
+        for line, paint in panel.coloured_series():
             paints.setdefault(line.name, set()).add(paint)
     assert set(paints) == {"train", "valid", "beta", "lr"}
     assert all(len(colours) == 1 for colours in paints.values())
@@ -141,23 +141,23 @@ def test_what_is_not_positive_is_a_gap_on_a_log_axis(tmp_path: Path, axis: str, 
 
 
 def test_a_point_between_two_gaps_is_seen(tmp_path: Path) -> None:
-    y = [None, 1.0] * charts.FEW
+    y = [None, 1.0] * charts.MARKER_POINTS
     png.write_png(one(*y), tmp_path / "points.png")
     assert ink(tmp_path / "points.png") > 0
     assert traces(one(*y))[0]["mode"] == "lines+markers"
-    assert traces(one(*[1.0] * 2 * charts.FEW))[0]["mode"] == "lines"
+    assert traces(one(*[1.0] * 2 * charts.MARKER_POINTS))[0]["mode"] == "lines"
 
 
 @pytest.mark.parametrize("chart", [one(), one(None), one(-1, 0, log_y=True)])
 def test_a_panel_without_values_says_so(tmp_path: Path, chart: Chart) -> None:
     png.write_png(chart, tmp_path / "empty.png")
-    assert "no values" in html.div(chart, "chart")
+    assert "no values" in html.chart_div(chart, "chart")
 
 
 def test_a_panel_without_series_says_so(tmp_path: Path) -> None:
     chart = Chart("chart", [Panel("panel", "x", "y", [])])
     png.write_png(chart, tmp_path / "empty.png")
-    assert "no values" in html.div(chart, "chart")
+    assert "no values" in html.chart_div(chart, "chart")
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_what_hardly_moves_is_drawn_on_an_axis_from_zero(tmp_path: Path) -> None
     for title in ("Beta", "Clipped steps"):
         assert panel_of(chart, title).y_range == pytest.approx((-0.03, 1.03)), title
     assert panel_of(chart, "Distortion").y_range is None
-    assert html.div(chart, "run").count('"range":[-0.03,1.03]') == 2
+    assert html.chart_div(chart, "run").count('"range":[-0.03,1.03]') == 2
     png.write_png(chart, tmp_path / "run.png")
     assert ink(tmp_path / "run.png") > 20
 
@@ -259,19 +259,21 @@ def test_a_legend_inside_a_page_stands_where_no_points_are() -> None:
     chart = a_calm_run()
     distortion = panel_of(chart, "Distortion")
     assert not distortion.legend_above
-    assert distortion.quiet_third == "middle"  # the constant image is above, the curves are below
-    assert '"yanchor":"middle"' in html.div(Chart("alone", [distortion]), "alone")
+    assert (
+        distortion.emptiest_third == "middle"
+    )  # the constant image is above, the curves are below
+    assert '"yanchor":"middle"' in html.chart_div(Chart("alone", [distortion]), "alone")
     rising = charts.Series("a name that is too long for above", [1, 2, 3], [1, 10, 100])
     both = charts.Panel("rising", "x", "y", [rising, rising])
-    assert both.quiet_third == "middle"
+    assert both.emptiest_third == "middle"
     falling = charts.Series("a name that is too long for above", [1, 2, 3], [100, 10, 1])
-    assert charts.Panel("falling", "x", "y", [falling, falling]).quiet_third == "top"
-    assert charts.Panel("empty", "x", "y", []).quiet_third == "top"
+    assert charts.Panel("falling", "x", "y", [falling, falling]).emptiest_third == "top"
+    assert charts.Panel("empty", "x", "y", []).emptiest_third == "top"
 
 
 def a_forest() -> Chart:
     rows = [("rising", 0.2, 0.3, 0.4), ("falling", -0.5, -0.4, -0.2), ("neither", -0.1, 0.0, 0.1)]
-    return charts.forest("Relations", "rho", {"one": rows, "other": rows[:1], "none": []})
+    return charts.forest_plot("Relations", "rho", {"one": rows, "other": rows[:1], "none": []})
 
 
 def test_a_forest_has_each_interval_apart_at_its_name(tmp_path: Path) -> None:
@@ -282,16 +284,16 @@ def test_a_forest_has_each_interval_apart_at_its_name(tmp_path: Path) -> None:
     assert math.isnan(panel.points(spans)[2][0])
     shown = [point for point in panel.points(estimates) if not math.isnan(point[0])]
     assert shown == [(0.3, 0.0), (-0.4, 1.0), (0.0, 2.0)]
-    assert charts.marked(panel.points(estimates))
+    assert charts.needs_markers(panel.points(estimates))
     assert set(zero.x) == {0}
     assert not panel.has_legend
-    assert (len(other.shown()), empty.shown()) == (5, [])
+    assert (len(other.visible_points()), empty.visible_points()) == (5, [])
     png.write_png(a_forest(), tmp_path / "forest.png")
     assert ink(tmp_path / "forest.png") > 20
 
 
 def test_a_forests_names_stand_on_the_axis_of_its_page_from_the_top_down() -> None:
-    text = html.div(a_forest(), "forest")
+    text = html.chart_div(a_forest(), "forest")
     assert '"ticktext":["rising","falling","neither"]' in text
     assert '"range":[2.5,-0.5]' in text
     assert '"ticktext":["rising"]' in text

@@ -1,26 +1,26 @@
 """Curves of several runs: one line a run, one colour in every panel, gaps where a run has none."""
 
 from vae.figures.charts import PALETTE
-from vae.figures.overlays import overlaid_curves, overlaid_spectra
+from vae.figures.overlays import overlay_curves, overlay_spectra
 
 LONG = [{"epoch": e, "valid_rate": 2.0 * e, "valid_objective": -1.0 * e} for e in (1, 2, 3)]
 SHORT = [{"epoch": e, "valid_rate": 1.0 * e} for e in (1, 2)]
 
 
 def test_a_run_is_a_line_of_one_colour_and_lacks_what_it_lacks() -> None:
-    chart = overlaid_curves({"A": SHORT, "B": LONG, "C": []})
+    chart = overlay_curves({"A": SHORT, "B": LONG, "C": []})
     assert chart is not None
     panels = {panel.title: panel for panel in chart.panels}
     assert panels.keys() == {"Objective", "Rate"}
     assert [line.name for line in panels["Rate"].series] == ["A", "B"]
     assert list(panels["Rate"].series[0].y) == [1.0, 2.0]
     assert [line.name for line in panels["Objective"].series] == ["B"]
-    paints = {panel.painted()[-1][1] for panel in chart.panels}
+    paints = {panel.coloured_series()[-1][1] for panel in chart.panels}
     assert paints == {PALETTE[1]}, "B is the second run in every panel"
 
 
 def test_a_second_round_through_the_palette_is_dashed() -> None:
-    chart = overlaid_curves({str(n): LONG for n in range(len(PALETTE) + 1)})
+    chart = overlay_curves({str(n): LONG for n in range(len(PALETTE) + 1)})
     assert chart is not None
     lines = chart.panels[0].series
     assert [line.dash for line in lines] == [False] * len(PALETTE) + [True]
@@ -30,21 +30,21 @@ def test_a_second_round_through_the_palette_is_dashed() -> None:
 def test_many_runs_have_one_legend_unless_it_would_leave_one_out() -> None:
     many = dict.fromkeys("ABCDE", LONG)
     for runs, legends in ((many, [True, False]), (many | {"E": SHORT}, [True, True])):
-        chart = overlaid_curves(runs)
+        chart = overlay_curves(runs)
         assert chart is not None
         assert [panel.has_legend for panel in chart.panels] == legends
-    chart = overlaid_curves({"A": LONG, "B": LONG})
+    chart = overlay_curves({"A": LONG, "B": LONG})
     assert chart is not None
     assert all(panel.has_legend for panel in chart.panels)
 
 
 def test_spectra_are_ordered_by_rank() -> None:
-    chart = overlaid_spectra({"A": [1.0, 3.0, 2.0], "B": []})
+    chart = overlay_spectra({"A": [1.0, 3.0, 2.0], "B": []})
     assert chart is not None
     (line,) = chart.panels[0].series
     assert (list(line.x), list(line.y)) == ([1, 2, 3], [3.0, 2.0, 1.0])
 
 
 def test_nothing_to_draw_is_no_chart() -> None:
-    assert overlaid_curves({"A": [{"epoch": 1, "valid_rate": None}]}) is None
-    assert overlaid_spectra({"A": []}) is None
+    assert overlay_curves({"A": [{"epoch": 1, "valid_rate": None}]}) is None
+    assert overlay_spectra({"A": []}) is None

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from vae.figures import page, sheets
-from vae.figures.charts import SCRIPT, Chart, Panel, Series
-from vae.figures.page import Item, Tab, number, write_page
+from vae.figures.charts import PLOTLY_FILENAME, Chart, Panel, Series
+from vae.figures.page import Item, Tab, format_number, write_page
 from vae.figures.widgets import (
-    Case,
-    Cases,
-    Cure,
-    Finding,
+    Card,
+    CardDeck,
+    ChangeSnippet,
+    FindingCard,
     Findings,
     Picture,
     Prose,
@@ -58,10 +58,10 @@ def short_script(monkeypatch: pytest.MonkeyPatch) -> None:
 def folder(tmp_path: Path) -> Path:
     images = np.random.default_rng(0).integers(0, 256, (4, 1, 8, 8), dtype=np.uint8)
     for name in ("samples.png", "curves/a b #1.png"):
-        sheets.save(sheets.sheet(images, title=name, columns=4), tmp_path / name)
+        sheets.save_png(sheets.sheet(images, title=name, columns=4), tmp_path / name)
     frames = np.random.default_rng(1).integers(0, 256, (2, 3, 2, 3, 8, 8), dtype=np.uint8)
-    sheets.save(sheets.sprite(frames), tmp_path / "frames.png")
-    sheets.save(sheets.sprite(frames.reshape(6, 1, *frames.shape[2:])), tmp_path / "deck.png")
+    sheets.save_png(sheets.sprite(frames), tmp_path / "frames.png")
+    sheets.save_png(sheets.sprite(frames.reshape(6, 1, *frames.shape[2:])), tmp_path / "deck.png")
     return tmp_path
 
 
@@ -80,7 +80,7 @@ def page_of(folder: Path, *, title: str = "Digits", tabs: list[Tab]) -> str:
 def test_the_page_loads_its_own_folder_and_nothing_else(folder: Path) -> None:
     page = page_of(folder, tabs=tabs())
     loads = Reader(page).loads()
-    assert loads == {SCRIPT, "samples.png", "curves/a%20b%20%231.png"}
+    assert loads == {PLOTLY_FILENAME, "samples.png", "curves/a%20b%20%231.png"}
     assert all((folder / unquote(name)).is_file() for name in loads)
     assert "://" not in page
     assert not re.search(r"@import|url\(|\bfetch\(|XMLHttpRequest", page)
@@ -118,9 +118,9 @@ def test_words_are_text_and_never_markup(folder: Path) -> None:
 
 def test_equal_input_gives_equal_bytes(folder: Path) -> None:
     first = page_of(folder, tabs=tabs())
-    script = (folder / SCRIPT).read_bytes()
+    script = (folder / PLOTLY_FILENAME).read_bytes()
     assert page_of(folder, tabs=tabs()) == first
-    assert (folder / SCRIPT).read_bytes() == script
+    assert (folder / PLOTLY_FILENAME).read_bytes() == script
 
 
 @pytest.mark.parametrize("file", ["missing.png", "", "../samples.png", "/samples.png", "no.png"])
@@ -141,20 +141,22 @@ def test_tabs_without_an_address_of_their_own_raise(folder: Path) -> None:
 # Widgets
 
 WALK = Slider("Walk", "c", "frames.png", ["first", "second"], ["-1", "+0", "+1"], "axis", "step")
-DECK = Cases(
+DECK = CardDeck(
     "Deck",
     "ranked",
     "deck.png",
     6,
     "image, decoded",
     [
-        Case("#7", 0, "worst", "cat", {"mse": 0.5}, "edges", {"contrast": 0.97}),
-        Case("#8", 4, "best", None, {"mse": 1e-9, "rate": 3.0}),
+        Card("#7", 0, "worst", "cat", {"mse": 0.5}, "edges", {"contrast": 0.97}),
+        Card("#8", 4, "best", None, {"mse": 1e-9, "rate": 3.0}),
     ],
 )
 TABLE = Table("Tests", "", ["what", "p"], [["edges", 0.012345], ["dark", None]])
-NOTE = Finding("note", "Clipping", "Never.", {"clip_norm": 1000.0}, "history.csv")
-FAULT = Finding("fault", "Collapse", "No rate.", {}, "rates.png", [Cure("a:\n  b: 1", "why")])
+NOTE = FindingCard("note", "Clipping", "Never.", {"clip_norm": 1000.0}, "history.csv")
+FAULT = FindingCard(
+    "fault", "Collapse", "No rate.", {}, "rates.png", [ChangeSnippet("a:\n  b: 1", "why")]
+)
 
 
 def page_with(folder: Path, *items: Item) -> str:
@@ -224,7 +226,7 @@ def test_frames_that_the_image_cannot_hold_raise(folder: Path) -> None:
     with pytest.raises(ValueError, match="has no frame"):
         Slider("W", "", "frames.png", [], ["a"], "x", "y")
     with pytest.raises(ValueError, match="'#7' has no frame"):
-        Cases("D", "", "deck.png", 6, "", [Case("#7", 6, "worst", None, {})])
+        CardDeck("D", "", "deck.png", 6, "", [Card("#7", 6, "worst", None, {})])
     with pytest.raises(ValueError, match="not as long as its header"):
         Table("T", "", ["a"], [["b", "c"]])
 
@@ -234,4 +236,4 @@ def test_frames_that_the_image_cannot_hold_raise(folder: Path) -> None:
     [(0.123456, "0.1235"), (1e-12, "1e-12"), (12345, "12,345"), ("word", "word")],
 )
 def test_numbers_are_read_with_four_digits(value: float | str, text: str) -> None:
-    assert number(value) == text
+    assert format_number(value) == text

@@ -55,8 +55,8 @@ def test_every_image_stands_enlarged_in_reading_order(
     ("side", "factor"), [(1, 64), (8, 8), (16, 4), (28, 3), (32, 2), (64, 1), (50, 1), (300, 1)]
 )
 def test_a_tile_gets_64_to_96_pixels_where_it_can(side: int, factor: int) -> None:
-    assert sheets.enlargement(side, side) == factor
-    assert sheets.enlargement(1, side) == factor
+    assert sheets.enlargement_factor(side, side) == factor
+    assert sheets.enlargement_factor(1, side) == factor
 
 
 def test_a_scale_overrides_the_enlargement() -> None:
@@ -77,7 +77,7 @@ def test_labels_and_long_titles_leave_the_tiles_whole() -> None:
     corners(picture, images, 8)
     plain = sheets.sheet(images, title="short", columns=2)
     assert picture.height > plain.height
-    assert picture.width > plain.width or picture.width == sheets.SMALLEST_WIDTH
+    assert picture.width > plain.width or picture.width == sheets.MIN_WIDTH
 
 
 def test_words_are_on_the_paper() -> None:
@@ -92,7 +92,7 @@ def test_words_are_on_the_paper() -> None:
 
 def test_a_reconstruction_stands_right_below_its_original() -> None:
     originals, decoded = random_images(10, 1, 8, 8).reshape(2, 5, 1, 8, 8)
-    picture = sheets.paired(originals, decoded, title="pairs", columns=3)
+    picture = sheets.paired_sheet(originals, decoded, title="pairs", columns=3)
     above, below = corners(picture, originals, 8), corners(picture, decoded, 8)
     assert [x for _, x in above] == [x for _, x in below]
     assert {low - high for (high, _), (low, _) in zip(above, below, strict=True)} == {
@@ -105,14 +105,14 @@ def test_a_reconstruction_stands_right_below_its_original() -> None:
 def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
     images = random_images(4, 3, 8, 8)
     for name in ("a.png", "b.png"):
-        sheets.save(sheets.sheet(images, title="same", columns=2), tmp_path / name)
+        sheets.save_png(sheets.sheet(images, title="same", columns=2), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
 
 
 def test_a_saved_sheet_reads_back_pixel_for_pixel(tmp_path: Path) -> None:
     picture = sheets.sheet(random_images(2, 1, 8, 8), title="same", columns=2)
-    sheets.save(picture, tmp_path / "folder" / "sheet.png")
+    sheets.save_png(picture, tmp_path / "folder" / "sheet.png")
     with Image.open(tmp_path / "folder" / "sheet.png") as again:
         assert again.format == "PNG"
         assert (np.asarray(again) == np.asarray(picture)).all()
@@ -134,7 +134,7 @@ def test_wrong_images_raise(images: np.ndarray) -> None:
     with pytest.raises(ValueError, match="images are"):
         sheets.sheet(images, title="", columns=2)
     with pytest.raises(ValueError, match="images are"):
-        sheets.paired(images, images, title="", columns=2)
+        sheets.paired_sheet(images, images, title="", columns=2)
 
 
 def test_wrong_columns_scales_and_labels_raise() -> None:
@@ -152,9 +152,9 @@ def test_wrong_columns_scales_and_labels_raise() -> None:
 def test_unequal_pairs_raise() -> None:
     images = random_images(4, 1, 8, 8)
     with pytest.raises(ValueError, match="do not pair"):
-        sheets.paired(images, images[:3], title="", columns=2)
+        sheets.paired_sheet(images, images[:3], title="", columns=2)
     with pytest.raises(ValueError, match="do not pair"):
-        sheets.paired(images, images.astype(float), title="", columns=2)
+        sheets.paired_sheet(images, images.astype(float), title="", columns=2)
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "LA"), (3, "RGBA")])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vae.models.encoder_decoder import HEADS, NETWORKS, build, spatial_shape
+from vae.models.encoder_decoder import BACKBONES, HEADS, build_encoder_decoder, spatial_shape
 from vae.models.likelihoods.continuous import Gaussian
 from vae.models.vae import VAE
 from vae.rng import initialisation, normal
@@ -29,10 +29,10 @@ def make(
 ) -> VAE:
     latent = (5,) if kind == "vector" else spatial_shape(image, len(WIDTHS), 2, 8)
     with initialisation(0):
-        encoder, decoder = build(
+        encoder, decoder = build_encoder_decoder(
             name,
-            image=image,
-            latent=latent,
+            image_shape=image,
+            latent_shape=latent,
             decoded_channels=image[0],
             widths=WIDTHS,
             head=head,
@@ -42,28 +42,28 @@ def make(
         encoder,
         decoder,
         Gaussian(1.0),
-        image=image,
-        latent=latent,
+        image_shape=image,
+        latent_shape=latent,
         log_var_range=(-6.0, 2.0),
     )
 
 
 def test_the_options_of_this_test_cover_the_registry() -> None:
-    assert OPTIONS.keys() == NETWORKS.keys()
+    assert OPTIONS.keys() == BACKBONES.keys()
 
 
 @pytest.mark.parametrize("image", SIZES, ids=str)
 @pytest.mark.parametrize(("kind", "head"), KINDS)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_shapes_and_gradients(
     name: str, kind: str, head: str, image: tuple[int, int, int]
 ) -> None:
     model = make(name, image, head, kind)
     x = torch.rand(4, *image)
-    terms = model.terms(x, normal((4, *model.latent), 0, "noise"))
+    terms = model.terms(x, normal((4, *model.latent_shape), 0, "noise"))
     assert terms.decoded.shape == x.shape
     assert terms.distortion.shape == (4,)
-    assert terms.rate.shape == (4, *model.latent)
+    assert terms.rate.shape == (4, *model.latent_shape)
     assert terms.rate_per_image().shape == (4,)
     (terms.distortion + terms.rate_per_image()).sum().backward()
     blocked = [name for name, p in model.named_parameters() if p.grad is None]
@@ -72,17 +72,17 @@ def test_shapes_and_gradients(
 
 
 @pytest.mark.parametrize("kind", ["vector", "spatial"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_images_of_a_batch_do_not_meet(name: str, kind: str) -> None:
     model = make(name, (1, 28, 28), kind=kind).double().eval()
-    x, noise = torch.rand(3, 1, 28, 28), normal((3, *model.latent), 1, "noise")
+    x, noise = torch.rand(3, 1, 28, 28), normal((3, *model.latent_shape), 1, "noise")
     together = model.terms(x.double(), noise.double())
     alone = model.terms(x[1:2].double(), noise[1:2].double())
     torch.testing.assert_close(together.distortion[1:2], alone.distortion)
     torch.testing.assert_close(together.rate[1:2], alone.rate)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_a_training_step_repeats_bit_for_bit(name: str) -> None:
     """No operation is one that torch calls nondeterministic on a CPU."""
 
@@ -91,7 +91,7 @@ def test_a_training_step_repeats_bit_for_bit(name: str) -> None:
         generator = torch.Generator().manual_seed(0)
         terms = model.terms(
             torch.rand(4, 3, 30, 34, generator=generator),
-            torch.randn(4, *model.latent, generator=generator),
+            torch.randn(4, *model.latent_shape, generator=generator),
         )
         (terms.distortion + terms.rate_per_image()).sum().backward()
         return [p.grad for p in model.parameters() if p.grad is not None]
@@ -105,7 +105,7 @@ def test_a_training_step_repeats_bit_for_bit(name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_no_pixel_is_dropped_by_padding_and_cropping(name: str) -> None:
     """Each pixel of an odd-sized image moves the encoding, and each decoded one has a gradient."""
     model = make(name, (1, 13, 11)).double().eval()
@@ -136,10 +136,10 @@ def test_log_variance_stays_in_its_range() -> None:
 @pytest.mark.parametrize(("size", "levels"), [(7, 1), (8, 4), (16, 5)])
 def test_too_small_images_are_refused(size: int, levels: int) -> None:
     with pytest.raises(ValueError, match="too small"):
-        build(
+        build_encoder_decoder(
             "conv",
-            image=(1, size, size),
-            latent=(2,),
+            image_shape=(1, size, size),
+            latent_shape=(2,),
             decoded_channels=1,
             widths=[4] * levels,
             head="linear",
@@ -175,15 +175,15 @@ def test_a_stride_that_the_levels_do_not_reach_is_refused() -> None:
         ((2, 4), "linear", "has not the places"),
     ],
 )
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_a_latent_that_does_not_fit_is_refused(
     name: str, latent: tuple[int, ...], head: str, complaint: str
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
-        build(
+        build_encoder_decoder(
             name,
-            image=(1, 32, 32),
-            latent=latent,
+            image_shape=(1, 32, 32),
+            latent_shape=latent,
             decoded_channels=1,
             widths=WIDTHS,
             head=head,
@@ -195,10 +195,10 @@ def test_places_are_kept_by_a_spatial_latent() -> None:
     """Without a normalisation, a changed pixel moves the places around it and no others."""
     options = {"activation": "silu", "normalisation": "none"}
     with initialisation(0):
-        encoder, decoder = build(
+        encoder, decoder = build_encoder_decoder(
             "conv",
-            image=(1, 64, 64),
-            latent=(2, 16, 16),
+            image_shape=(1, 64, 64),
+            latent_shape=(2, 16, 16),
             decoded_channels=1,
             widths=[4, 4],
             head="linear",

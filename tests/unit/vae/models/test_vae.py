@@ -46,8 +46,8 @@ def linear_vae() -> VAE:
             LinearEncoder(),  # type: ignore[arg-type]
             LinearDecoder(),  # type: ignore[arg-type]
             Gaussian("learned", mean="linear"),
-            image=SHAPE,
-            latent=(LATENT,),
+            image_shape=SHAPE,
+            latent_shape=(LATENT,),
             log_var_range=(-10.0, 10.0),
         )
 

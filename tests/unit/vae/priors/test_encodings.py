@@ -5,20 +5,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.known_codes import MACHINE, clusters, gaussian_codes
+from tests.support.known_codes import MACHINE, sample_clusters, sample_gaussian
 from vae.data.batches import Images
 from vae.models.posterior import Posterior
 from vae.priors import gaussian_mixture
 from vae.priors.encodings import encode, marginal_kl_bound
 from vae.priors.flow import Velocity
-from vae.priors.prior import Flow, Mixed, Standard
+from vae.priors.prior import FlowPrior, MixturePrior, StandardNormalPrior
 from vae.rng import normal, numpy_generator
 
 
 class Encoder:
     """A model whose code is the image itself, with a known width."""
 
-    latent = (1, 2, 2)
+    latent_shape = (1, 2, 2)
 
     def __init__(self) -> None:
         self.seen: list[Tensor] = []
@@ -40,7 +40,7 @@ def test_codes_are_draws_of_q_in_order_by_seed_and_stream() -> None:
 
 def test_several_draws_of_an_image_and_of_its_mirror_image() -> None:
     pixels = numpy_generator(0, "pixels").integers(0, 256, (3, 1, 2, 2), dtype=np.uint8)
-    options = {"seed": 1, "stream": "s", "draws": 4, "mirrored": True}
+    options = {"seed": 1, "stream": "s", "draws": 4, "mirror": True}
     model = Encoder()
     found = list(encode(model, Images(pixels, "cpu"), MACHINE, **options))  # type: ignore[arg-type]
     x = pixels / np.float32(255)
@@ -66,9 +66,11 @@ def kl_to_standard(mean: np.ndarray, covariance: np.ndarray) -> float:
 
 
 def test_the_bound_of_a_gaussian_aggregate_is_its_closed_form() -> None:
-    codes, mean, covariance = gaussian_codes(20_000, 1)
-    fit = gaussian_mixture.gaussian(codes.reshape(len(codes), -1))
-    bound = marginal_kl_bound(Mixed("gaussian", (2, 2, 2), fit, {}), gaussian_codes(20_000, 2)[0])
+    codes, mean, covariance = sample_gaussian(20_000, 1)
+    fit = gaussian_mixture.fit_gaussian(codes.reshape(len(codes), -1))
+    bound = marginal_kl_bound(
+        MixturePrior("gaussian", (2, 2, 2), fit, {}), sample_gaussian(20_000, 2)[0]
+    )
     assert bound is not None
     value, error = bound
     assert value == pytest.approx(kl_to_standard(mean, covariance), abs=4 * error)
@@ -77,15 +79,19 @@ def test_the_bound_of_a_gaussian_aggregate_is_its_closed_form() -> None:
 
 @pytest.mark.parametrize("count", [30, 100, 1000])
 def test_a_poor_fit_lowers_the_bound_and_never_lifts_it(count: int) -> None:
-    _, mean, covariance = gaussian_codes(1, 0)
-    fit = gaussian_mixture.gaussian(gaussian_codes(count, 1)[0].reshape(count, -1))
-    bound = marginal_kl_bound(Mixed("gaussian", (2, 2, 2), fit, {}), gaussian_codes(20_000, 2)[0])
+    _, mean, covariance = sample_gaussian(1, 0)
+    fit = gaussian_mixture.fit_gaussian(sample_gaussian(count, 1)[0].reshape(count, -1))
+    bound = marginal_kl_bound(
+        MixturePrior("gaussian", (2, 2, 2), fit, {}), sample_gaussian(20_000, 2)[0]
+    )
     assert bound is not None
     value, error = bound
     assert value < kl_to_standard(mean, covariance) + 4 * error
 
 
 def test_n_0_i_itself_bounds_by_nothing_and_a_flow_not_at_all() -> None:
-    assert marginal_kl_bound(Standard((6,)), clusters(50, 0)) == pytest.approx((0, 0), abs=1e-12)
-    flow = Flow((6,), torch.zeros(6), torch.ones(6), Velocity(6, 4, 1), 1, "cpu", {})
-    assert marginal_kl_bound(flow, clusters(5, 0)) is None
+    assert marginal_kl_bound(StandardNormalPrior((6,)), sample_clusters(50, 0)) == pytest.approx(
+        (0, 0), abs=1e-12
+    )
+    flow = FlowPrior((6,), torch.zeros(6), torch.ones(6), Velocity(6, 4, 1), 1, "cpu", {})
+    assert marginal_kl_bound(flow, sample_clusters(5, 0)) is None

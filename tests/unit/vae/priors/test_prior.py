@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import distributions
 
-from tests.support.known_codes import FLOW, MACHINE, SETTINGS, fitted, gaussian_codes
+from tests.support.known_codes import FLOW, MACHINE, SETTINGS, fit_prior, sample_gaussian
 from vae.errors import UserError
 from vae.io import read_tensors, tensor_bytes
 from vae.priors import flow
-from vae.priors.fit import Step, fit
+from vae.priors.fit import FitReport, fit
 from vae.priors.gaussian_mixture import Mixture
-from vae.priors.prior import Flow, Mixed, Prior, Standard, from_tensors
+from vae.priors.prior import FlowPrior, MixturePrior, Prior, StandardNormalPrior, from_tensors
 from vae.rng import numpy_generator
 
 LATENT = (2, 2, 2)
@@ -22,8 +22,8 @@ LATENT = (2, 2, 2)
 
 @pytest.fixture(scope="module")
 def priors() -> dict[str, Prior]:
-    codes, held_out = gaussian_codes(2000, 1)[0], gaussian_codes(400, 2)[0]
-    return {name: fitted(name, codes, held_out) for name in SETTINGS}
+    codes, held_out = sample_gaussian(2000, 1)[0], sample_gaussian(400, 2)[0]
+    return {name: fit_prior(name, codes, held_out) for name in SETTINGS}
 
 
 def reference(mixture: Mixture) -> distributions.Distribution:
@@ -33,20 +33,20 @@ def reference(mixture: Mixture) -> distributions.Distribution:
 
 
 def test_log_prob_is_that_of_torch(priors: dict[str, Prior]) -> None:
-    z = gaussian_codes(50, 3)[0]
+    z = sample_gaussian(50, 3)[0]
     flat = torch.from_numpy(z).double().flatten(1)
     standard = distributions.Normal(0.0, 1.0).log_prob(flat).sum(1)
     np.testing.assert_allclose(priors["standard"].log_prob(z), standard, rtol=1e-10)
     for name in ("gaussian", "gmm"):
         prior = priors[name]
-        assert isinstance(prior, Mixed)
+        assert isinstance(prior, MixturePrior)
         expected = reference(prior.mixture).log_prob(flat)
         np.testing.assert_allclose(prior.log_prob(z), expected, rtol=1e-9)
     assert priors["flow"].log_prob(z) is None
 
 
 def test_draws_have_the_moments_of_the_codes(priors: dict[str, Prior]) -> None:
-    _, mean, covariance = gaussian_codes(1, 0)
+    _, mean, covariance = sample_gaussian(1, 0)
     for name in ("gaussian", "gmm", "flow"):
         draws = priors[name].sample(20_000, seed=5).reshape(20_000, -1)
         scale = np.sqrt(np.diag(covariance))
@@ -71,23 +71,27 @@ def test_draws_are_a_function_of_the_seed_and_fewer_are_the_first_of_more(
 def test_temperature_scales_covariances_about_the_means() -> None:
     means = np.array([[5.0, 0.0], [-5.0, 1.0]])
     covariances = np.array([[[1.0, 0.3], [0.3, 0.5]], [[0.2, 0.0], [0.0, 2.0]]])
-    prior = Mixed("gmm", (2,), Mixture.of(np.array([0.25, 0.75]), means, covariances), {})
+    prior = MixturePrior(
+        "gmm", (2,), Mixture.from_covariances(np.array([0.25, 0.75]), means, covariances), {}
+    )
     draws = prior.sample(40_000, seed=0, temperature=0.5)
     first = draws[:, 0] > 0
     assert first.mean() == pytest.approx(0.25, abs=0.01)
     for chosen, mean, covariance in zip((first, ~first), means, covariances, strict=True):
         np.testing.assert_allclose(draws[chosen].mean(0), mean, atol=0.03)
         np.testing.assert_allclose(np.cov(draws[chosen].T), 0.25 * covariance, atol=0.02)
-    still = Standard((3,)).sample(10, seed=0, temperature=0.0)
+    still = StandardNormalPrior((3,)).sample(10, seed=0, temperature=0.0)
     assert (still == 0).all()
     np.testing.assert_allclose(
-        Standard((3,)).sample(10, 4, 2.0), 2 * Standard((3,)).sample(10, 4), rtol=1e-6
+        StandardNormalPrior((3,)).sample(10, 4, 2.0),
+        2 * StandardNormalPrior((3,)).sample(10, 4),
+        rtol=1e-6,
     )
 
 
 def test_an_untrained_flow_draws_standard_codes_at_any_temperature() -> None:
     velocity = flow.Velocity(3, 8, 1)
-    prior = Flow((3,), torch.zeros(3), torch.ones(3), velocity, 60, "cpu", {})
+    prior = FlowPrior((3,), torch.zeros(3), torch.ones(3), velocity, 60, "cpu", {})
     for temperature in (1.0, 0.5):
         draws = prior.sample(5000, 0, temperature)
         assert draws.std() == pytest.approx(temperature, rel=0.03)
@@ -98,13 +102,13 @@ def test_a_prior_survives_its_file(priors: dict[str, Prior], name: str, tmp_path
     prior = priors[name]
     assert prior.name == name
     path = tmp_path / "prior.safetensors"
-    path.write_bytes(tensor_bytes(prior.tensors(), {"model": "abc", **prior.about()}))
+    path.write_bytes(tensor_bytes(prior.tensors(), {"model": "abc", **prior.metadata()}))
     again = from_tensors(*read_tensors(path), MACHINE)
     assert again.name == name
-    assert again.latent == LATENT
+    assert again.latent_shape == LATENT
     assert (again.sample(20, 3) == prior.sample(20, 3)).all()
-    assert again.about() == json.loads(json.dumps(prior.about()))
-    z = gaussian_codes(10, 3)[0]
+    assert again.metadata() == json.loads(json.dumps(prior.metadata()))
+    z = sample_gaussian(10, 3)[0]
     np.testing.assert_array_equal(again.log_prob(z), prior.log_prob(z))
 
 
@@ -120,7 +124,7 @@ def wide_mixture(count: int, size: int = 98) -> tuple[Mixture, distributions.Dis
         distributions.Categorical(torch.from_numpy(weights)),
         distributions.MultivariateNormal(*parts),
     )
-    return Mixture.of(weights, means, covariances), exact
+    return Mixture.from_covariances(weights, means, covariances), exact
 
 
 def test_rounding_the_roots_moves_no_density() -> None:
@@ -135,22 +139,22 @@ def test_rounding_the_roots_moves_no_density() -> None:
 def test_a_file_holds_triangles_in_four_bytes_and_draws_what_was_fitted() -> None:
     count, size = 20, 98
     kept, _ = wide_mixture(count, size)
-    prior = Mixed("gmm", (2, 7, 7), kept, {})
-    content = tensor_bytes(prior.tensors(), prior.about())
+    prior = MixturePrior("gmm", (2, 7, 7), kept, {})
+    content = tensor_bytes(prior.tensors(), prior.metadata())
     triangles, rest = 4 * count * size * (size + 1) // 2, 8 * count * (size + 1)
     assert triangles + rest < len(content) < triangles + rest + 1000
-    again = Mixture.unpacked(kept.weights, kept.means, kept.packed())
-    np.testing.assert_array_equal(again.roots, kept.roots)
-    assert not np.triu(again.roots, 1).any()
+    again = Mixture.from_packed(kept.weights, kept.means, kept.pack())
+    np.testing.assert_array_equal(again.scale_tril, kept.scale_tril)
+    assert not np.triu(again.scale_tril, 1).any()
 
 
 def test_tensors_of_another_format_are_refused(priors: dict[str, Prior]) -> None:
     prior = priors["gmm"]
-    assert isinstance(prior, Mixed)
+    assert isinstance(prior, MixturePrior)
     full = {name: tensor for name, tensor in prior.tensors().items() if name != "packed_roots"}
     full["covariances"] = torch.from_numpy(prior.mixture.covariances)
     with pytest.raises(UserError, match="a gmm of another format: it has covariances, means, w"):
-        from_tensors(full, prior.about(), MACHINE)
+        from_tensors(full, prior.metadata(), MACHINE)
 
 
 def test_wrong_arguments_are_refused(priors: dict[str, Prior]) -> None:
@@ -160,7 +164,7 @@ def test_wrong_arguments_are_refused(priors: dict[str, Prior]) -> None:
         priors["gaussian"].log_prob(np.zeros((3, 8)))
     with pytest.raises(UserError, match="'vamp'"):
         from_tensors({}, {"name": "vamp"}, MACHINE)
-    z = gaussian_codes(5, 0)[0]
+    z = sample_gaussian(5, 0)[0]
     with pytest.raises(ValueError, match="standard, gaussian, gmm, flow"):
         next(fit("vamp", z, z, seed=0, machine=MACHINE))
     with pytest.raises(ValueError, match="do not match"):
@@ -170,10 +174,10 @@ def test_wrong_arguments_are_refused(priors: dict[str, Prior]) -> None:
 
 
 def test_a_flow_reports_a_falling_loss_and_says_when_it_breaks() -> None:
-    codes = gaussian_codes(1000, 1)[0]
+    codes = sample_gaussian(1000, 1)[0]
     reports = list(fit("flow", codes, codes, seed=0, machine=MACHINE, **FLOW))
-    steps = [report for report in reports if isinstance(report, Step)]
-    assert [step.at for step in steps] == list(range(50, 301, 50))
+    steps = [report for report in reports if isinstance(report, FitReport)]
+    assert [step.position for step in steps] == list(range(50, 301, 50))
     assert steps[-1].loss < steps[0].loss
     with pytest.raises(UserError, match="lower its learning rate"):
         list(fit("flow", codes, codes, seed=0, machine=MACHINE, **{**FLOW, "lr": 1e25}))

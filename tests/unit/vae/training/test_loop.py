@@ -11,12 +11,12 @@ from tests.support import small_training
 from vae.device import has_compiler
 from vae.models.vae import Terms
 from vae.objectives import PENALTIES, Objective
-from vae.training.loop import Diverged, State, StepReport, best_epoch, fit
+from vae.training.loop import DivergenceError, State, StepReport, best_epoch, fit
 from vae.training.validation import calibrate
 
 
 def weights(state: State) -> dict[str, torch.Tensor]:
-    return state.average.model.state_dict()
+    return state.ema.model.state_dict()
 
 
 def assert_equal(first: State, second: State) -> None:
@@ -26,7 +26,9 @@ def assert_equal(first: State, second: State) -> None:
 
 
 def test_training_lowers_the_objective() -> None:
-    state = small_training.run(small_training.state(), small_training.plan(epochs=12))
+    state = small_training.train(
+        small_training.build_state(), small_training.build_plan(epochs=12)
+    )
     first, last = state.history[0], state.history[-1]
     assert last["valid_final_objective"] < first["valid_final_objective"] - 20
     assert last["valid_active_units"] >= 1
@@ -34,9 +36,9 @@ def test_training_lowers_the_objective() -> None:
 
 
 def test_the_same_plan_gives_the_same_bits_whatever_was_drawn_before() -> None:
-    first = small_training.run(small_training.state(), small_training.plan())
+    first = small_training.train(small_training.build_state(), small_training.build_plan())
     torch.randn(1000)
-    second = small_training.run(small_training.state(), small_training.plan())
+    second = small_training.train(small_training.build_state(), small_training.build_plan())
     assert_equal(first, second)
 
 
@@ -44,11 +46,11 @@ def test_the_same_plan_gives_the_same_bits_whatever_was_drawn_before() -> None:
 def test_a_compiled_training_repeats_itself_and_is_the_plain_one_up_to_rounding() -> None:
     trained = []
     for _ in range(2):
-        state = small_training.state()
+        state = small_training.build_state()
         state.model.compile(dynamic=False)
-        trained.append(small_training.run(state, small_training.plan(epochs=1)))
+        trained.append(small_training.train(state, small_training.build_plan(epochs=1)))
     assert_equal(*trained)
-    plain = small_training.run(small_training.state(), small_training.plan(epochs=1))
+    plain = small_training.train(small_training.build_state(), small_training.build_plan(epochs=1))
     for name, value in plain.history[0].items():
         if value is None:
             continue
@@ -58,15 +60,15 @@ def test_a_compiled_training_repeats_itself_and_is_the_plain_one_up_to_rounding(
 def test_the_images_mass_is_the_mean_over_one_step_in_thirty_two(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    state, weighed = small_training.state(), []
+    state, weighed = small_training.build_state(), []
 
     def mass(terms: Terms, x: torch.Tensor) -> torch.Tensor:
         weighed.append(len(x))
         return torch.full((len(x),), 50.0 * len(weighed))
 
-    monkeypatch.setattr(state.model, "mass", mass)
-    plan = dataclasses.replace(small_training.plan(epochs=1), batch_size=2)
-    row = small_training.run(state, plan).history[0]
+    monkeypatch.setattr(state.model, "discrete_nll", mass)
+    plan = dataclasses.replace(small_training.build_plan(epochs=1), batch_size=2)
+    row = small_training.train(state, plan).history[0]
     assert weighed == [2, 2]  # of 50 steps: the first and the thirty-third
     mean = (50.0 + 100.0) / 2
     assert row["train_bits_per_dim"] == pytest.approx(
@@ -76,13 +78,17 @@ def test_the_images_mass_is_the_mean_over_one_step_in_thirty_two(
 
 def test_resident_and_streamed_training_are_equal() -> None:
     assert_equal(
-        small_training.run(small_training.state(), small_training.plan(), place="device"),
-        small_training.run(small_training.state(), small_training.plan(), place="disk"),
+        small_training.train(
+            small_training.build_state(), small_training.build_plan(), data_location="device"
+        ),
+        small_training.train(
+            small_training.build_state(), small_training.build_plan(), data_location="disk"
+        ),
     )
 
 
 def test_the_row_says_what_was_measured() -> None:
-    state = small_training.run(small_training.state(), small_training.plan())
+    state = small_training.train(small_training.build_state(), small_training.build_plan())
     for number, row in enumerate(state.history, 1):
         assert row["epoch"] == number
         assert row["step"] == 6 * number
@@ -113,13 +119,13 @@ def test_the_best_epoch_is_judged_at_the_final_beta() -> None:
 
 
 def test_steps_are_reported() -> None:
-    plan = small_training.plan(epochs=1)
+    plan = small_training.build_plan(epochs=1)
     reports = list(
         fit(
-            small_training.state(),
+            small_training.build_state(),
             plan,
-            small_training.images(100, "train"),
-            small_training.images(24, "valid"),
+            small_training.build_images(100, "train"),
+            small_training.build_images(24, "valid"),
             small_training.CPU,
         )
     )
@@ -129,18 +135,22 @@ def test_steps_are_reported() -> None:
 
 
 def test_a_loss_that_is_no_number_stops_with_step_rate_and_norm() -> None:
-    state = small_training.state()
+    state = small_training.build_state()
     with torch.no_grad():
         state.model.decoder.stem.weight[0, 0] = torch.nan
-    with pytest.raises(Diverged, match=r"step 1 .*learning rate .*gradient norm nan") as caught:
-        small_training.run(state, small_training.plan())
+    with pytest.raises(
+        DivergenceError, match=r"step 1 .*learning rate .*gradient norm nan"
+    ) as caught:
+        small_training.train(state, small_training.build_plan())
     assert "train.optimiser.lr" in str(caught.value)
     assert state.history == []
 
 
 def test_skipped_updates_are_counted_and_kept_out_of_the_mean_norm() -> None:
-    state = small_training.run(small_training.state(), small_training.plan(skip_norm=1e-9))
-    first = small_training.state().model.state_dict()
+    state = small_training.train(
+        small_training.build_state(), small_training.build_plan(skip_norm=1e-9)
+    )
+    first = small_training.build_state().model.state_dict()
     for name, value in state.model.state_dict().items():
         if value.is_floating_point() and "running" not in name:
             assert torch.equal(value, first[name]), name
@@ -157,8 +167,8 @@ def test_a_feature_difference_is_trained_and_reported() -> None:
     rows = []
     for weight in (0.0, 3e3):
         objective = Objective(PENALTIES["rate"], brightness, weight)
-        plan = dataclasses.replace(small_training.plan(epochs=6), objective=objective)
-        rows.append(small_training.run(small_training.state(), plan).history[-1])
+        plan = dataclasses.replace(small_training.build_plan(epochs=6), objective=objective)
+        rows.append(small_training.train(small_training.build_state(), plan).history[-1])
     plain, punished = rows
     assert punished["valid_perceptual"] < plain["valid_perceptual"] - 0.01
     expected = punished["valid_distortion"] + punished["valid_rate"]
@@ -168,23 +178,23 @@ def test_a_feature_difference_is_trained_and_reported() -> None:
 
 def test_the_validation_objective_has_the_penalty_that_is_trained() -> None:
     objective = Objective(partial(PENALTIES["capacity"], nats=7.0, epochs=2.0))
-    plan = dataclasses.replace(small_training.plan(beta=5.0), objective=objective)
-    row = small_training.run(small_training.state(), plan).history[0]
+    plan = dataclasses.replace(small_training.build_plan(beta=5.0), objective=objective)
+    row = small_training.train(small_training.build_state(), plan).history[0]
     distortion, rate = row["valid_distortion"], row["valid_rate"]
     assert row["valid_objective"] == pytest.approx(distortion + 2.5 * abs(rate - 3.5))
     assert row["valid_final_objective"] == pytest.approx(distortion + 5 * abs(rate - 7))
 
 
 def test_calibration_is_the_root_mean_square_error_of_the_split() -> None:
-    from vae.data.batches import as_real
+    from vae.data.batches import to_float
     from vae.rng import normal
 
     model, split = (
-        small_training.run(small_training.state(), small_training.plan()).average.model,
-        small_training.images(40, "other"),
+        small_training.train(small_training.build_state(), small_training.build_plan()).ema.model,
+        small_training.build_images(40, "other"),
     )
     calibrate(model, split, small_training.CPU, seed=3, batch_size=40)
-    x = as_real(next(split.in_order(40)))
+    x = to_float(next(split.ordered_batches(40)))
     with torch.no_grad():
         terms = model.terms(x, normal((40, 3), 3, "calibrate", 0))
     rmse = (x - terms.decoded).square().mean().sqrt().item()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vae.training.optimiser import OPTIMISERS, Average, clip, update
+from vae.training.optimiser import EMA, OPTIMISERS, clip, update
 
 
 def with_gradients(*values: list[float]) -> list[nn.Parameter]:
@@ -62,7 +62,7 @@ def test_without_a_limit_no_update_is_left_out() -> None:
 
 def test_average_follows_its_recursion() -> None:
     source, average = nn.Linear(2, 2).double(), nn.Linear(2, 2).double()
-    mean = Average(source, average, decay=0.9)
+    mean = EMA(source, average, decay=0.9)
     expected = source.weight.detach().clone()
     for step in range(1, 40):
         with torch.no_grad():
@@ -75,7 +75,7 @@ def test_average_follows_its_recursion() -> None:
 
 def test_average_copies_counters_and_averages_running_statistics() -> None:
     source, average = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
-    mean = Average(source, average, decay=0.5)
+    mean = EMA(source, average, decay=0.5)
     source(torch.randn(4, 2, 3, 3) + 5)
     mean.update(1000)
     assert average.num_batches_tracked == 1
@@ -86,7 +86,7 @@ def test_average_copies_counters_and_averages_running_statistics() -> None:
 
 def test_without_a_decay_the_average_is_the_model() -> None:
     source = nn.Linear(2, 2)
-    assert Average(source, nn.Linear(2, 2), None).model is source
+    assert EMA(source, nn.Linear(2, 2), None).model is source
 
 
 @pytest.mark.parametrize("name", OPTIMISERS)

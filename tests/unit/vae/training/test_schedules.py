@@ -13,7 +13,7 @@ from vae.training.schedules import (
     hold_then_ramp_beta,
     linear_beta,
     plateau,
-    warmed,
+    with_warmup,
 )
 
 
@@ -22,7 +22,7 @@ from vae.training.schedules import (
     [(0, 1.0), (2.5, 0.868198), (5, 0.55), (7.5, 0.231802), (10, 0.1), (12, 0.1)],
 )
 def test_cosine(time: float, share: float) -> None:
-    assert cosine(Progress(time, 10), end_share=0.1) == pytest.approx(share, abs=1e-6)
+    assert cosine(Progress(time, 10), end_fraction=0.1) == pytest.approx(share, abs=1e-6)
 
 
 @pytest.mark.parametrize(("time", "beta"), [(0, 0.5), (1, 1.125), (2, 1.75), (4, 3.0), (9, 3.0)])
@@ -74,8 +74,8 @@ def test_a_warm_up_multiplies_any_schedule(time: float, share: float) -> None:
     def flat(progress: Progress) -> float:
         return 0.45
 
-    assert warmed(Progress(time, 10), flat, epochs=2) == pytest.approx(share)
-    assert warmed(Progress(time, 10), flat, epochs=0) == 0.45
+    assert with_warmup(Progress(time, 10), flat, epochs=2) == pytest.approx(share)
+    assert with_warmup(Progress(time, 10), flat, epochs=0) == 0.45
 
 
 def test_constants() -> None:

@@ -11,7 +11,13 @@ from PIL import Image
 
 from pipeline.runtime import paths
 from pipeline.stages.evaluate import failures
-from pipeline.stages.evaluate.failures import Inputs, Samples, Split, Training, write_failures
+from pipeline.stages.evaluate.failures import (
+    FailureInputs,
+    SampleInputs,
+    SplitInputs,
+    TrainingInputs,
+    write_failures,
+)
 from vae.io import read_json
 from vae.rng import numpy_generator
 
@@ -19,7 +25,7 @@ CLASSES = ("plain", "loud", "striped")
 COUNT = 4
 
 
-def split(stream: str, count: int, labels: bool = True) -> Split:
+def split(stream: str, count: int, labels: bool = True) -> SplitInputs:
     """Noise of several contrasts; the error is the contrast, the worst of all is image 3."""
     generator = numpy_generator(0, stream)
     reach = generator.integers(5, 120, count)
@@ -30,7 +36,7 @@ def split(stream: str, count: int, labels: bool = True) -> Split:
     error = reach * np.exp(0.1 * generator.normal(size=count))
     error[3] = 1000
     features = generator.normal(size=(count, 6)).astype(np.float32)
-    return Split(
+    return SplitInputs(
         images=images,
         labels=generator.integers(0, 2, count) if labels else None,
         distortion=error,
@@ -42,7 +48,7 @@ def split(stream: str, count: int, labels: bool = True) -> Split:
     )
 
 
-def inputs(labels: bool = True, logits: bool = True, **changed: Any) -> Inputs:
+def inputs(labels: bool = True, logits: bool = True, **changed: Any) -> FailureInputs:
     test, train = split("test", 150, labels), split("train", 120, labels)
     index = np.arange(20, 120)
     generator = numpy_generator(0, "drawn")
@@ -55,7 +61,7 @@ def inputs(labels: bool = True, logits: bool = True, **changed: Any) -> Inputs:
         "classes": CLASSES,
         "valid": split("valid", 130, labels),
         "test": test,
-        "train": Training(
+        "train": TrainingInputs(
             train.images,
             # No training image has the third class, and one of ten has the second.
             (np.arange(120) % 10 == 0).astype(int) if labels else None,
@@ -63,7 +69,7 @@ def inputs(labels: bool = True, logits: bool = True, **changed: Any) -> Inputs:
             train.features[index],
             train.mu[index],
         ),
-        "samples": Samples(
+        "samples": SampleInputs(
             "N(0, I)",
             generator.integers(0, 256, (30, 1, 8, 8), dtype=np.uint8),
             generator.normal(size=(30, 2, 2, 2)),
@@ -74,7 +80,7 @@ def inputs(labels: bool = True, logits: bool = True, **changed: Any) -> Inputs:
         "count": COUNT,
         "seed": 0,
     }
-    return Inputs(**(whole | changed))
+    return FailureInputs(**(whole | changed))
 
 
 @pytest.fixture
@@ -85,7 +91,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_report_has_its_form() -> None:
-    report = failures.failures(inputs())
+    report = failures.failure_report(inputs())
     assert report.keys() == {
         "reconstructions",
         "samples",
@@ -119,7 +125,7 @@ def test_the_report_has_its_form() -> None:
 
 
 def test_the_planted_failures_lead_and_are_explained() -> None:
-    report = failures.failures(inputs())
+    report = failures.failure_report(inputs())
     worst = report["reconstructions"]["worst"][0]
     assert (worst["index"], worst["numbers"]["distortion"]) == (3, 1000)
     assert "high contrast" in worst["hypothesis"]
@@ -133,7 +139,7 @@ def test_the_planted_failures_lead_and_are_explained() -> None:
 
 def test_by_class_picks_from_the_class() -> None:
     whole = inputs()
-    report = failures.failures(whole)["reconstructions"]
+    report = failures.failure_report(whole)["reconstructions"]
     assert whole.test.labels is not None
     for label, name in enumerate(CLASSES[:2]):
         chosen = report["by_class"][name]
@@ -149,13 +155,13 @@ def test_by_class_picks_from_the_class() -> None:
 def test_shuffled_errors_change_the_text_and_take_the_explanations() -> None:
     whole = inputs()
 
-    def shuffled(side: Split, stream: str) -> Split:
+    def shuffled(side: SplitInputs, stream: str) -> SplitInputs:
         order = numpy_generator(1, stream).permutation(len(side.mse))
         return replace(side, distortion=side.distortion[order], mse=side.mse[order])
 
-    told = failures.failures(whole)
+    told = failures.failure_report(whole)
     parts = {"valid": shuffled(whole.valid, "valid"), "test": shuffled(whole.test, "test")}
-    null = failures.failures(replace(whole, **parts))
+    null = failures.failure_report(replace(whole, **parts))
     assert "The distortion rises with contrast" in told["text"]
     assert "rises with contrast" not in null["text"]
     plain = [test for test in null["tests"] if test["error"] == "distortion"]
@@ -163,7 +169,7 @@ def test_shuffled_errors_change_the_text_and_take_the_explanations() -> None:
 
 
 def test_without_labels_and_logits_nothing_needs_them() -> None:
-    report = failures.failures(inputs(labels=False, logits=False))
+    report = failures.failure_report(inputs(labels=False, logits=False))
     assert report["reconstructions"]["by_class"] == {}
     assert "class_rarity" not in {test["attribute"] for test in report["tests"]}
     assert "confidence" not in report["samples"]["worst"][0]["numbers"]
@@ -174,9 +180,13 @@ def test_without_labels_and_logits_nothing_needs_them() -> None:
 def test_balanced_classes_have_no_rarity() -> None:
     whole = inputs()
     even = replace(whole.train, labels=np.arange(120) % 2)
-    names = {test["attribute"] for test in failures.failures(replace(whole, train=even))["tests"]}
+    names = {
+        test["attribute"] for test in failures.failure_report(replace(whole, train=even))["tests"]
+    }
     assert "class_rarity" not in names
-    assert "class_rarity" in {test["attribute"] for test in failures.failures(whole)["tests"]}
+    assert "class_rarity" in {
+        test["attribute"] for test in failures.failure_report(whole)["tests"]
+    }
 
 
 def test_files_are_whole_repeatable_and_free_of_nan(folder: Path) -> None:

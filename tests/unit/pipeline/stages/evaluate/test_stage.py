@@ -8,35 +8,35 @@ import pytest
 
 from pipeline.runtime import paths
 from pipeline.stages.evaluate import stage
-from tests.support.known_codes import clusters
+from tests.support.known_codes import sample_clusters
 from vae.errors import UserError
 from vae.evaluation.metrics.elbo import Scores
 from vae.io import write_json
 from vae.priors import gaussian_mixture
 from vae.priors.encodings import marginal_kl_bound
-from vae.priors.prior import Mixed, Prior, Standard
+from vae.priors.prior import MixturePrior, Prior, StandardNormalPrior
 
 LATENT = (6,)
 
 
 @pytest.fixture
 def priors() -> dict[str, Prior]:
-    codes = clusters(2000, 1)
+    codes = sample_clusters(2000, 1)
     return {
-        "standard": Standard(LATENT),
-        "gaussian": Mixed("gaussian", LATENT, gaussian_mixture.gaussian(codes), {}),
-        "gmm": Mixed("gmm", LATENT, gaussian_mixture.components(codes, 4, 0), {}),
+        "standard": StandardNormalPrior(LATENT),
+        "gaussian": MixturePrior("gaussian", LATENT, gaussian_mixture.fit_gaussian(codes), {}),
+        "gmm": MixturePrior("gmm", LATENT, gaussian_mixture.fit_components(codes, 4, 0), {}),
     }
 
 
 @pytest.fixture
 def scores() -> Scores:
     """Codes of test images, on which the mixture has the highest density."""
-    z, rest = clusters(300, 2), np.zeros(300)
+    z, rest = sample_clusters(300, 2), np.zeros(300)
     return Scores(
         distortion=rest,
         rate=z,
-        mass=None,
+        discrete_nll=None,
         mu=z,
         log_var=np.full_like(z, -2.0),
         z=z,
@@ -48,7 +48,7 @@ def scores() -> Scores:
 
 def keep_index(**more: Any) -> None:
     write_json(paths.RUN, {"key": "key"})
-    write_json(paths.PRIORS, {"model": "key", "fitted": [], "shipped": "flow", **more})
+    write_json(paths.PRIOR_INDEX, {"model": "key", "fitted": [], "shipped": "flow", **more})
 
 
 def test_the_test_codes_choose_nothing(
@@ -58,7 +58,7 @@ def test_the_test_codes_choose_nothing(
     assert max(bounds, key=lambda name: bounds[name] or (0.0, 0.0)) == "gmm"
     for chosen, expected in bounds.items():
         keep_index(density=chosen)
-        found = stage.information(scores, stage.density(priors))
+        found = stage.information_metrics(scores, stage.density_prior(priors))
         assert (found["marginal_kl_bound"], found["marginal_kl_bound_se"]) == expected
 
 
@@ -66,7 +66,7 @@ def test_without_a_density_there_is_no_bound(
     project: Path, priors: dict[str, Prior], scores: Scores
 ) -> None:
     keep_index(density=None)
-    found = stage.information(scores, stage.density(priors))
+    found = stage.information_metrics(scores, stage.density_prior(priors))
     assert found["marginal_kl_bound"] is found["marginal_kl_bound_se"] is None
     assert found["mutual_information"] is not None
 
@@ -76,4 +76,4 @@ def test_priors_from_before_the_choice_are_refused_with_the_remedy(
 ) -> None:
     keep_index()
     with pytest.raises(UserError, match=r"prior.json: .* another format.* -> run `dvc repro pri"):
-        stage.density(priors)
+        stage.density_prior(priors)

@@ -9,10 +9,10 @@ from PIL import Image
 
 from pipeline.runtime import paths
 from pipeline.stages.gallery import failure_cards
-from pipeline.stages.gallery.renderer import Studio
+from pipeline.stages.gallery.renderer import GalleryRenderer
 from tests.unit.pipeline.stages.gallery.test_stage import IMAGE, maker_of
 from vae.figures.page import Tab, write_page
-from vae.figures.widgets import Cases, Prose, Table
+from vae.figures.widgets import CardDeck, Prose, Table
 from vae.io import write_array, write_json
 from vae.rng import numpy_generator
 
@@ -67,18 +67,18 @@ def images(stream: str, count: int) -> np.ndarray:
 def folder(project: Path) -> Path:
     """What the stages before leave."""
     paths.GALLERY.mkdir(parents=True)
-    write_json(paths.report("failures"), report())
+    write_json(paths.report_path("failures"), report())
     write_array(paths.ARTIFACTS / "samples" / "flow.npy", images("drawn", 5))
     write_array(paths.DATA / "train.npy", images("train", 12))
     return paths.GALLERY
 
 
 @pytest.fixture
-def maker() -> Studio:
+def maker() -> GalleryRenderer:
     return maker_of((5,))
 
 
-def frame(deck: Cases, place: int, side: int) -> np.ndarray:
+def frame(deck: CardDeck, place: int, side: int) -> np.ndarray:
     """One image of a card, (C, H, W), as the sprite has it."""
     height, width = (FACTOR * length + 1 for length in IMAGE[1:])
     with Image.open(paths.GALLERY / deck.file) as sprite:
@@ -88,8 +88,8 @@ def frame(deck: Cases, place: int, side: int) -> np.ndarray:
     return part[None, ::FACTOR, ::FACTOR]
 
 
-def test_words_and_tables_stand_above_the_cards(folder: Path, maker: Studio) -> None:
-    prose, claims, tests, first, second = failure_cards.failures(maker)
+def test_words_and_tables_stand_above_the_cards(folder: Path, maker: GalleryRenderer) -> None:
+    prose, claims, tests, first, second = failure_cards.failure_items(maker)
     assert isinstance(prose, Prose)
     assert prose.paragraphs == ["First.", "Second."]
     assert isinstance(claims, Table)
@@ -100,14 +100,14 @@ def test_words_and_tables_stand_above_the_cards(folder: Path, maker: Studio) -> 
         "verdict",
     ]  # fmt: skip
     assert tests.rows == [["edge density", "mse", 1, 0.4, 0.3, 0.1, None, 0.01, 0.02, "holds"]]
-    assert isinstance(first, Cases)
-    assert isinstance(second, Cases)
+    assert isinstance(first, CardDeck)
+    assert isinstance(second, CardDeck)
 
 
-def test_an_image_that_two_lists_name_has_one_card(folder: Path, maker: Studio) -> None:
-    deck = failure_cards.failures(maker)[3]
-    assert isinstance(deck, Cases)
-    assert [(case.name, case.kind, case.group) for case in deck.cases] == [
+def test_an_image_that_two_lists_name_has_one_card(folder: Path, maker: GalleryRenderer) -> None:
+    deck = failure_cards.failure_items(maker)[3]
+    assert isinstance(deck, CardDeck)
+    assert [(case.name, case.kind, case.group) for case in deck.cards] == [
         ("#3", "worst", "cat"),
         ("#9", "worst", "dog"),
         ("#5", "median", "dog"),
@@ -115,28 +115,30 @@ def test_an_image_that_two_lists_name_has_one_card(folder: Path, maker: Studio) 
         ("#7", "median", "cat"),
         ("#1", "best", "dog"),
     ]
-    assert deck.cases[0].numbers == {"mse": 0.3}, "a number that is not known is not shown"
-    assert deck.cases[0].percentiles == {"edge_density": 0.75}
-    assert deck.cases[0].text == "why 3"
+    assert deck.cards[0].numbers == {"mse": 0.3}, "a number that is not known is not shown"
+    assert deck.cards[0].percentiles == {"edge_density": 0.75}
+    assert deck.cards[0].text == "why 3"
     assert "By squared error." in deck.caption
 
 
-def test_a_card_shows_the_test_image_and_its_reconstruction(folder: Path, maker: Studio) -> None:
-    deck = failure_cards.failures(maker)[3]
-    assert isinstance(deck, Cases)
-    for case in deck.cases:
+def test_a_card_shows_the_test_image_and_its_reconstruction(
+    folder: Path, maker: GalleryRenderer
+) -> None:
+    deck = failure_cards.failure_items(maker)[3]
+    assert isinstance(deck, CardDeck)
+    for case in deck.cards:
         index = np.array([int(case.name[1:])])
         original = maker.test.take(index).numpy()[0]
-        np.testing.assert_array_equal(frame(deck, case.place, 0), original)
+        np.testing.assert_array_equal(frame(deck, case.row, 0), original)
         decoded = maker.decode(maker.encode(index))[0].astype(int)
-        assert np.abs(frame(deck, case.place, 1) - decoded).max() <= 1
+        assert np.abs(frame(deck, case.row, 1) - decoded).max() <= 1
 
 
 def test_a_samples_card_shows_it_and_its_nearest_training_image(
-    folder: Path, maker: Studio
+    folder: Path, maker: GalleryRenderer
 ) -> None:
-    deck = failure_cards.failures(maker)[4]
-    assert isinstance(deck, Cases)
+    deck = failure_cards.failure_items(maker)[4]
+    assert isinstance(deck, CardDeck)
     assert "flow" in deck.title
     for place, (index, nearest) in enumerate([(4, 11), (2, 6)]):
         np.testing.assert_array_equal(frame(deck, place, 0), images("drawn", 5)[index])
@@ -144,23 +146,23 @@ def test_a_samples_card_shows_it_and_its_nearest_training_image(
 
 
 def test_the_tab_goes_onto_the_page(
-    folder: Path, maker: Studio, monkeypatch: pytest.MonkeyPatch
+    folder: Path, maker: GalleryRenderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vae.figures.page.plotly_script", lambda: "")
-    tab = Tab("Failures", failure_cards.failures(maker))
+    tab = Tab("Failures", failure_cards.failure_items(maker))
     page = write_page(folder, title="t", facts=[], tabs=[tab]).read_text()
     for words in ("why 3", "why 4", "Edges.", "edge density", "Second."):
         assert words in page
 
 
-def test_empty_lists_leave_no_empty_decks(folder: Path, maker: Studio) -> None:
+def test_empty_lists_leave_no_empty_decks(folder: Path, maker: GalleryRenderer) -> None:
     found = report()
     found["reconstructions"] |= {"worst": [], "median": [], "best": [], "by_class": {}}
     found["samples"]["worst"] = []
-    write_json(paths.report("failures"), found)
-    assert [type(shown) for shown in failure_cards.failures(maker)] == [Prose, Table, Table]
+    write_json(paths.report_path("failures"), found)
+    assert [type(shown) for shown in failure_cards.failure_items(maker)] == [Prose, Table, Table]
 
 
-def test_without_the_file_there_is_nothing(folder: Path, maker: Studio) -> None:
-    paths.report("failures").unlink()
-    assert failure_cards.failures(maker) == []
+def test_without_the_file_there_is_nothing(folder: Path, maker: GalleryRenderer) -> None:
+    paths.report_path("failures").unlink()
+    assert failure_cards.failure_items(maker) == []

@@ -11,19 +11,19 @@ from PIL import Image
 from pipeline.config import params, preset
 from pipeline.config.schema import Gallery
 from pipeline.runtime import paths
-from pipeline.scoring.diagnosis import tree
-from pipeline.scoring.diagnosis_cards import as_lines
+from pipeline.scoring.diagnosis import to_report
+from pipeline.scoring.diagnosis_cards import yaml_lines
 from pipeline.stages.gallery import panels, renderer, stage
-from pipeline.stages.gallery.renderer import ENCODED, Studio
-from pipeline.stages.gallery.stage import tabs
+from pipeline.stages.gallery.renderer import MAX_ENCODED, GalleryRenderer
+from pipeline.stages.gallery.stage import page_tabs
 from vae.data.batches import Images
 from vae.evaluation.diagnosis.engine import Diagnosis, Finding
-from vae.evaluation.diagnosis.inputs import Remedy
+from vae.evaluation.diagnosis.inputs import SuggestedChange
 from vae.io import write_csv, write_json
-from vae.models.encoder_decoder import build
+from vae.models.encoder_decoder import build_encoder_decoder
 from vae.models.likelihoods.continuous import Gaussian
 from vae.models.vae import VAE
-from vae.priors.prior import Standard
+from vae.priors.prior import StandardNormalPrior
 from vae.rng import initialisation, numpy_generator
 
 IMAGE = (1, 12, 10)
@@ -40,24 +40,29 @@ SETTINGS = Gallery(
 )
 
 
-def maker_of(latent: tuple[int, ...], count: int = 40) -> Studio:
+def maker_of(latent: tuple[int, ...], count: int = 40) -> GalleryRenderer:
     with initialisation(0):
-        encoder, decoder = build(
+        encoder, decoder = build_encoder_decoder(
             "residual",
-            image=IMAGE,
-            latent=latent,
+            image_shape=IMAGE,
+            latent_shape=latent,
             decoded_channels=1,
             widths=[4, 8],
             head="linear",
             blocks=1,
         )
     model = VAE(
-        encoder, decoder, Gaussian(0.1), image=IMAGE, latent=latent, log_var_range=(-8.0, 8.0)
+        encoder,
+        decoder,
+        Gaussian(0.1),
+        image_shape=IMAGE,
+        latent_shape=latent,
+        log_var_range=(-8.0, 8.0),
     )
     pixels = numpy_generator(0, "test").integers(0, 256, (count, *IMAGE), dtype=np.uint8)
     labels = np.arange(count) % 2
-    test, known = Images(pixels, "cpu"), {"standard": Standard(latent)}
-    return Studio(model.eval(), "cpu", test, labels, SETTINGS, "tiny", known)
+    test, known = Images(pixels, "cpu"), {"standard": StandardNormalPrior(latent)}
+    return GalleryRenderer(model.eval(), "cpu", test, labels, SETTINGS, "tiny", known)
 
 
 @pytest.fixture
@@ -73,8 +78,10 @@ def folder(project: Path) -> Path:
 def test_every_sheet_is_drawn_for_every_kind_of_latent(
     folder: Path, latent: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "curves", list)  # they come from a training's files, not from z
-    named = {item.file for tab in tabs(maker_of(latent)) for item in tab.items}
+    monkeypatch.setattr(
+        stage, "curve_items", list
+    )  # they come from a training's files, not from z
+    named = {item.file for tab in page_tabs(maker_of(latent)) for item in tab.items}
     assert named == {path.name for path in folder.glob("*.png")}
     assert {"traversals.png", "samples-standard.png", "interpolations_across.png"} <= named
     assert ("dimensions.png" in named) == ("dimensions-frames.png" in named) == (len(latent) == 1)
@@ -85,13 +92,13 @@ def test_encodings_are_those_of_different_test_images_batch_by_batch(
     latent: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     maker = maker_of(latent)
-    monkeypatch.setattr(renderer, "BATCH", 16)  # 40 images: two whole batches and a rest
-    found = maker.encodings()
+    monkeypatch.setattr(renderer, "BATCH_SIZE", 16)  # 40 images: two whole batches and a rest
+    found = maker.encode_many()
     assert found.shape == (40, *latent)
-    together = maker.encode(maker.chosen(ENCODED, "encodings")).numpy()
+    together = maker.encode(maker.choose_images(MAX_ENCODED, "encodings")).numpy()
     np.testing.assert_allclose(found, together, atol=1e-6)
-    monkeypatch.setattr(renderer, "ENCODED", 7)
-    assert maker.encodings().shape == (7, *latent)
+    monkeypatch.setattr(renderer, "MAX_ENCODED", 7)
+    assert maker.encode_many().shape == (7, *latent)
 
 
 @pytest.mark.parametrize("latent", LATENTS, ids=str)
@@ -99,16 +106,18 @@ def test_directions_start_at_the_mean_encoding_and_keep_their_length(
     folder: Path, latent: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     maker, seen = maker_of(latent), []
-    walks = Studio.walks
+    walks = GalleryRenderer.traversal_sheet
 
-    def spy(self: Studio, z: np.ndarray, *, title: str, row_labels: list[str]) -> Image.Image:
+    def spy(
+        self: GalleryRenderer, z: np.ndarray, *, title: str, row_labels: list[str]
+    ) -> Image.Image:
         seen.append((z, row_labels))
         return walks(self, z, title=title, row_labels=row_labels)
 
-    monkeypatch.setattr(Studio, "walks", spy)
-    panels.walk_directions(maker)
+    monkeypatch.setattr(GalleryRenderer, "traversal_sheet", spy)
+    panels.traverse_directions(maker)
     ((z, labels),) = seen
-    mu = maker.encodings()
+    mu = maker.encode_many()
     assert z.shape == (3, 5, *latent)
     for row in z:
         np.testing.assert_allclose(row[2], mu.mean(0), atol=1e-5)
@@ -124,12 +133,14 @@ def test_a_dimension_is_walked_alone_and_in_the_order_of_rate(
 ) -> None:
     maker, seen = maker_of((5,)), []
 
-    def spy(self: Studio, z: np.ndarray, *, title: str, row_labels: list[str]) -> Image.Image:
+    def spy(
+        self: GalleryRenderer, z: np.ndarray, *, title: str, row_labels: list[str]
+    ) -> Image.Image:
         seen.append((z, row_labels))
         return Image.new("L", (4, 4))
 
-    monkeypatch.setattr(Studio, "walks", spy)
-    panels.walk_dimensions(maker)
+    monkeypatch.setattr(GalleryRenderer, "traversal_sheet", spy)
+    panels.traverse_dimensions(maker)
     ((z, labels),) = seen
     assert labels == ["z0: 9.00 nats", "z1: 8.00 nats", "z2: 7.00 nats"]
     for axis, row in enumerate(z):
@@ -144,7 +155,7 @@ def test_a_collapsed_model_is_drawn(folder: Path, latent: tuple[int, ...]) -> No
     with torch.no_grad():
         for weights in maker.model.encoder.head.parameters():
             weights.zero_()
-    panels.walk_directions(maker)
+    panels.traverse_directions(maker)
     assert (folder / "traversals.png").stat().st_size > 0
 
 
@@ -152,21 +163,21 @@ def test_a_slider_has_a_frame_a_step_and_its_middle_is_the_unmoved_image(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     maker, seen = maker_of((5,)), []
-    decode_all = Studio.decode_all
+    decode_all = GalleryRenderer.decode_all
 
-    def spy(self: Studio, z: np.ndarray) -> np.ndarray:
+    def spy(self: GalleryRenderer, z: np.ndarray) -> np.ndarray:
         seen.append(z)
         return decode_all(self, z)
 
-    monkeypatch.setattr(Studio, "decode_all", spy)
-    slider, _ = panels.walk_directions(maker)
+    monkeypatch.setattr(GalleryRenderer, "decode_all", spy)
+    slider, _ = panels.traverse_directions(maker)
     walked = next(z for z in seen if z.ndim == 4)
-    assert walked.shape == (3, 9, panels.WALKED, 5), "9 steps between the sheet's 5"
+    assert walked.shape == (3, 9, panels.SLIDER_IMAGES, 5), "9 steps between the sheet's 5"
     assert (len(slider.rows), len(slider.columns)) == (3, 9)
     assert slider.columns == ["-2", "-1.5", "-1", "-0.5", "+0", "+0.5", "+1", "+1.5", "+2"]
-    start = maker.encode(maker.chosen(panels.WALKED, "traversals")).numpy()
+    start = maker.encode(maker.choose_images(panels.SLIDER_IMAGES, "traversals")).numpy()
     for row in walked:
-        np.testing.assert_allclose(row[4, 0], maker.encodings().mean(0), atol=1e-5)
+        np.testing.assert_allclose(row[4, 0], maker.encode_many().mean(0), atol=1e-5)
         np.testing.assert_allclose(row[4, 1:], start[:3], atol=1e-5)
         moves = row - row[4]
         np.testing.assert_allclose(moves, np.broadcast_to(moves[:, :1], moves.shape), atol=1e-5)
@@ -177,20 +188,20 @@ def test_batches_do_not_change_what_is_decoded(monkeypatch: pytest.MonkeyPatch) 
     z = numpy_generator(0, "z").standard_normal((3, 4, 2, 3, 3))
     whole = maker.decode_all(z)
     assert whole.shape == (3, 4, *IMAGE)
-    monkeypatch.setattr(renderer, "BATCH", 5)
+    monkeypatch.setattr(renderer, "BATCH_SIZE", 5)
     assert np.abs(maker.decode_all(z).astype(int) - whole).max() <= 1
 
 
 def test_every_prior_has_a_sheet_and_its_temperatures(folder: Path) -> None:
     maker, asked = maker_of((5,)), []
 
-    class Spy(Standard):
+    class Spy(StandardNormalPrior):
         def sample(self, count: int, seed: int, temperature: float = 1.0) -> np.ndarray:
             asked.append((count, seed, temperature))
             return super().sample(count, seed, temperature)
 
-    known = {"flow": Spy((5,)), "standard": Standard((5,))}
-    drawn = [item.file for item in stage.samples(replace(maker, priors=known))]
+    known = {"flow": Spy((5,)), "standard": StandardNormalPrior((5,))}
+    drawn = [item.file for item in stage.sample_items(replace(maker, priors=known))]
     assert drawn == [
         "samples-flow.png",
         "samples-standard.png",
@@ -204,23 +215,23 @@ def test_every_prior_has_a_sheet_and_its_temperatures(folder: Path) -> None:
 
 
 def test_no_file_no_tab(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "curves", list)
-    names = [tab.name for tab in tabs(maker_of((5,)))]
+    monkeypatch.setattr(stage, "curve_items", list)
+    names = [tab.name for tab in page_tabs(maker_of((5,)))]
     assert names == ["Reconstructions", "Samples", "Interpolations", "Traversals"]
 
 
 def test_the_diagnosis_is_shown_with_lines_that_params_yaml_takes(folder: Path) -> None:
     proof = Finding(
         "clipping_inert", "clipping never acts", "note", {"clip_norm": 1e3}, "history.csv",
-        "a guard", (Remedy("train.clip_norm", "null", "same"),),
+        "a guard", (SuggestedChange("train.clip_norm", "null", "same"),),
     )  # fmt: skip
-    verdict = tree(Diagnosis((proof,), ("overfitting",), {"memorisation": "samples"}))
-    write_json(paths.report("diagnosis"), {"model": "key", **verdict})
-    (shown,) = stage.diagnosis()
+    verdict = to_report(Diagnosis((proof,), ("overfitting",), {"memorisation": "samples"}))
+    write_json(paths.report_path("diagnosis"), {"model": "key", **verdict})
+    (shown,) = stage.diagnosis_items()
     (found,) = shown.findings
     assert (found.severity, found.title, found.text) == ("note", "Clipping never acts", "A guard.")
-    assert (shown.cleared, shown.unjudged) == (["overfitting"], {"memorisation": "samples"})
-    assert [cure.lines for cure in found.cures] == ["train:\n  clip_norm: null"]
+    assert (shown.ruled_out, shown.not_assessed) == (["overfitting"], {"memorisation": "samples"})
+    assert [cure.lines for cure in found.suggested_changes] == ["train:\n  clip_norm: null"]
 
 
 @pytest.mark.parametrize(
@@ -233,9 +244,9 @@ def test_the_diagnosis_is_shown_with_lines_that_params_yaml_takes(folder: Path) 
     ],
 )
 def test_copied_lines_say_what_an_override_says(key: str, value: str, tmp_path: Path) -> None:
-    (tmp_path / "lines.yaml").write_text(as_lines(key, value))
+    (tmp_path / "lines.yaml").write_text(yaml_lines(key, value))
     lines = params.read(tmp_path / "lines.yaml")
-    said = params.override(params.to_tree(preset.preset("digits")), [f"{key}={value}"])
+    said = params.override(params.to_tree(preset.load_preset("digits")), [f"{key}={value}"])
     for section in key.split("."):
         lines, said = lines[section], said[section]
     assert lines == said

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.synthetic_runs import healthy, nats
+from tests.support.synthetic_runs import build_healthy_run, gaussian_distortion
 from vae.evaluation.diagnosis import quantities
-from vae.evaluation.diagnosis.inputs import Evidence, Missing
+from vae.evaluation.diagnosis.inputs import DiagnosisInputs, MissingInput
 from vae.evaluation.diagnosis.quantities import Curve
 
 
@@ -60,30 +60,34 @@ def test_noise_needs_consecutive_epochs() -> None:
 )
 def test_settled_epochs(betas: list[float] | None, facts: dict[str, Any], first: float) -> None:
     history = rows(train_rate=[1.0] * 4) if betas is None else rows(beta=betas)
-    assert quantities.settled_from(Evidence(history=history, **facts)) == first
+    assert quantities.first_settled_epoch(DiagnosisInputs(history=history, **facts)) == first
 
 
 def test_the_final_objective_is_rebuilt_from_what_a_log_has() -> None:
-    e = healthy()
-    own = quantities.objective(e, "valid")
+    e = build_healthy_run()
+    own = quantities.final_objective(e, "valid")
     without = [{k: v for k, v in row.items() if k != "valid_final_objective"} for row in e.history]
     parts = [{k: v for k, v in row.items() if not k.endswith("objective")} for row in e.history]
     assert own is not None
     for history in (without, parts):
-        rebuilt = quantities.objective(Evidence(history=history, beta=e.beta), "valid")
+        rebuilt = quantities.final_objective(
+            DiagnosisInputs(history=history, beta=e.beta), "valid"
+        )
         assert rebuilt is not None
         np.testing.assert_allclose(rebuilt.values, own.values, rtol=1e-12)
 
 
 def test_the_error_comes_back_from_the_distortion() -> None:
     for sigma in (0.1, 1.0):
-        history = rows(valid_distortion=[float(nats(0.02, 784, sigma**2))], sigma=[sigma])
-        e = Evidence(history=history, likelihood="gaussian", dimensions=784)
-        assert quantities.mean_square(e) == pytest.approx(0.02)
+        history = rows(
+            valid_distortion=[float(gaussian_distortion(0.02, 784, sigma**2))], sigma=[sigma]
+        )
+        e = DiagnosisInputs(history=history, likelihood="gaussian", dimensions=784)
+        assert quantities.mean_squared_error(e) == pytest.approx(0.02)
 
 
 def test_numbers_that_are_none_are_left_out() -> None:
-    e = Evidence(history=rows(train_rate=[1.0, None, math.nan, 4.0]))
+    e = DiagnosisInputs(history=rows(train_rate=[1.0, None, math.nan, 4.0]))
     found = quantities.curve(e, "train_rate")
     assert found is not None
     assert found.epochs.tolist() == [1, 4]
@@ -91,9 +95,9 @@ def test_numbers_that_are_none_are_left_out() -> None:
 
 
 def test_what_is_missing_has_words() -> None:
-    with pytest.raises(Missing, match="the latent size"):
-        quantities.latent_size(Evidence())
-    with pytest.raises(Missing, match="a Gaussian likelihood"):
-        quantities.sigma(Evidence(likelihood="bernoulli"))
-    with pytest.raises(Missing, match="a sum"):
-        quantities.rate(Evidence(nats=False))
+    with pytest.raises(MissingInput, match="the latent size"):
+        quantities.latent_size(DiagnosisInputs())
+    with pytest.raises(MissingInput, match="a Gaussian likelihood"):
+        quantities.sigma(DiagnosisInputs(likelihood="bernoulli"))
+    with pytest.raises(MissingInput, match="a sum"):
+        quantities.rate(DiagnosisInputs(nats=False))

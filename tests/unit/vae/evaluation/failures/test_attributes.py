@@ -8,13 +8,13 @@ import pytest
 from vae.evaluation.failures import attributes
 from vae.evaluation.failures.attributes import (
     IMAGE_ATTRIBUTES,
-    balanced,
     class_rarity,
     image_attributes,
+    is_balanced,
     latent_hole,
     latent_norm,
     neighbour_distance,
-    rate_outlier,
+    rate_z_score,
 )
 from vae.rng import numpy_generator
 
@@ -126,7 +126,7 @@ def test_pieces_are_the_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     images = noise(11)
     whole = image_attributes(images)
     np.save(tmp_path / "images.npy", images)
-    monkeypatch.setattr(attributes, "PIECE", 3 * SIDE**2 + 1)
+    monkeypatch.setattr(attributes, "CHUNK_SIZE", 3 * SIDE**2 + 1)
     parts = image_attributes(np.load(tmp_path / "images.npy", mmap_mode="r"))
     assert list(parts) == list(IMAGE_ATTRIBUTES)
     for name, values in whole.items():
@@ -147,8 +147,8 @@ def test_rarity_is_minus_the_log_of_the_share() -> None:
     np.testing.assert_allclose(
         class_rarity(np.array([0, 1, 7]), training), -np.log([6 / 8, 2 / 8, 1 / 8])
     )
-    assert not balanced(training)
-    assert balanced(np.repeat([3, 5], [100, 110]))
+    assert not is_balanced(training)
+    assert is_balanced(np.repeat([3, 5], [100, 110]))
 
 
 def test_neighbour_distance_is_brute_force() -> None:
@@ -168,8 +168,8 @@ def test_latent_norm_of_the_prior_is_about_1_in_any_shape() -> None:
 def test_rate_outlier_is_a_z_score_and_0_for_equal_rates() -> None:
     rate = numpy_generator(0, "rate").gamma(2, size=(50, 2, 3))
     whole = rate.sum((1, 2))
-    np.testing.assert_allclose(rate_outlier(rate), (whole - whole.mean()) / whole.std())
-    assert not rate_outlier(np.full(4, 2.5)).any()
+    np.testing.assert_allclose(rate_z_score(rate), (whole - whole.mean()) / whole.std())
+    assert not rate_z_score(np.full(4, 2.5)).any()
 
 
 def test_a_hole_is_emptier_than_where_encodings_are() -> None:

@@ -6,41 +6,41 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vae.evaluation.failures.claims import CLAIMS, Claim, judge_claims, paragraph
+from vae.evaluation.failures.claims import CLAIMS, Claim, assess_claims, paragraph
 from vae.evaluation.failures.correlations import (
     ERRORS,
-    Measured,
-    Relation,
+    Correlation,
+    Measurements,
+    confidence_interval,
     correlate,
-    errors_of,
-    holm,
-    interval,
-    ranks,
+    holm_adjust,
+    one_sided_p_value,
+    reconstruction_errors,
     regress,
     spearman,
-    tail,
+    standardised_ranks,
 )
 from vae.rng import numpy_generator
 
 NAMES = ("contrast", "edge_density", "high_frequency", "periodicity", "ink", "latent_norm")
 
 
-def planted(stream: str, count: int = 600, sign: int = 1) -> Measured:
+def planted(stream: str, count: int = 600, sign: int = 1) -> Measurements:
     """The error is contrast and noise, and nothing else; the other error is noise alone."""
     generator = numpy_generator(0, stream)
     found = {name: generator.gamma(2, size=count) for name in NAMES}
     error = np.exp(sign * 0.4 * found["contrast"] + 0.4 * generator.normal(size=count))
-    return Measured(
+    return Measurements(
         found, {"distortion": error, "mse_over_variance": generator.normal(size=count)}
     )
 
 
-def shuffled(side: Measured, stream: str) -> Measured:
+def shuffled(side: Measurements, stream: str) -> Measurements:
     order = numpy_generator(0, stream).permutation(len(side))
     return replace(side, errors={name: values[order] for name, values in side.errors.items()})
 
 
-def found(valid: Measured, test: Measured) -> dict[tuple[str, str], Relation]:
+def found(valid: Measurements, test: Measurements) -> dict[tuple[str, str], Correlation]:
     return {(r.attribute, r.error): r for r in correlate(valid, test)}
 
 
@@ -55,7 +55,7 @@ def test_spearman_and_its_p_are_scipys(ties: bool) -> None:
     if ties:
         a, b = a.round(), b.round()
     rho = spearman(a, b)
-    for way, p in (("greater", tail(rho, 80)), ("less", tail(-rho, 80))):
+    for way, p in (("greater", one_sided_p_value(rho, 80)), ("less", one_sided_p_value(-rho, 80))):
         expected = stats.spearmanr(a, b, alternative=way)
         assert rho == pytest.approx(expected.statistic, rel=1e-12)
         assert p == pytest.approx(expected.pvalue, rel=1e-9)
@@ -65,20 +65,20 @@ def test_constants_and_perfect_order_are_no_nan() -> None:
     rising = np.arange(20.0)
     assert spearman(rising, np.ones(20)) == 0
     assert spearman(rising, rising**3) == 1
-    assert interval(1.0, 20) == (1.0, 1.0)
-    assert tail(1.0, 20) < 1e-12
-    assert tail(-1.0, 20) == pytest.approx(1)
-    assert not ranks(np.ones(5)).any()
+    assert confidence_interval(1.0, 20) == (1.0, 1.0)
+    assert one_sided_p_value(1.0, 20) < 1e-12
+    assert one_sided_p_value(-1.0, 20) == pytest.approx(1)
+    assert not standardised_ranks(np.ones(5)).any()
 
 
 def test_holm_in_closed_cases() -> None:
-    assert holm([]) == []
-    assert holm([0.3]) == [0.3]
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.005, 0.011, 0.02, 0.04, 0.13]) == pytest.approx(
+    assert holm_adjust([]) == []
+    assert holm_adjust([0.3]) == [0.3]
+    assert holm_adjust([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm_adjust([0.005, 0.011, 0.02, 0.04, 0.13]) == pytest.approx(
         [0.025, 0.044, 0.06, 0.08, 0.13]
     )
-    assert holm([0.9, 0.8]) == [1, 1]
+    assert holm_adjust([0.9, 0.8]) == [1, 1]
 
 
 @pytest.mark.parametrize("r", [0.0, 0.6])
@@ -88,7 +88,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(r: float) -> None:
     generator = numpy_generator(0, "coverage")
     a = generator.normal(size=(trials, n))
     b = r * a + np.sqrt(1 - r**2) * generator.normal(size=(trials, n))
-    bounds = [interval(spearman(x, y), n) for x, y in zip(a, b, strict=True)]
+    bounds = [confidence_interval(spearman(x, y), n) for x, y in zip(a, b, strict=True)]
     share = np.mean([low <= truth <= high for low, high in bounds])
     assert share == pytest.approx(0.95, abs=0.02)
 
@@ -96,9 +96,9 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(r: float) -> None:
 def test_dividing_by_the_variance_takes_contrast_out() -> None:
     """An error that only scales with the image has one value after division; no 0 / 0."""
     contrast = np.array([0.0, 0.1, 0.2, 0.4])
-    divided = errors_of(np.zeros(4), 0.3 * contrast**2, contrast)["mse_over_variance"]
+    divided = reconstruction_errors(np.zeros(4), 0.3 * contrast**2, contrast)["mse_over_variance"]
     np.testing.assert_allclose(divided, [0, 0.3, 0.3, 0.3])
-    even = errors_of(np.zeros(1), np.array([1e-4]), np.zeros(1))["mse_over_variance"]
+    even = reconstruction_errors(np.zeros(1), np.array([1e-4]), np.zeros(1))["mse_over_variance"]
     assert np.isfinite(even).all()
 
 
@@ -108,18 +108,18 @@ def test_dividing_by_the_variance_takes_contrast_out() -> None:
 def test_the_planted_truth_is_confirmed_and_nothing_else() -> None:
     relations = found(planted("valid"), planted("test"))
     assert len(relations) == 2 * len(NAMES)
-    assert {key for key, r in relations.items() if r.verdict == "confirmed"} == {
+    assert {key for key, r in relations.items() if r.outcome == "confirmed"} == {
         ("contrast", "distortion")
     }
     known = relations["contrast", "distortion"]
-    assert (known.direction, known.telling) == ("+", True)
+    assert (known.direction, known.substantial) == ("+", True)
     assert known.low < known.rho < known.high
     assert known.p <= known.p_holm < 1e-9
 
 
 def test_a_direction_that_turns_round_is_reversed() -> None:
     relation = found(planted("valid"), planted("test", sign=-1))["contrast", "distortion"]
-    assert (relation.direction, relation.verdict) == ("+", "reversed")
+    assert (relation.direction, relation.outcome) == ("+", "reversed")
     assert relation.rho < 0 < relation.rho_valid
     assert relation.p_holm == 1
 
@@ -128,7 +128,7 @@ def test_what_validation_does_not_suggest_is_not_confirmed_by_test() -> None:
     valid = shuffled(planted("valid"), "shuffle")
     relation = found(valid, planted("test"))["contrast", "distortion"]
     assert relation.rho > 0.3
-    assert relation.verdict == "not confirmed"
+    assert relation.outcome == "not confirmed"
 
 
 def test_false_alarms_are_as_rare_as_they_should_be() -> None:
@@ -138,7 +138,7 @@ def test_false_alarms_are_as_rare_as_they_should_be() -> None:
         valid, test = (
             shuffled(planted(side, 60), f"{side} {trial}") for side in ("valid", "test")
         )
-        alarms += any(r.verdict == "confirmed" for r in correlate(valid, test))
+        alarms += any(r.outcome == "confirmed" for r in correlate(valid, test))
     assert alarms <= 5
 
 
@@ -178,8 +178,8 @@ def test_regression_finds_the_planted_share_and_none_after_shuffling() -> None:
 
 def test_regression_is_least_squares_on_ranks() -> None:
     side = planted("valid")
-    design = np.stack([ranks(values) for values in side.attributes.values()], 1)
-    target = ranks(side.errors["distortion"])
+    design = np.stack([standardised_ranks(values) for values in side.attributes.values()], 1)
+    target = standardised_ranks(side.errors["distortion"])
     direct = np.linalg.solve(design.T @ design, design.T @ target)
     own = regress(side, side, 0)[0]
     np.testing.assert_allclose(list(own.coefficients.values()), direct, rtol=1e-9)
@@ -189,7 +189,7 @@ def test_regression_is_least_squares_on_ranks() -> None:
 # In words
 
 
-def told(valid: Measured, test: Measured) -> str:
+def told(valid: Measurements, test: Measurements) -> str:
     return paragraph(correlate(valid, test), regress(valid, test, 0))
 
 
@@ -215,24 +215,24 @@ def test_with_shuffled_errors_the_text_says_that_nothing_is_confirmed() -> None:
 def test_a_certain_but_negligible_relation_is_called_so() -> None:
     generator = numpy_generator(0, "large")
 
-    def side() -> Measured:
+    def side() -> Measurements:
         ink, error = generator.normal(size=(2, 20000))
-        return Measured({"ink": ink}, {"distortion": error + 0.06 * ink})
+        return Measurements({"ink": ink}, {"distortion": error + 0.06 * ink})
 
     valid, test = side(), side()
     (relation,) = correlate(valid, test)
-    assert (relation.verdict, relation.telling) == ("confirmed", False)
+    assert (relation.outcome, relation.substantial) == ("confirmed", False)
     assert "All that is confirmed is negligible: ink" in told(valid, test)
 
 
-def relation(attribute: str, error: str, rho: float, verdict: str = "confirmed") -> Relation:
+def relation(attribute: str, error: str, rho: float, verdict: str = "confirmed") -> Correlation:
     sign = "+" if rho > 0 else "-"
-    return Relation(attribute, error, sign, rho, rho, rho - 0.1, rho + 0.1, 0.01, 0.02, verdict)
+    return Correlation(attribute, error, sign, rho, rho, rho - 0.1, rho + 0.1, 0.01, 0.02, verdict)
 
 
-def verdict(relations: list[Relation], attribute: str) -> str:
-    claims = [claim for claim in judge_claims(relations) if attribute in claim.attributes]
-    return claims[0].verdict.split(":")[0]
+def verdict(relations: list[Correlation], attribute: str) -> str:
+    claims = [claim for claim in assess_claims(relations) if attribute in claim.attributes]
+    return claims[0].outcome.split(":")[0]
 
 
 @pytest.mark.parametrize(
@@ -288,20 +288,20 @@ def test_what_speaks_against_a_claim_is_quoted_with_it() -> None:
     ]
     divided = "with the MSE over the image's variance"
     expected = f"mixed: edge density +0.50 {divided}; against it: contrast -0.72 {divided}"
-    assert judge_claims(relations)[0].verdict == expected
+    assert assess_claims(relations)[0].outcome == expected
     unsure = [relations[0], replace(relations[1], verdict="not confirmed")]
-    assert judge_claims(unsure)[0].verdict == f"holds: edge density +0.50 {divided}"
+    assert assess_claims(unsure)[0].outcome == f"holds: edge density +0.50 {divided}"
     both = [
         relation("periodicity", error, rho) for error, rho in zip(ERRORS, (-0.4, 0.3), strict=True)
     ]
-    assert judge_claims(both)[1].verdict == (
+    assert assess_claims(both)[1].outcome == (
         f"holds: periodicity +0.30 {divided}; against it: periodicity -0.40 with the distortion"
     )
 
 
 def test_every_claim_is_judged_also_without_evidence() -> None:
-    claims = judge_claims([relation("contrast", "distortion", 0.5, "not confirmed")])
+    claims = assess_claims([relation("contrast", "distortion", 0.5, "not confirmed")])
     assert [claim.claim for claim in claims] == [text for text, _ in CLAIMS]
-    assert claims[0].verdict.startswith("not confirmed: contrast +0.50")
+    assert claims[0].outcome.startswith("not confirmed: contrast +0.50")
     assert all(isinstance(claim, Claim) for claim in claims)
-    assert {claim.verdict.split(":")[0] for claim in claims[1:]} == {"not testable"}
+    assert {claim.outcome.split(":")[0] for claim in claims[1:]} == {"not testable"}

@@ -6,16 +6,16 @@ from scipy.special import softmax as scipys_softmax
 from scipy.stats import rankdata
 
 from vae.evaluation.failures import ranking
-from vae.evaluation.failures.correlations import Relation
+from vae.evaluation.failures.correlations import Correlation
 from vae.evaluation.failures.ranking import (
-    NOTHING,
-    badness,
-    directions,
-    explained,
+    NO_EXPLANATION,
+    confirmed_directions,
+    explain_reconstruction,
+    explain_sample,
+    mean_percentile,
     percentiles,
     sample_criteria,
     softmax,
-    suspected,
 )
 from vae.evaluation.metrics.neighbours import density_coverage, local_density
 from vae.rng import numpy_generator
@@ -33,7 +33,7 @@ def test_percentiles_are_mean_ranks_and_hold_against_others() -> None:
 
 def test_worst_best_and_median_are_what_they_say() -> None:
     error = numpy_generator(0, "error").permutation(101).astype(float)
-    bad = badness({"error": error})
+    bad = mean_percentile({"error": error})
     assert error[ranking.worst(bad, 3)].tolist() == [100, 99, 98]
     assert error[ranking.best(bad, 3)].tolist() == [0, 1, 2]
     assert error[ranking.median(bad, 3)].tolist() == [51, 50, 49]
@@ -42,23 +42,23 @@ def test_worst_best_and_median_are_what_they_say() -> None:
 
 def test_no_criterion_outweighs_another_by_its_scale() -> None:
     first, second = np.array([0.0, 1, 2, 3]), np.array([0.0, 3, 2, 1])
-    plain = badness({"a": first, "b": second})
-    np.testing.assert_allclose(badness({"a": 1e6 * first, "b": np.exp(second)}), plain)
+    plain = mean_percentile({"a": first, "b": second})
+    np.testing.assert_allclose(mean_percentile({"a": 1e6 * first, "b": np.exp(second)}), plain)
     assert ranking.best(plain, 1) == 0
     with pytest.raises(ValueError, match="criterion"):
-        badness({})
+        mean_percentile({})
 
 
 # Hypotheses
 
 
-def relation(name: str, error: str, direction: str, verdict: str = "confirmed") -> Relation:
+def relation(name: str, error: str, direction: str, verdict: str = "confirmed") -> Correlation:
     rho = 0.4 if direction == "+" else -0.4
-    return Relation(name, error, direction, rho, rho, rho - 0.1, rho + 0.1, 0, 0, verdict)
+    return Correlation(name, error, direction, rho, rho, rho - 0.1, rho + 0.1, 0, 0, verdict)
 
 
 def test_only_what_was_confirmed_explains_and_the_distortion_decides() -> None:
-    found = directions(
+    found = confirmed_directions(
         [
             relation("contrast", "mse_over_variance", "-"),
             relation("contrast", "distortion", "+"),
@@ -71,13 +71,13 @@ def test_only_what_was_confirmed_explains_and_the_distortion_decides() -> None:
 
 def test_a_case_is_explained_by_what_stands_out_in_the_confirmed_direction() -> None:
     confirmed = {"contrast": "+", "ink": "-"}
-    both = explained({"contrast": 0.99, "ink": 0.02, "periodicity": 0.999}, confirmed)
+    both = explain_reconstruction({"contrast": 0.99, "ink": 0.02, "periodicity": 0.999}, confirmed)
     assert "high contrast (percentile 99.0)" in both
     assert "a dark image (percentile 2.0)" in both
     assert "stripes" not in both
-    assert explained({"contrast": 0.01, "ink": 0.99}, confirmed) == NOTHING
-    assert explained({"contrast": 0.94, "ink": 0.06}, confirmed) == NOTHING
-    assert explained({"contrast": 0.99}, {}) == NOTHING
+    assert explain_reconstruction({"contrast": 0.01, "ink": 0.99}, confirmed) == NO_EXPLANATION
+    assert explain_reconstruction({"contrast": 0.94, "ink": 0.06}, confirmed) == NO_EXPLANATION
+    assert explain_reconstruction({"contrast": 0.99}, {}) == NO_EXPLANATION
 
 
 def places(**changed: float) -> dict[str, float]:
@@ -86,16 +86,16 @@ def places(**changed: float) -> dict[str, float]:
 
 def test_a_sample_is_suspected_of_what_stands_out() -> None:
     sure = np.array([0.02, 0.96, 0.02])
-    assert suspected(places(), sure, ["a", "b", "c"]) == NOTHING
-    assert "between two classes (c 52%, a 45%)" in suspected(
+    assert explain_sample(places(), sure, ["a", "b", "c"]) == NO_EXPLANATION
+    assert "between two classes (c 52%, a 45%)" in explain_sample(
         places(), np.array([0.45, 0.03, 0.52]), ["a", "b", "c"]
     )
-    assert suspected(places(), np.array([0.34, 0.33, 0.33]), "abc") == NOTHING
-    assert "training encodings are few" in suspected(places(latent_hole=0.97), None, ())
-    assert "extreme latent norm" in suspected(places(latent_norm=0.01), None, ())
-    assert "smoother than real images" in suspected(places(high_frequency=0.0), None, ())
-    assert "noisier than real images" in suspected(places(high_frequency=1.0), None, ())
-    assert suspected(places(), np.array([1.0]), ["only"]) == NOTHING
+    assert explain_sample(places(), np.array([0.34, 0.33, 0.33]), "abc") == NO_EXPLANATION
+    assert "training encodings are few" in explain_sample(places(latent_hole=0.97), None, ())
+    assert "extreme latent norm" in explain_sample(places(latent_norm=0.01), None, ())
+    assert "smoother than real images" in explain_sample(places(high_frequency=0.0), None, ())
+    assert "noisier than real images" in explain_sample(places(high_frequency=1.0), None, ())
+    assert explain_sample(places(), np.array([1.0]), ["only"]) == NO_EXPLANATION
 
 
 # Samples
@@ -117,7 +117,7 @@ def test_a_stray_undecided_sample_is_the_worst() -> None:
     odds = softmax(np.repeat([[9.0, 0.0]], 50, axis=0))
     odds[7] = 0.5
     criteria, nearest = sample_criteria(features, training, odds)
-    assert ranking.worst(badness(criteria), 1) == 7
+    assert ranking.worst(mean_percentile(criteria), 1) == 7
     direct = np.linalg.norm(features[:, None] - training, axis=2)
     np.testing.assert_array_equal(nearest, direct.argmin(1))
     assert set(criteria) == {"neighbour_distance", "doubt", "sparsity"}

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from vae.data.batches import Augmentation, as_real
-from vae.data.readers import Part
+from vae.data.batches import Augmentation, to_float
+from vae.data.readers import Split
 from vae.data.sources import decode, find
-from vae.evaluation.metrics.constant_image import best_constant, constant_distortion
+from vae.evaluation.metrics.constant_image import best_constant_image, constant_distortion
 from vae.rng import numpy_generator
 
 
@@ -22,35 +22,37 @@ def images(count: int = 40) -> np.ndarray:
     "augmentation", [Augmentation(), Augmentation(True, 0), Augmentation(True, 2)]
 )
 def test_mean_and_variance_are_those_of_many_augmented_images(augmentation: Augmentation) -> None:
-    constant = best_constant(images(), augmentation)
+    constant = best_constant_image(images(), augmentation)
     batch = torch.from_numpy(images())
-    drawn = torch.cat([as_real(augmentation(batch, 0, step)) for step in range(600)]).double()
+    drawn = torch.cat([to_float(augmentation(batch, 0, step)) for step in range(600)]).double()
     np.testing.assert_allclose(constant.mean, drawn.mean(0), atol=0.02)
     np.testing.assert_allclose(constant.variance, drawn.var(0, unbiased=False), atol=0.02)
 
 
 def test_no_other_constant_costs_less() -> None:
-    x = as_real(torch.from_numpy(images())).double()
-    constant = best_constant(images(), Augmentation())
+    x = to_float(torch.from_numpy(images())).double()
+    constant = best_constant_image(images(), Augmentation())
 
     def bce(image: torch.Tensor) -> float:
         loss = functional.binary_cross_entropy(image.expand_as(x), x, reduction="none")
         return loss.flatten(1).sum(1).mean().item()
 
     best = torch.from_numpy(constant.mean)
-    assert constant.bernoulli() == pytest.approx(bce(best))
-    assert constant.bernoulli() < bce(torch.full_like(best, 0.5))
-    assert constant.bernoulli() < bce((best + 0.02).clamp(0, 1))
+    assert constant.bernoulli_distortion() == pytest.approx(bce(best))
+    assert constant.bernoulli_distortion() < bce(torch.full_like(best, 0.5))
+    assert constant.bernoulli_distortion() < bce((best + 0.02).clamp(0, 1))
 
 
 def test_gaussian_costs_are_the_mean_negative_log_density() -> None:
-    x = as_real(torch.from_numpy(images())).double()
-    constant = best_constant(images(), Augmentation())
+    x = to_float(torch.from_numpy(images())).double()
+    constant = best_constant_image(images(), Augmentation())
     mean = torch.from_numpy(constant.mean)
     for sigma in (0.3, 1.0):
         density = torch.distributions.Normal(mean, sigma).log_prob(x).flatten(1).sum(1).mean()
-        assert constant.gaussian(sigma) == pytest.approx(-density.item())
-    assert constant.gaussian() < min(constant.gaussian(0.25), constant.gaussian(0.35))
+        assert constant.gaussian_distortion(sigma) == pytest.approx(-density.item())
+    assert constant.gaussian_distortion() < min(
+        constant.gaussian_distortion(0.25), constant.gaussian_distortion(0.35)
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_gaussian_costs_are_the_mean_negative_log_density() -> None:
 def test_what_has_no_formula_has_no_number(
     likelihood: str, options: dict[str, object], known: bool
 ) -> None:
-    constant = best_constant(images(), Augmentation())
+    constant = best_constant_image(images(), Augmentation())
     assert (constant_distortion(constant, likelihood, **options) is not None) == known
 
 
@@ -76,9 +78,9 @@ def test_the_published_collapse_costs_what_the_mean_image_costs(real_data_root: 
 
     Without the crops' black border the same image costs 0.6891.
     """
-    part = decode("cifar10", find("cifar10", real_data_root, "")).parts["train"]
-    assert isinstance(part, Part)
+    part = decode("cifar10", find("cifar10", real_data_root, "")).splits["train"]
+    assert isinstance(part, Split)
     assert isinstance(part.images, np.ndarray)
-    cropped = best_constant(part.images, Augmentation(flip=True, crop_padding=4))
-    assert cropped.bernoulli() / 3072 == pytest.approx(0.66064, abs=1e-5)
-    assert best_constant(part.images, Augmentation()).bernoulli() / 3072 > 0.689
+    cropped = best_constant_image(part.images, Augmentation(flip=True, crop_padding=4))
+    assert cropped.bernoulli_distortion() / 3072 == pytest.approx(0.66064, abs=1e-5)
+    assert best_constant_image(part.images, Augmentation()).bernoulli_distortion() / 3072 > 0.689

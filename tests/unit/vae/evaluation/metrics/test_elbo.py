@@ -5,10 +5,10 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from vae.data.batches import Images, as_real
+from vae.data.batches import Images, to_float
 from vae.device import Machine
-from vae.evaluation.metrics.elbo import gather, score, ssim, standard_error, summarise
-from vae.models.encoder_decoder import build
+from vae.evaluation.metrics.elbo import concatenate, score, ssim, standard_error, summarise
+from vae.models.encoder_decoder import build_encoder_decoder
 from vae.models.likelihoods.continuous import Gaussian
 from vae.models.likelihoods.discrete import Bernoulli
 from vae.models.vae import VAE
@@ -19,17 +19,22 @@ CPU = Machine("cpu", "fp32", 1)
 
 def model(likelihood: Gaussian | Bernoulli) -> VAE:
     with initialisation(0):
-        encoder, decoder = build(
+        encoder, decoder = build_encoder_decoder(
             "residual",
-            image=(1, 12, 12),
-            latent=(4,),
+            image_shape=(1, 12, 12),
+            latent_shape=(4,),
             decoded_channels=1,
             widths=[8, 8],
             head="linear",
             blocks=1,
         )
     return VAE(
-        encoder, decoder, likelihood, image=(1, 12, 12), latent=(4,), log_var_range=(-8.0, 8.0)
+        encoder,
+        decoder,
+        likelihood,
+        image_shape=(1, 12, 12),
+        latent_shape=(4,),
+        log_var_range=(-8.0, 8.0),
     )
 
 
@@ -41,7 +46,7 @@ def images(count: int = 37) -> Images:
 def test_reconstruction_errors_do_not_depend_on_the_batch_size() -> None:
     vae = model(Gaussian(0.3))
     all_at_once, split = (
-        gather(score(vae, images(), CPU, seed=0, batch_size=size)) for size in (37, 8)
+        concatenate(score(vae, images(), CPU, seed=0, batch_size=size)) for size in (37, 8)
     )
     np.testing.assert_allclose(all_at_once.mse, split.mse, rtol=1e-4)
     np.testing.assert_allclose(all_at_once.ssim, split.ssim, rtol=1e-4, atol=1e-6)
@@ -50,11 +55,11 @@ def test_reconstruction_errors_do_not_depend_on_the_batch_size() -> None:
 
 def test_the_elbo_is_minus_distortion_minus_rate_and_bits_come_from_the_mass() -> None:
     vae = model(Gaussian(0.3))
-    scores = gather(score(vae, images(), CPU, seed=0, batch_size=16))
+    scores = concatenate(score(vae, images(), CPU, seed=0, batch_size=16))
     summary = summarise(scores, vae.dimensions)
     assert summary["elbo"] == pytest.approx(-(summary["distortion"] + summary["rate"]))
-    assert scores.mass is not None
-    nats = (scores.mass + scores.rate.sum(1)).mean()
+    assert scores.discrete_nll is not None
+    nats = (scores.discrete_nll + scores.rate.sum(1)).mean()
     assert summary["bits_per_dim"] == pytest.approx(nats / (144 * np.log(2)))
     psnr = np.mean([10 * np.log10(1 / mse) for mse in scores.mse])
     assert summary["psnr"] == pytest.approx(psnr)
@@ -65,10 +70,10 @@ def test_shuffled_codes_tell_whether_the_decoder_heeds_them() -> None:
     vae = model(Gaussian(0.3))
     with torch.no_grad():
         vae.decoder.stem.weight.zero_()
-    deaf = summarise(gather(score(vae, images(), CPU, seed=0, batch_size=16)), 144)
+    deaf = summarise(concatenate(score(vae, images(), CPU, seed=0, batch_size=16)), 144)
     assert deaf["shuffled_psnr"] == pytest.approx(deaf["psnr"])
 
-    x = as_real(next(images(16).in_order(16)))
+    x = to_float(next(images(16).ordered_batches(16)))
     codes = torch.arange(16.0)[:, None].expand(16, 4)
 
     class Copyist(torch.nn.Module):
@@ -80,7 +85,7 @@ def test_shuffled_codes_tell_whether_the_decoder_heeds_them() -> None:
             return torch.stack([codes, torch.full_like(codes, -8.0)], 1)
 
     vae.encoder, vae.decoder = Numberer(), Copyist()  # type: ignore[assignment]
-    told = summarise(gather(score(vae, images(16), CPU, seed=0, batch_size=16)), 144)
+    told = summarise(concatenate(score(vae, images(16), CPU, seed=0, batch_size=16)), 144)
     assert told["psnr"] == pytest.approx(100)
     assert told["shuffled_psnr"] is not None
     assert told["shuffled_psnr"] < 10
@@ -88,7 +93,7 @@ def test_shuffled_codes_tell_whether_the_decoder_heeds_them() -> None:
 
 def test_bernoulli_reports_no_bits() -> None:
     vae = model(Bernoulli(binary=False))
-    summary = summarise(gather(score(vae, images(), CPU, seed=0, batch_size=16)), 144)
+    summary = summarise(concatenate(score(vae, images(), CPU, seed=0, batch_size=16)), 144)
     assert summary["bits_per_dim"] is None
     assert summary["bits_per_dim_se"] is None
     assert summary["elbo"] is not None

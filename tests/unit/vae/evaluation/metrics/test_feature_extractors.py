@@ -14,43 +14,43 @@ from vae.errors import UserError
 from vae.evaluation.metrics import feature_extractors
 from vae.evaluation.metrics.classifier import (
     Classifier,
-    Labelled,
-    Lesson,
-    Shape,
+    ClassifierConfig,
+    ClassifierShape,
+    LabelledImages,
     accuracy,
     load,
     save,
     train_classifier,
 )
 from vae.evaluation.metrics.feature_extractors import (
-    Bending,
-    bends,
+    SensitivityResult,
     class_logits,
     extract,
     imagenet_extractor,
-    in_domain,
+    in_domain_extractor,
     reference,
+    sensitivity_test,
 )
 from vae.evaluation.metrics.fidelity import compare
-from vae.io import read_tensors, sha256_of_file, tensor_bytes, write_bytes
+from vae.io import read_tensors, sha256_file, tensor_bytes, write_bytes
 from vae.rng import initialisation, numpy_generator
-from vae.training.loop import Diverged, EpochReport, StepReport
+from vae.training.loop import DivergenceError, EpochReport, StepReport
 
 CPU = Machine("cpu", "fp32", 1)
-LESSON = Lesson(
+LESSON = ClassifierConfig(
     seed=0, epochs=8, batch_size=32, lr=3e-3, weight_decay=1e-2, augmentation=Augmentation()
 )
 Reports = Generator[StepReport | EpochReport, None, Classifier]
 
 
-def digits() -> tuple[Labelled, Labelled]:
+def digits() -> tuple[LabelledImages, LabelledImages]:
     from sklearn.datasets import load_digits
 
     data = load_digits()
     pixels = (data.images * (255 / 16)).round().astype(np.uint8)[:, None]
     labels = data.target.astype(np.int64)
     parts = (slice(None, 1200), slice(1200, None))
-    train, valid = (Labelled(Images(pixels[part], "cpu"), labels[part]) for part in parts)
+    train, valid = (LabelledImages(Images(pixels[part], "cpu"), labels[part]) for part in parts)
     return train, valid
 
 
@@ -65,7 +65,7 @@ def whole(reports: Reports) -> tuple[list[StepReport | EpochReport], Classifier]
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[list[StepReport | EpochReport], Classifier]:
-    return whole(train_classifier(*digits(), LESSON, CPU, features=64))
+    return whole(train_classifier(*digits(), LESSON, CPU, feature_dim=64))
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -79,7 +79,7 @@ def test_it_learns_digits_and_says_so(
     trained: tuple[list[StepReport | EpochReport], Classifier],
 ) -> None:
     reports, classifier = trained
-    rows = [report.row for report in reports if isinstance(report, EpochReport)]
+    rows = [report.metrics for report in reports if isinstance(report, EpochReport)]
     steps = [report for report in reports if isinstance(report, StepReport)]
     assert [row["epoch"] for row in rows] == list(range(1, 9))
     assert (len(steps), rows[-1]["step"]) == (8 * 37, 8 * 37)
@@ -89,13 +89,14 @@ def test_it_learns_digits_and_says_so(
 
 
 def test_it_repeats_bit_for_bit_and_another_seed_is_another_network() -> None:
-    short = Lesson(3, 1, 64, 3e-3, 1e-2, Augmentation(crop_padding=1))
+    short = ClassifierConfig(3, 1, 64, 3e-3, 1e-2, Augmentation(crop_padding=1))
     once, twice = (
-        whole(train_classifier(*digits(), short, CPU, features=16))[1].digest() for _ in range(2)
+        whole(train_classifier(*digits(), short, CPU, feature_dim=16))[1].digest()
+        for _ in range(2)
     )
-    other = Lesson(4, 1, 64, 3e-3, 1e-2, Augmentation(crop_padding=1))
+    other = ClassifierConfig(4, 1, 64, 3e-3, 1e-2, Augmentation(crop_padding=1))
     assert once == twice
-    assert whole(train_classifier(*digits(), other, CPU, features=16))[1].digest() != once
+    assert whole(train_classifier(*digits(), other, CPU, feature_dim=16))[1].digest() != once
 
 
 def test_a_file_gives_the_same_network_under_its_digest(
@@ -104,7 +105,7 @@ def test_a_file_gives_the_same_network_under_its_digest(
     _, classifier = trained
     save(tmp_path / "features.safetensors", classifier)
     again = load(tmp_path / "features.safetensors")
-    assert sha256_of_file(tmp_path / "features.safetensors") == classifier.digest()
+    assert sha256_file(tmp_path / "features.safetensors") == classifier.digest()
     assert again.digest() == classifier.digest()
     images = torch.from_numpy(noise(5, 1, 8, 8))
     assert torch.equal(again(images), classifier(images))
@@ -140,7 +141,7 @@ def test_images_of_any_size_give_features_and_all_weights_learn(
     shape: tuple[int, int, int], convolutions: int
 ) -> None:
     with initialisation(0):
-        classifier = Classifier(Shape(*shape, features=64, classes=3), folded=False)
+        classifier = Classifier(ClassifierShape(*shape, features=64, classes=3), folded=False)
     found = classifier(torch.from_numpy(noise(4, *shape)))
     assert found.shape == (4, 64)
     assert sum(isinstance(m, torch.nn.Conv2d) for m in classifier.modules()) == convolutions
@@ -151,14 +152,14 @@ def test_images_of_any_size_give_features_and_all_weights_learn(
 
 
 def test_a_training_that_explodes_says_so() -> None:
-    wild = Lesson(0, 1, 64, 1e38, 0.0, Augmentation())
-    with pytest.raises(Diverged, match="the classifier's loss is no finite number"):
-        whole(train_classifier(*digits(), wild, CPU, features=16))
+    wild = ClassifierConfig(0, 1, 64, 1e38, 0.0, Augmentation())
+    with pytest.raises(DivergenceError, match="the classifier's loss is no finite number"):
+        whole(train_classifier(*digits(), wild, CPU, feature_dim=16))
 
 
 def test_each_image_needs_a_label() -> None:
     with pytest.raises(ValueError, match="3 labels for 4 images"):
-        Labelled(Images(noise(4, 1, 8, 8), "cpu"), np.zeros(3, np.int64))
+        LabelledImages(Images(noise(4, 1, 8, 8), "cpu"), np.zeros(3, np.int64))
 
 
 # Judges
@@ -168,10 +169,10 @@ def test_the_in_domain_judge_is_the_classifier(
     trained: tuple[list[StepReport | EpochReport], Classifier],
 ) -> None:
     _, classifier = trained
-    judge, valid = in_domain(classifier, CPU), digits()[1]
-    pixels = valid.images.mapped
+    judge, valid = in_domain_extractor(classifier, CPU), digits()[1]
+    pixels = valid.images.array
     found = extract(judge, pixels, batch_size=100)
-    assert (found.shape, found.dtype, judge.size) == ((597, 64), np.float32, 64)
+    assert (found.shape, found.dtype, judge.feature_dim) == ((597, 64), np.float32, 64)
     np.testing.assert_allclose(found, extract(judge, pixels, batch_size=597), rtol=1e-5, atol=1e-5)
     logits = class_logits(judge, found)
     assert logits is not None
@@ -182,7 +183,7 @@ def test_the_imagenet_judge_takes_grey_and_coloured_images_and_has_no_classes() 
     judge = imagenet_extractor("efficientnet_lite2", CPU)
     grey = noise(2, 1, 28, 28)
     found = extract(judge, grey)
-    assert (found.shape, judge.size, len(judge.digest)) == ((2, 1280), 1280, 64)
+    assert (found.shape, judge.feature_dim, len(judge.digest)) == ((2, 1280), 1280, 64)
     np.testing.assert_allclose(extract(judge, grey.repeat(3, axis=1)), found, rtol=1e-4, atol=1e-4)
     assert class_logits(judge, found) is None
 
@@ -193,8 +194,8 @@ def test_the_imagenet_judge_takes_grey_and_coloured_images_and_has_no_classes() 
 def test_the_trained_judge_passes_and_the_table_says_how(
     trained: tuple[list[StepReport | EpochReport], Classifier],
 ) -> None:
-    judge, (train, _) = in_domain(trained[1], CPU), digits()
-    found = bends(judge, train.images.mapped, 0, train.labels)
+    judge, (train, _) = in_domain_extractor(trained[1], CPU), digits()
+    found = sensitivity_test(judge, train.images.array, 0, train.labels)
     assert found.passed
     table = found.table()
     assert [(row["fault"], row["strength"]) for row in table] == [
@@ -204,7 +205,7 @@ def test_the_trained_judge_passes_and_the_table_says_how(
     ]
     assert found.n == 298
     assert all(row["seen"] for row in table if row["fault"] != "noise")
-    assert found == bends(judge, train.images.mapped, 0, train.labels)
+    assert found == sensitivity_test(judge, train.images.array, 0, train.labels)
 
 
 @pytest.mark.parametrize(
@@ -219,14 +220,14 @@ def test_a_distance_rises_by_strength_and_ends_above_the_floor(
         "blur": dict(zip((0.5, 1.0, 2.0), (2.0, 3.0, 4.0), strict=True)),
         "noise": dict(zip((5.0, 15.0, 40.0), noise, strict=True)),
     }
-    found = Bending(100, 1.0, distances)
-    assert (found.rises("blur"), found.rises("noise"), found.passed) == (True, rises, rises)
+    found = SensitivityResult(100, 1.0, distances)
+    assert (found.detects("blur"), found.detects("noise"), found.passed) == (True, rises, rises)
 
 
 class Blind:
     """A judge to whom all images are alike."""
 
-    name, digest, size = "blind", "0" * 64, 2
+    name, digest, feature_dim = "blind", "0" * 64, 2
 
     def __call__(self, images: Tensor) -> Tensor:
         return torch.zeros(len(images), 2)
@@ -236,7 +237,7 @@ class Blind:
 
 
 def test_a_judge_that_does_not_see_faults_fails() -> None:
-    found = bends(Blind(), noise(400, 1, 8, 8), 0)
+    found = sensitivity_test(Blind(), noise(400, 1, 8, 8), 0)
     assert not found.passed
     assert found.n == 100  # half of the half that is compared
     assert not any(row["seen"] for row in found.table())
@@ -244,7 +245,7 @@ def test_a_judge_that_does_not_see_faults_fails() -> None:
 
 def test_without_labels_the_brightest_images_are_dropped() -> None:
     pixels = np.arange(100, dtype=np.uint8)[:, None, None, None].repeat(8, 2).repeat(8, 3)
-    kept = feature_extractors._kept(pixels, None, seed=0)
+    kept = feature_extractors._subsets_without_modes(pixels, None, seed=0)
     assert {share: (len(index), index.max()) for share, index in kept.items()} == {
         0.1: (90, 89),
         0.3: (70, 69),
@@ -254,30 +255,32 @@ def test_without_labels_the_brightest_images_are_dropped() -> None:
 
 def test_classes_are_dropped_one_after_the_other() -> None:
     labels = np.arange(100) % 10
-    kept = feature_extractors._kept(noise(100, 1, 8, 8), labels, seed=0)
+    kept = feature_extractors._subsets_without_modes(noise(100, 1, 8, 8), labels, seed=0)
     left = [set(labels[index]) for index in kept.values()]
     assert list(kept) == [0.1, 0.3, 0.5]
     assert [len(classes) for classes in left] == [9, 7, 5]
     assert left[0] > left[1] > left[2]
-    assert list(feature_extractors._kept(noise(4, 1, 8, 8), np.array([0, 1, 0, 1]), seed=0)) == [
-        0.5
-    ]
+    assert list(
+        feature_extractors._subsets_without_modes(
+            noise(4, 1, 8, 8), np.array([0, 1, 0, 1]), seed=0
+        )
+    ) == [0.5]
 
 
 def test_a_judge_and_the_distances_work_together(
     trained: tuple[list[StepReport | EpochReport], Classifier],
 ) -> None:
-    judge, (train, valid) = in_domain(trained[1], CPU), digits()
-    real = reference(judge, extract(judge, valid.images.mapped[:500]))
-    fake = extract(judge, train.images.mapped[:500])
+    judge, (train, valid) = in_domain_extractor(trained[1], CPU), digits()
+    real = reference(judge, extract(judge, valid.images.array[:500]))
+    fake = extract(judge, train.images.array[:500])
     healthy = compare(real, fake, seed=0, logits=class_logits(judge, fake))
-    blurred = extract(judge, feature_extractors._blurred(train.images.mapped[:500], 1.0))
+    blurred = extract(judge, feature_extractors._blur(train.images.array[:500], 1.0))
     ill = compare(real, blurred, seed=0)
     assert healthy.digest == trained[1].digest()
-    assert ill.frechet > 3 * healthy.frechet
+    assert ill.fd > 3 * healthy.fd
     assert ill.coverage < healthy.coverage
-    assert healthy.score is not None
-    assert healthy.score > 6
+    assert healthy.classifier_score is not None
+    assert healthy.classifier_score > 6
 
 
 # torch-fidelity's extractors
@@ -304,9 +307,9 @@ def test_any_registered_extractor_judges_by_its_name(monkeypatch: pytest.MonkeyP
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
     monkeypatch.setitem(FEATURE_EXTRACTORS_REGISTRY, "clip-vit-b-32", Tiny)
-    judge = feature_extractors.registered("clip-vit-b-32", Machine("cpu", "fp32", 1))
+    judge = feature_extractors.torch_fidelity_extractor("clip-vit-b-32", Machine("cpu", "fp32", 1))
     grey = torch.randint(0, 256, (5, 1, 9, 9), dtype=torch.uint8)
-    assert (judge.name, judge.size, len(judge.digest)) == ("clip-vit-b-32", 7, 64)
+    assert (judge.name, judge.feature_dim, len(judge.digest)) == ("clip-vit-b-32", 7, 64)
     torch.testing.assert_close(judge(grey), judge(grey.expand(-1, 3, -1, -1)))
 
 
@@ -316,7 +319,7 @@ def test_an_unknown_extractor_and_one_without_weights_are_one_line(
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
     with pytest.raises(UserError, match="no extractor 'clop'"):
-        feature_extractors.registered("clop", Machine("cpu", "fp32", 1))
+        feature_extractors.torch_fidelity_extractor("clop", Machine("cpu", "fp32", 1))
 
     class Absent(Tiny):
         def __init__(self, *arguments: object, **options: object) -> None:
@@ -324,4 +327,4 @@ def test_an_unknown_extractor_and_one_without_weights_are_one_line(
 
     monkeypatch.setitem(FEATURE_EXTRACTORS_REGISTRY, "clip-rn50", Absent)
     with pytest.raises(UserError, match="clip-rn50 cannot be had"):
-        feature_extractors.registered("clip-rn50", Machine("cpu", "fp32", 1))
+        feature_extractors.torch_fidelity_extractor("clip-rn50", Machine("cpu", "fp32", 1))

@@ -17,7 +17,7 @@ from vae.evaluation.metrics.fidelity import (
     class_balance,
     classifier_score,
     compare,
-    frechet,
+    frechet_distance,
     kernel_distance,
     precision_recall,
     statistics,
@@ -29,7 +29,7 @@ from vae.evaluation.metrics.neighbours import (
     nearest,
     squared_radii,
 )
-from vae.io import sha256_of_file
+from vae.io import sha256_file
 from vae.rng import numpy_generator
 
 
@@ -66,7 +66,7 @@ def test_statistics_are_the_mean_and_the_unbiased_covariance_in_float64() -> Non
 def test_frechet_of_axis_parallel_gaussians_is_the_closed_form() -> None:
     one = Statistics(np.array([1.0, 2.0]), np.diag([4.0, 9.0]))
     other = Statistics(np.array([0.0, 4.0]), np.diag([1.0, 25.0]))
-    assert frechet(one, other) == pytest.approx(1 + 4 + (2 - 1) ** 2 + (3 - 5) ** 2)
+    assert frechet_distance(one, other) == pytest.approx(1 + 4 + (2 - 1) ** 2 + (3 - 5) ** 2)
 
 
 def test_frechet_agrees_with_scipys_matrix_root() -> None:
@@ -74,8 +74,8 @@ def test_frechet_agrees_with_scipys_matrix_root() -> None:
     product = sqrtm(x.covariance @ y.covariance)
     direct = ((x.mean - y.mean) ** 2).sum()
     direct += np.trace(x.covariance + y.covariance - 2 * product.real)
-    assert frechet(x, y) == pytest.approx(direct, rel=1e-9)
-    assert frechet(y, x) == pytest.approx(frechet(x, y), rel=1e-9)
+    assert frechet_distance(x, y) == pytest.approx(direct, rel=1e-9)
+    assert frechet_distance(y, x) == pytest.approx(frechet_distance(x, y), rel=1e-9)
 
 
 # Kernel distance
@@ -86,7 +86,7 @@ def test_torch_fidelitys_kernel_distance_of_whole_sets_is_the_direct_formula() -
     a, b = x.astype(float), y.astype(float)
     within = [((z @ z.T / 6 + 1) ** 3)[~np.eye(24, dtype=bool)].mean() for z in (a, b)]
     direct = sum(within) - 2 * ((a @ b.T / 6 + 1) ** 3).mean()
-    module = fidelity._fidelity("metric_kid")
+    module = fidelity._torch_fidelity("metric_kid")
     options = fidelity._options(kid_subset_size=24, kid_subsets=1)
     found = module.kid_features_to_metric(torch.from_numpy(a), torch.from_numpy(b), **options)
     assert found[module.KEY_METRIC_KID_MEAN] == pytest.approx(direct, rel=1e-9)
@@ -171,13 +171,13 @@ def test_class_balance_is_pearsons_and_sees_a_missing_class() -> None:
     even = np.eye(4)[np.arange(400) % 4]
     lacking = np.eye(4)[np.arange(400) % 2]
     same = class_balance(even, even)
-    assert (same.chi_square, same.p_value, same.misplaced) == pytest.approx((0, 1, 0))
+    assert (same.chi_square, same.p_value, same.total_variation) == pytest.approx((0, 1, 0))
     found = class_balance(lacking, even)
     assert found.samples.tolist() == [200, 200, 0, 0]
     # Expected in each row: 150 150 50 50.
     assert found.chi_square == pytest.approx(2 * (2 * 50**2 / 150 + 2 * 50**2 / 50))
     assert found.p_value < 1e-9
-    assert found.misplaced == pytest.approx(0.5)
+    assert found.total_variation == pytest.approx(0.5)
 
 
 # All together
@@ -190,10 +190,10 @@ def reference(x: np.ndarray, extractor: str = "in_domain") -> Reference:
 def test_a_set_is_no_distance_from_itself_and_covers_itself() -> None:
     x = cloud(200)
     found = compare(reference(x), x, seed=0)
-    assert found.frechet == pytest.approx(0, abs=1e-6)
+    assert found.fd == pytest.approx(0, abs=1e-6)
     assert (found.precision, found.recall, found.coverage) == (1, 1, 1)
     assert found.density == pytest.approx(6 / 5, rel=0.01)  # the k neighbours and itself
-    assert found.score is None
+    assert found.classifier_score is None
 
 
 def test_planted_faults_are_seen_and_told_apart() -> None:
@@ -202,8 +202,8 @@ def test_planted_faults_are_seen_and_told_apart() -> None:
     healthy = compare(reference(x), y, seed=0)
     lacking = compare(reference(x), cloud(400, stream="fake"), seed=0)
     narrow = compare(reference(x), (y - y.mean(0)) * 0.7 + y.mean(0), seed=0)
-    assert min(lacking.frechet, narrow.frechet) > 3 * healthy.frechet
-    assert lacking.kernel > healthy.kernel + 3 * healthy.kernel_spread
+    assert min(lacking.fd, narrow.fd) > 3 * healthy.fd
+    assert lacking.kd > healthy.kd + 3 * healthy.kd_std
     assert narrow.recall < healthy.recall - 0.2
     assert healthy.coverage > 0.9
     assert lacking.precision > 0.8
@@ -214,10 +214,10 @@ def test_planted_faults_are_seen_and_told_apart() -> None:
 def test_neighbours_are_those_of_the_first_few_on_both_sides() -> None:
     x, y = cloud(300), cloud(300, stream="fake")
     found = compare(replace(reference(x), few=120), y, seed=0)
-    assert (found.n, found.neighbours_n) == (300, 120)
+    assert (found.n, found.neighbour_images) == (300, 120)
     assert (found.density, found.coverage) == density_coverage(x[:120], y[:120])
     assert (found.precision, found.recall) == precision_recall(x[:120], y[:120])
-    assert found.frechet == frechet(statistics(x), statistics(y))
+    assert found.fd == frechet_distance(statistics(x), statistics(y))
 
 
 def test_names_carry_the_extractor_and_only_inceptions_distance_is_a_fid() -> None:
@@ -226,10 +226,10 @@ def test_names_carry_the_extractor_and_only_inceptions_distance_is_a_fid() -> No
     assert (found.n, found.k, found.digest) == (40, 5, "0" * 64)
     shares = ("precision", "recall", "density", "coverage")
     names = ("frechet", "kernel", "kernel_spread", *shares, "score", "score_spread")
-    assert list(found.named()) == [f"{name}_in_domain" for name in names]
-    named = compare(reference(x, fidelity.INCEPTION), y, seed=0).named()
+    assert list(found.by_name()) == [f"{name}_in_domain" for name in names]
+    named = compare(reference(x, fidelity.INCEPTION), y, seed=0).by_name()
     assert {"fid", "kid", "kid_spread", "isc", "isc_spread"} <= named.keys()
-    assert named["fid"] == found.frechet
+    assert named["fid"] == found.fd
     assert named["precision_inception_v3_compat"] == found.precision
 
 
@@ -260,10 +260,10 @@ def test_options_that_torch_fidelity_would_ignore_are_caught() -> None:
 
 def test_inception_takes_its_own_file_only(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no file with weights of Inception"):
-        fidelity.inception(tmp_path / "none.pth")
+        fidelity.load_inception(tmp_path / "none.pth")
     (tmp_path / "other.pth").write_bytes(b"not these")
     with pytest.raises(UserError, match="SHA-256 is 6726825d"):
-        fidelity.inception(tmp_path / "other.pth")
+        fidelity.load_inception(tmp_path / "other.pth")
 
 
 def test_inception_without_file_and_network_is_one_line_that_says_what_was_tried(
@@ -296,21 +296,21 @@ def test_inception_sees_grey_images_as_three_equal_channels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from vae.device import Machine
-    from vae.evaluation.metrics.feature_extractors import inception
+    from vae.evaluation.metrics.feature_extractors import inception_extractor
 
-    network = fidelity._fidelity("feature_extractor_inceptionv3").FeatureExtractorInceptionV3
+    network = fidelity._torch_fidelity("feature_extractor_inceptionv3").FeatureExtractorInceptionV3
     with monkeypatch.context() as patched:  # random weights; no test downloads
         patched.setattr(network, "load_state_dict", lambda *_: None)
         patched.setattr(torch, "load", lambda *_, **__: None)
         made = network("x", ["2048"], feature_extractor_weights_path="")
     path = tmp_path / "inception.pth"
     torch.save(made.state_dict(), path)
-    digest = sha256_of_file(path)
+    digest = sha256_file(path)
     monkeypatch.setattr(fidelity, "INCEPTION_SHA256", digest)
-    judge = inception(path, Machine("cpu", "fp32", 1))
+    judge = inception_extractor(path, Machine("cpu", "fp32", 1))
     grey = torch.from_numpy(numpy_generator(0, "grey").integers(0, 256, (2, 1, 28, 28), np.uint8))
     features = judge(grey)
-    assert (judge.name, judge.digest, judge.size) == (fidelity.INCEPTION, digest, 2048)
+    assert (judge.name, judge.digest, judge.feature_dim) == (fidelity.INCEPTION, digest, 2048)
     torch.testing.assert_close(features, judge(grey.expand(-1, 3, -1, -1)))
     torch.testing.assert_close(features, made(grey.expand(-1, 3, -1, -1))[0])
     logits = judge.logits(features)

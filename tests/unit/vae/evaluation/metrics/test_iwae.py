@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from vae.data.batches import Images, as_real
+from vae.data.batches import Images, to_float
 from vae.device import Machine
-from vae.evaluation.metrics.iwae import gather, importance, summarise
+from vae.evaluation.metrics.iwae import concatenate, estimate, summarise
 from vae.models.likelihoods.continuous import Gaussian
 from vae.models.likelihoods.discrete import Bernoulli
 from vae.models.vae import VAE
@@ -49,8 +49,8 @@ def model(factor: float) -> tuple[VAE, Tensor]:
         Encoder(weights, factor),  # type: ignore[arg-type]
         Decoder(weights),  # type: ignore[arg-type]
         Gaussian(SIGMA, mean="linear"),
-        image=SHAPE,
-        latent=(LATENT,),
+        image_shape=SHAPE,
+        latent_shape=(LATENT,),
         log_var_range=(-20.0, 20.0),
     )
     return vae, weights
@@ -62,14 +62,14 @@ def images(count: int = 12) -> Images:
 
 
 def bound(vae: VAE, draws: int, at_once: int = 256, count: int = 12) -> dict[str, float | None]:
-    batches = importance(vae, images(), CPU, seed=0, draws=draws, count=count, at_once=at_once)
-    return summarise(gather(batches), math.prod(SHAPE), draws)
+    batches = estimate(vae, images(), CPU, seed=0, draws=draws, count=count, batch_size=at_once)
+    return summarise(concatenate(batches), math.prod(SHAPE), draws)
 
 
 def evidence(weights: Tensor) -> float:
     """Mean log p(x) of x = z W + sigma e, exactly."""
     covariance = weights.T @ weights + SIGMA**2 * torch.eye(math.prod(SHAPE))
-    x = as_real(next(images().in_order(12))).flatten(1)
+    x = to_float(next(images().ordered_batches(12))).flatten(1)
     return MultivariateNormal(torch.zeros(len(covariance)), covariance).log_prob(x).mean().item()
 
 
@@ -96,9 +96,9 @@ def test_what_is_computed_at_a_time_changes_nothing(at_once: int) -> None:
 def test_the_first_images_are_taken() -> None:
     vae, _ = model(factor=2.0)
     assert bound(vae, 20, count=5)["iwae_images"] == 5
-    few = gather(importance(vae, images(), CPU, seed=0, draws=20, count=5, at_once=64))
-    all_ = gather(importance(vae, images(), CPU, seed=0, draws=20, count=12, at_once=64))
-    np.testing.assert_allclose(few.bound, all_.bound[:5], rtol=1e-5)
+    few = concatenate(estimate(vae, images(), CPU, seed=0, draws=20, count=5, batch_size=64))
+    all_ = concatenate(estimate(vae, images(), CPU, seed=0, draws=20, count=12, batch_size=64))
+    np.testing.assert_allclose(few.iwae, all_.iwae[:5], rtol=1e-5)
 
 
 def test_bits_come_from_the_mass_of_pixels() -> None:

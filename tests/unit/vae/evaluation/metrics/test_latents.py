@@ -5,9 +5,9 @@ import pytest
 
 from vae.evaluation.metrics import latents
 from vae.evaluation.metrics.latents import (
-    directions,
-    index_information,
-    leading,
+    mutual_information,
+    order_by_rate,
+    principal_axes,
     rate_per_dimension,
 )
 from vae.rng import numpy_generator
@@ -23,7 +23,7 @@ def encodings(count: int, *latent: int) -> np.ndarray:
 
 def test_axes_are_the_eigenvectors_of_the_covariance() -> None:
     mu = encodings(200, 6)
-    mean, axes, scale = directions(mu, 6)
+    mean, axes, scale = principal_axes(mu, 6)
     values, vectors = np.linalg.eigh(np.cov(mu, rowvar=False, bias=True))
     np.testing.assert_allclose(mean, mu.mean(0))
     np.testing.assert_allclose(scale, np.sqrt(values[::-1]))
@@ -32,7 +32,7 @@ def test_axes_are_the_eigenvectors_of_the_covariance() -> None:
 
 def test_scales_are_the_standard_deviations_along_the_axes_and_hold_all_variance() -> None:
     mu = encodings(50, 2, 3, 2)
-    mean, axes, scale = directions(mu, 12)
+    mean, axes, scale = principal_axes(mu, 12)
     along = np.tensordot(mu - mean, axes, axes=([1, 2, 3], [1, 2, 3]))
     np.testing.assert_allclose(along.std(0), scale)
     np.testing.assert_allclose((scale**2).sum(), mu.var(0).sum())
@@ -46,7 +46,7 @@ def test_a_planted_direction_is_found_whatever_the_latents_shape(latent: tuple[i
     planted /= np.linalg.norm(planted)
     noise = 0.01 * generator.normal(size=(300, *latent))
     mu = np.multiply.outer(5 * generator.normal(size=300), planted) + noise + 1
-    mean, axes, scale = directions(mu.astype(np.float32), 2)
+    mean, axes, scale = principal_axes(mu.astype(np.float32), 2)
     assert mean.shape == latent
     assert axes.shape == (2, *latent)
     assert abs((axes[0] * planted).sum()) == pytest.approx(1, abs=1e-4)
@@ -56,8 +56,8 @@ def test_a_planted_direction_is_found_whatever_the_latents_shape(latent: tuple[i
 
 def test_the_largest_component_is_positive_so_mirrored_encodings_have_the_same_axes() -> None:
     mu = encodings(100, 8)
-    _, axes, scale = directions(mu, 8)
-    mean, mirrored, same = directions(-mu, 8)
+    _, axes, scale = principal_axes(mu, 8)
+    mean, mirrored, same = principal_axes(-mu, 8)
     assert (axes[np.arange(8), abs(axes).argmax(1)] > 0).all()
     np.testing.assert_allclose(mirrored, axes, atol=1e-9)
     np.testing.assert_allclose(same, scale)
@@ -68,13 +68,13 @@ def test_the_largest_component_is_positive_so_mirrored_encodings_have_the_same_a
 def test_there_are_no_more_axes_than_dimensions_or_encodings(
     count: int, size: int, found: int
 ) -> None:
-    _, axes, scale = directions(encodings(count, size), 5)
+    _, axes, scale = principal_axes(encodings(count, size), 5)
     assert axes.shape == (found, size)
     assert scale.shape == (found,)
 
 
 def test_collapsed_encodings_have_no_spread() -> None:
-    _, axes, scale = directions(np.ones((20, 2, 2, 2), np.float32), 3)
+    _, axes, scale = principal_axes(np.ones((20, 2, 2, 2), np.float32), 3)
     assert np.isfinite(axes).all()
     assert not scale.any()
 
@@ -85,18 +85,18 @@ def test_rates_are_means_over_images_and_lead_by_their_size() -> None:
     rate[:, 0, 0, 1] = 5
     rates = rate_per_dimension(rate)
     assert rates.tolist() == [0, 5, 2, 0]
-    assert leading(rates).tolist() == [1, 2, 0, 3]
+    assert order_by_rate(rates).tolist() == [1, 2, 0, 3]
 
 
 def test_the_index_code_information_is_the_entropy_of_the_index_for_codes_that_tell_all() -> None:
     mu = 100.0 * np.arange(40)[:, None, None, None] * np.ones((1, 2, 1, 3))
     log_var = np.full_like(mu, -2.0)
-    assert index_information(mu, log_var, mu) == pytest.approx(np.log(40))
+    assert mutual_information(mu, log_var, mu) == pytest.approx(np.log(40))
 
 
 def test_codes_that_tell_nothing_have_no_information() -> None:
     mu, z = np.zeros((1200, 3)), np.random.default_rng(0).normal(size=(1200, 3))
-    assert index_information(mu, np.zeros_like(mu), z) == pytest.approx(0, abs=1e-9)
+    assert mutual_information(mu, np.zeros_like(mu), z) == pytest.approx(0, abs=1e-9)
 
 
 def test_the_information_is_that_of_two_gaussians_and_chunks_do_not_matter(
@@ -106,9 +106,9 @@ def test_the_information_is_that_of_two_gaussians_and_chunks_do_not_matter(
     generator = np.random.default_rng(1)
     mu = np.repeat([1.0, -1.0], 2000)[:, None]
     z = mu + generator.normal(size=mu.shape)
-    found = index_information(mu, np.zeros_like(mu), z)
+    found = mutual_information(mu, np.zeros_like(mu), z)
     draws = generator.normal(size=200_000) + 1
     bit = np.log(2) - np.log1p(np.exp(-2 * draws)).mean()  # closed up to one integral
     assert found == pytest.approx(bit, abs=0.02)
     monkeypatch.setattr(latents, "CHUNK", 77)
-    assert index_information(mu, np.zeros_like(mu), z) == pytest.approx(found, rel=1e-12)
+    assert mutual_information(mu, np.zeros_like(mu), z) == pytest.approx(found, rel=1e-12)

@@ -8,17 +8,17 @@ import pytest
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
-from vae.evaluation.metrics.linear_vae import linear_vae, ppca_bits_per_dim
+from vae.evaluation.metrics.linear_vae import ppca_bits_per_dim, predict_linear_vae
 
 EIGENVALUES = [2.0, 0.9, 0.3, 0.05, 0.01]
 
 
 def predict(**options: float) -> tuple[float, int, float, float]:
     chosen = {"sigma": 0.4, "beta": 1.0, "latent": 5} | options
-    result = linear_vae(
+    result = predict_linear_vae(
         EIGENVALUES, total_variance=sum(EIGENVALUES), dimensions=len(EIGENVALUES), **chosen
     )
-    return result.rate, result.active, result.elbo, result.mean_square
+    return result.rate, result.active_units, result.elbo, result.mean_square
 
 
 def direction(eigenvalue: float, sigma: float, beta: float) -> tuple[float, float, float]:
@@ -86,8 +86,10 @@ def test_rate_and_units_fall_as_the_price_rises() -> None:
 
 
 def test_leading_eigenvalues_alone_never_promise_more() -> None:
-    whole = linear_vae(EIGENVALUES, total_variance=3.26, dimensions=5, latent=4, sigma=0.1)
-    few = linear_vae(EIGENVALUES[:2], total_variance=3.26, dimensions=5, latent=4, sigma=0.1)
+    whole = predict_linear_vae(EIGENVALUES, total_variance=3.26, dimensions=5, latent=4, sigma=0.1)
+    few = predict_linear_vae(
+        EIGENVALUES[:2], total_variance=3.26, dimensions=5, latent=4, sigma=0.1
+    )
     assert few.rate < whole.rate
     assert few.elbo < whole.elbo
 

@@ -14,10 +14,10 @@ from vae.models.likelihoods.bins import (
     bits_per_dim,
     clipped_logistic_mean,
     clipped_normal_mean,
-    log_laplace_mass,
-    log_logistic_mass,
-    log_normal_mass,
-    nearest_grey,
+    laplace_bin_log_prob,
+    logistic_bin_log_prob,
+    normal_bin_log_prob,
+    round_to_8bit,
 )
 
 LogMass = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -33,9 +33,9 @@ def laplace_tail(u: float) -> float:
 
 
 TAILS: dict[LogMass, Callable[[float], float]] = {
-    log_normal_mass: lambda u: float(log_ndtr(-u)),
-    log_logistic_mass: lambda u: -float(np.logaddexp(0, u)),
-    log_laplace_mass: laplace_tail,
+    normal_bin_log_prob: lambda u: float(log_ndtr(-u)),
+    logistic_bin_log_prob: lambda u: -float(np.logaddexp(0, u)),
+    laplace_bin_log_prob: laplace_tail,
 }
 MASSES = list(TAILS)
 
@@ -151,7 +151,7 @@ def test_clipped_mean_far_away_is_the_edge(
 def test_nearest_grey_is_the_value_whose_bin_holds_x() -> None:
     x = torch.tensor([-torch.inf, -0.2, 0.49 / 255, 0.51 / 255, 254.4 / 255, 3.0])
     expected = torch.tensor([0.0, 0.0, 0.0, 1 / 255, 254 / 255, 1.0])
-    torch.testing.assert_close(nearest_grey(x), expected)
+    torch.testing.assert_close(round_to_8bit(x), expected)
 
 
 def test_bits_per_dim_of_a_uniform_byte_is_eight() -> None:

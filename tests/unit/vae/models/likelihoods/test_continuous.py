@@ -10,8 +10,8 @@ from torch.distributions import Laplace as TorchLaplace
 from torch.distributions import Normal
 
 from vae.models.likelihoods.continuous import (
-    LEAST_B,
-    LEAST_SIGMA,
+    MIN_LAPLACE_SCALE,
+    MIN_SIGMA,
     ContinuousBernoulli,
     Gaussian,
     Laplace,
@@ -21,7 +21,7 @@ from vae.models.likelihoods.continuous import (
 from vae.rng import torch_generator
 
 GREYS = (torch.arange(256, dtype=torch.float64) / 255)[:, None, None, None]
-OPTIMAL = [(Gaussian, 2, LEAST_SIGMA), (Laplace, 1, LEAST_B)]
+OPTIMAL = [(Gaussian, 2, MIN_SIGMA), (Laplace, 1, MIN_LAPLACE_SCALE)]
 
 
 def images(*shape: int) -> tuple[Tensor, Tensor]:
@@ -59,8 +59,8 @@ def test_one_variance_a_pixel_is_that_of_torch(mean: str) -> None:
 def test_a_pixels_own_variance_gives_the_mass_of_a_shared_one() -> None:
     x, decoded = images(5, 3, 4, 4)
     both = torch.cat([decoded, torch.full_like(decoded, 2 * math.log(0.07))], dim=1)
-    shared = Gaussian(0.07).double().log_mass(decoded, x)
-    torch.testing.assert_close(PixelGaussian().log_mass(both, x), shared)
+    shared = Gaussian(0.07).double().discrete_log_prob(decoded, x)
+    torch.testing.assert_close(PixelGaussian().discrete_log_prob(both, x), shared)
 
 
 @pytest.mark.parametrize("likelihood", [Gaussian(1e-3), Laplace(1e-3)], ids=["gauss", "laplace"])
@@ -69,7 +69,7 @@ def test_the_density_at_the_centre_is_no_mass(likelihood: SharedScale) -> None:
     centre = torch.full_like(GREYS, 100 / 255)
     density = likelihood.double().log_prob(centre, GREYS).exp() / 255
     assert density.sum().item() > 1.5
-    assert likelihood.log_mass(centre, GREYS).exp().sum().item() == pytest.approx(1)
+    assert likelihood.discrete_log_prob(centre, GREYS).exp().sum().item() == pytest.approx(1)
 
 
 def test_mass_and_density_agree_while_the_scale_is_wide() -> None:
@@ -79,7 +79,7 @@ def test_mass_and_density_agree_while_the_scale_is_wide() -> None:
     decoded = x + 0.05
     for likelihood in (Gaussian(0.1).double(), Laplace(0.1).double()):
         density = likelihood.log_prob(decoded, x) - 36 * math.log(255)
-        mass = likelihood.log_mass(decoded, x)
+        mass = likelihood.discrete_log_prob(decoded, x)
         torch.testing.assert_close(mass, density, rtol=0, atol=36 * 1e-3)
 
 
@@ -113,15 +113,15 @@ def test_calibration_freezes_an_optimum_so_that_images_are_independent(
 ) -> None:
     x, decoded = images(6, 1, 5, 5)
     likelihood = kind("optimal").double()
-    assert likelihood.calibrates
-    likelihood.calibrate(likelihood.spread(decoded, x).mean().item())
+    assert likelihood.needs_calibration
+    likelihood.calibrate(likelihood.pixel_errors(decoded, x).mean().item())
     expected = (x - decoded).abs().pow(power).mean().item() ** (1 / power)
-    assert likelihood.scale.number() == pytest.approx(expected)
-    in_training = likelihood.train().log_mass(decoded, x)
-    together = likelihood.eval().log_mass(decoded, x)
+    assert likelihood.scale.item() == pytest.approx(expected)
+    in_training = likelihood.train().discrete_log_prob(decoded, x)
+    together = likelihood.eval().discrete_log_prob(decoded, x)
     torch.testing.assert_close(together, in_training)
     pairs = zip(decoded, x, strict=True)
-    alone = torch.cat([likelihood.log_mass(d[None], i[None]) for d, i in pairs])
+    alone = torch.cat([likelihood.discrete_log_prob(d[None], i[None]) for d, i in pairs])
     torch.testing.assert_close(together, alone)
 
 
@@ -133,7 +133,7 @@ def test_only_an_optimum_is_calibrated(
         likelihood = kind(value)
         before = likelihood.sigma()
         likelihood.calibrate(0.04)
-        assert not likelihood.calibrates
+        assert not likelihood.needs_calibration
         assert likelihood.sigma() == before
 
 
@@ -153,7 +153,7 @@ def test_a_fitted_scale_stops_at_the_rounding_error_of_pixels(
     torch.nn.init.constant_(learned.scale.log_value, -30.0)
     for likelihood in (optimal.eval(), learned):
         torch.testing.assert_close(likelihood.log_prob(x, x), floor, rtol=1e-6, atol=0)
-        assert likelihood.scale.number() == pytest.approx(least)
+        assert likelihood.scale.item() == pytest.approx(least)
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,8 @@ def test_draws_have_the_mean_and_spread_of_the_density(likelihood: Gaussian | La
     torch.testing.assert_close(draws.mean(), likelihood.mean(decoded).mean(), atol=3e-3, rtol=0)
     assert likelihood.sigma() == pytest.approx(0.25)
     assert draws.std().item() == pytest.approx(0.25, abs=3e-3)
-    absolute = likelihood.spread(decoded, draws).mean().item()
-    assert absolute == pytest.approx(likelihood.scale.number() ** likelihood.scale.power, rel=0.01)
+    absolute = likelihood.pixel_errors(decoded, draws).mean().item()
+    assert absolute == pytest.approx(likelihood.scale.item() ** likelihood.scale.power, rel=0.01)
 
 
 def test_draws_of_a_pixels_own_variance_have_it() -> None:
@@ -213,7 +213,7 @@ def test_continuous_bernoullis_mass_and_mean_are_integrals_of_the_density(logit:
     x = (torch.arange(parts, dtype=torch.float64) + 0.5)[:, None, None, None] / parts
     likelihood = ContinuousBernoulli()
     density = likelihood.log_prob(torch.full_like(x, logit), x).exp() / parts
-    mass = likelihood.log_mass(torch.full_like(GREYS, logit), GREYS).exp()
+    mass = likelihood.discrete_log_prob(torch.full_like(GREYS, logit), GREYS).exp()
     torch.testing.assert_close(mass, density.view(256, 32).sum(1), rtol=1e-4, atol=0)
     mean = likelihood.mean(torch.full((1, 1, 1, 1), logit, dtype=torch.float64)).item()
     assert mean == pytest.approx((density * x.flatten()).sum().item(), rel=1e-4)
@@ -221,13 +221,13 @@ def test_continuous_bernoullis_mass_and_mean_are_integrals_of_the_density(logit:
 
 @pytest.mark.parametrize("logit", LOGITS)
 def test_continuous_bernoullis_256_masses_sum_to_one(logit: float) -> None:
-    mass = ContinuousBernoulli().log_mass(torch.full_like(GREYS, logit), GREYS)
+    mass = ContinuousBernoulli().discrete_log_prob(torch.full_like(GREYS, logit), GREYS)
     assert mass.exp().sum().item() == pytest.approx(1, abs=1e-8)
 
 
 @pytest.mark.parametrize("logit", [-1e4, -300.0, 300.0, 1e4])
 def test_a_steep_continuous_bernoulli_falls_by_one_rate_from_bin_to_bin(logit: float) -> None:
-    mass = ContinuousBernoulli().log_mass(torch.full_like(GREYS, logit), GREYS)
+    mass = ContinuousBernoulli().discrete_log_prob(torch.full_like(GREYS, logit), GREYS)
     torch.testing.assert_close(mass.diff(), torch.full_like(mass[1:], logit / 256))
     expected = math.log(-math.expm1(-abs(logit) / 256))
     assert mass.max().item() == pytest.approx(expected, abs=1e-12)

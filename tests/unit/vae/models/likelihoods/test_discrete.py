@@ -10,18 +10,18 @@ from scipy.special import expit, softmax
 from torch import Tensor
 from torch.distributions import Bernoulli as TorchBernoulli
 
-from vae.models.likelihoods.bins import log_logistic_mass, log_normal_mass
+from vae.models.likelihoods.bins import logistic_bin_log_prob, normal_bin_log_prob
 from vae.models.likelihoods.discrete import (
     Bernoulli,
-    Discretized,
     DiscretizedGaussian,
+    DiscretizedLikelihood,
     DiscretizedLogistic,
     LogisticMixture,
 )
 from vae.rng import torch_generator
 
 GREYS = (torch.arange(256, dtype=torch.float64) / 255)[:, None, None, None]
-KINDS: list[type[Discretized]] = [DiscretizedGaussian, DiscretizedLogistic]
+KINDS: list[type[DiscretizedLikelihood]] = [DiscretizedGaussian, DiscretizedLogistic]
 
 
 def random(*shape: int, stream: str = "decoded", width: float = 1.0) -> Tensor:
@@ -52,8 +52,8 @@ def test_bernoulli_is_that_of_torch_and_a_mass_on_binary_pixels_alone() -> None:
     binary, grey = Bernoulli(binary=True), Bernoulli(binary=False)
     for likelihood in (binary, grey):
         torch.testing.assert_close(likelihood.log_prob(decoded, x), there)
-    torch.testing.assert_close(binary.log_mass(decoded, x), there)
-    assert grey.log_mass(decoded, x) is None
+    torch.testing.assert_close(binary.discrete_log_prob(decoded, x), there)
+    assert grey.discrete_log_prob(decoded, x) is None
 
 
 def test_bernoulli_on_greys_does_not_integrate_to_one() -> None:
@@ -75,10 +75,10 @@ def test_bernoulli_draws_have_its_mean() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "log_mass"),
-    [(DiscretizedGaussian, log_normal_mass), (DiscretizedLogistic, log_logistic_mass)],
+    [(DiscretizedGaussian, normal_bin_log_prob), (DiscretizedLogistic, logistic_bin_log_prob)],
 )
 def test_discretized_is_the_sum_of_the_bins_masses(
-    kind: type[Discretized], log_mass: Callable[[Tensor, Tensor, Tensor], Tensor]
+    kind: type[DiscretizedLikelihood], log_mass: Callable[[Tensor, Tensor, Tensor], Tensor]
 ) -> None:
     x, decoded = random_images(4, 3, 3, 5), random(4, 3, 3, 5)
     log_scale = random(4, 3, 3, 5, stream="scale", width=4)
@@ -90,14 +90,16 @@ def test_discretized_is_the_sum_of_the_bins_masses(
         likelihood = kind(scale).double()
         expected = shared.flatten(1).sum(1)
         torch.testing.assert_close(likelihood.log_prob(decoded, x), expected, rtol=1e-6, atol=0)
-        torch.testing.assert_close(likelihood.log_mass(decoded, x), expected, rtol=1e-6, atol=0)
+        torch.testing.assert_close(
+            likelihood.discrete_log_prob(decoded, x), expected, rtol=1e-6, atol=0
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("location", [-0.62, -0.1, 0.2, 0.5])
 @pytest.mark.parametrize("scale", [0.01, 0.1, 0.8])
 def test_mean_and_draws_of_a_discretized_one_are_those_of_its_masses(
-    kind: type[Discretized], location: float, scale: float
+    kind: type[DiscretizedLikelihood], location: float, scale: float
 ) -> None:
     likelihood = kind(scale)
     decoded = torch.full((1, 1, 1, 1), location, dtype=torch.float64)
@@ -109,7 +111,7 @@ def test_mean_and_draws_of_a_discretized_one_are_those_of_its_masses(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_learned_scale_is_trained_and_has_a_floor(kind: type[Discretized]) -> None:
+def test_a_learned_scale_is_trained_and_has_a_floor(kind: type[DiscretizedLikelihood]) -> None:
     x, likelihood = random_images(4, 1, 3, 3), kind("learned").double()
     decoded = x - 0.5
     likelihood.log_prob(decoded, x).sum().backward()
@@ -118,7 +120,7 @@ def test_a_learned_scale_is_trained_and_has_a_floor(kind: type[Discretized]) -> 
     assert gradient is not None
     assert gradient < 0
     torch.nn.init.constant_(likelihood.scale.log_value, -30.0)
-    assert likelihood.scale.number() == pytest.approx(math.exp(-7))
+    assert likelihood.scale.item() == pytest.approx(math.exp(-7))
 
 
 def test_sigma_is_the_standard_deviation_of_the_noise() -> None:
@@ -170,7 +172,7 @@ def test_mixture_is_that_of_the_formula(channels: int, components: int) -> None:
     ]
     ours = likelihood.log_prob(decoded, x)
     torch.testing.assert_close(ours, torch.tensor(expected, dtype=torch.float64))
-    torch.testing.assert_close(likelihood.log_mass(decoded, x), ours)
+    torch.testing.assert_close(likelihood.discrete_log_prob(decoded, x), ours)
 
 
 def part(decoded: Tensor, components: int, channels: int, first: int) -> Tensor:

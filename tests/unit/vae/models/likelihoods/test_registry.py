@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vae.models.likelihoods.continuous import Gaussian, PixelGaussian
-from vae.models.likelihoods.registry import LIKELIHOODS, Likelihood, gaussian
+from vae.models.likelihoods.registry import LIKELIHOODS, Likelihood, build_gaussian
 from vae.rng import torch_generator
 
 GREYS = (torch.arange(256, dtype=torch.float64) / 255)[:, None, None, None]
@@ -54,13 +54,13 @@ def test_the_256_masses_of_a_pixel_sum_to_one(name: str, options: dict[str, Any]
     likelihood = built(name, options).double().eval()
     for value in (-1.5, -0.5, -0.1, 0.0, 0.2501, 0.5, 1.0, 1.7):
         decoded = GREYS.new_full((256, likelihood.decoded_channels(1), 1, 1), value)
-        total = likelihood.log_mass(decoded, GREYS).exp().sum().item()
+        total = likelihood.discrete_log_prob(decoded, GREYS).exp().sum().item()
         assert total == pytest.approx(1, abs=1e-7), value
 
 
 def test_the_two_masses_of_a_binary_pixel_sum_to_one() -> None:
     likelihood = built("bernoulli", {"binary": True})
-    mass = likelihood.log_mass(
+    mass = likelihood.discrete_log_prob(
         torch.full((2, 1, 1, 1), -0.7), torch.tensor([0.0, 1.0])[:, None, None, None]
     )
     assert mass.exp().sum().item() == pytest.approx(1)
@@ -75,7 +75,7 @@ def test_gradients_are_finite_at_the_edges_and_far_away(
     values = torch.tensor([-1e4, -5.0, -0.5, 0.0, 0.5, 5.0, 1e4]).repeat_interleave(3)
     x = torch.tensor([0.0, 1.0, 0.2]).repeat(7)[:, None, None, None].expand(21, 3, 1, 1)
     channels = likelihood.decoded_channels(3)
-    for log_of in (likelihood.log_prob, likelihood.log_mass):
+    for log_of in (likelihood.log_prob, likelihood.discrete_log_prob):
         decoded = values[:, None, None, None].repeat(1, channels, 1, 1).requires_grad_()
         nats = log_of(decoded, x)
         if nats is None:
@@ -92,7 +92,7 @@ def test_images_are_independent_and_have_the_images_shape(
 ) -> None:
     likelihood = built(name, options).eval()
     decoded, x = decoded_for(likelihood, 4, channels), bytes_for(4, channels)
-    for log_of in (likelihood.log_prob, likelihood.log_mass):
+    for log_of in (likelihood.log_prob, likelihood.discrete_log_prob):
         together = log_of(decoded, x)
         if together is None:
             continue
@@ -147,10 +147,10 @@ def test_noise_is_one_number_or_none(name: str, options: dict[str, Any]) -> None
 @of_every
 def test_only_what_is_optimal_calibrates(name: str, options: dict[str, Any]) -> None:
     likelihood = built(name, options)
-    assert likelihood.calibrates == ("optimal" in options.values())
-    if likelihood.calibrates:
+    assert likelihood.needs_calibration == ("optimal" in options.values())
+    if likelihood.needs_calibration:
         decoded, x = decoded_for(likelihood, 4, 3), bytes_for(4, 3)
-        spread = likelihood.spread(decoded, x)
+        spread = likelihood.pixel_errors(decoded, x)
         assert spread.shape == x.shape
         best = likelihood.train().log_prob(decoded, x)
         likelihood.calibrate(spread.mean().item())
@@ -158,6 +158,6 @@ def test_only_what_is_optimal_calibrates(name: str, options: dict[str, Any]) -> 
 
 
 def test_gaussian_is_shared_or_per_pixel() -> None:
-    assert isinstance(gaussian("per_pixel", "linear"), PixelGaussian)
+    assert isinstance(build_gaussian("per_pixel", "linear"), PixelGaussian)
     for sigma in (0.1, "learned", "optimal"):
-        assert isinstance(gaussian(sigma, "linear"), Gaussian)
+        assert isinstance(build_gaussian(sigma, "linear"), Gaussian)
