@@ -86,7 +86,7 @@ def memory(found: Found) -> Iterator[Answer]:
     first = found["rows"][0]
     peak = (first["peak_mib"] - first["data_mib"]) * MIB / 1e9
     yield Answer("peak memory under 1.5 GB beside the data", f"{peak:.2f} GB", peak < 1.5)
-    small, large = (row["own_mib"] for row in found["rows"] if row["data_on"] == "disk")
+    small, large = (row["own_mib"] for row in found["rows"] if row["data_location"] == "disk")
     yield Answer(
         "memory flat as streamed data grow tenfold",
         f"{small:,.0f} to {large:,.0f} MiB",

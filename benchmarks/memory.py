@@ -1,8 +1,8 @@
 """Memory of a training as its data grow: `python -m benchmarks.memory`.
 
-A process of its own for each measurement trains some steps of a preset on random bytes in a file,
-resident (`train.data_on: device`) or memory-mapped (`disk`), of one size and of ten times that.
-Told are, beside the size of the data,
+A process of its own for each measurement trains some steps of a preset on random bytes in a
+file, resident (`train.data_location: device`) or memory-mapped (`disk`), of one size and of ten
+times that. Told are, beside the size of the data,
 
     peak        the most that was resident at any time, mapped pages of the file among it
     own         what was resident at the end and belongs to the process alone: pages of a mapped
@@ -53,7 +53,7 @@ def main() -> None:
             for data_location in ("device", "disk"):
                 row: dict[str, Any] = {
                     "images": count,
-                    "data_on": data_location,
+                    "data_location": data_location,
                     "data_mib": pixels.nbytes / MIB,
                 }
                 rows.append(row | measure_in_process(path, data_location))

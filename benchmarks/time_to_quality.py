@@ -51,7 +51,8 @@ MODULE = "benchmarks.time_to_quality"
 class BudgetedRun:
     """A preset under a budget; `reserve_seconds` is kept for what is no epoch, seconds.
 
-    `shorter_budgets` are shorter budgets, of which it is the continuation; it then has no row of its own.
+    `shorter_budgets` are shorter budgets, of which it is the continuation; it then has no row of
+    its own.
     """
 
     minutes: float

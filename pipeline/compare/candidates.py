@@ -96,7 +96,7 @@ class ComparedRun:
         }
         provenance = {**other.provenance, **self.provenance}
         return replace(
-            self, facts=provenance, pictures={**other.pictures, **self.pictures}, **empty
+            self, provenance=provenance, pictures={**other.pictures, **self.pictures}, **empty
         )
 
 

@@ -161,8 +161,9 @@ def read_finished_evaluation(run: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def list_report_files(*, with_failures: bool) -> list[Path]:
-    """The small text files of the finished chain; without `with_failures` those of the failures are not
-    among them, the largest, which belong to pictures."""
+    """The small text files of the finished chain; without `with_failures` those of the failures
+    are not among them, the largest, which belong to pictures.
+    """
     stages = (
         "data",
         "train",
@@ -278,8 +279,9 @@ def read_stage_seconds(trained: str) -> dict[str, int]:
 
 
 def elapsed_seconds(lines: Sequence[Mapping[str, Any]], work_event: str = "start") -> float | None:
-    """Seconds of the last whole run in a log that has an event `work_event` (one that found everything
-    done has none): from its first start, so with what was killed."""
+    """Seconds of the last whole run in a log that has an event `work_event` (one that found
+    everything done has none): from its first start, so with what was killed.
+    """
     start = elapsed = None
     worked = False
     for line in lines:

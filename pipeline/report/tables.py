@@ -219,7 +219,9 @@ def _prior_cell(prior: str) -> Cell:
 
 
 def build_picture_table(runs: Sequence[Result], names: Mapping[str, str], root_prefix: str) -> str:
-    """A Markdown table of pictures (name: label), one column a run; `root_prefix` leads to the root."""
+    """A Markdown table of pictures (name: label), one column a run; `root_prefix` leads to the
+    root.
+    """
     rows: list[Row] = [(label, _picture_cell(name, root_prefix)) for name, label in names.items()]
     return build_table(runs, rows)
 

@@ -1,8 +1,9 @@
 """What the project's own files say of a run, as evidence for its diagnosis.
 
-`running_inputs` takes a training at work: its run.json and its history so far. `shipped_run_inputs`
-takes the shipped one and whatever later stages have written about it. Such a stage needs no line
-here: a metric of reports/evaluate.json whose name is a field of `DiagnosisInputs` is that field.
+`running_inputs` takes a training at work: its run.json and its history so far.
+`shipped_run_inputs` takes the shipped one and whatever later stages have written about it. Such
+a stage needs no line here: a metric of reports/evaluate.json whose name is a field of
+`DiagnosisInputs` is that field.
 """
 
 import dataclasses

@@ -1,10 +1,10 @@
-"""Who judges: the frozen networks that evaluate.judges names, opened and tested.
+"""Who judges: the frozen networks that evaluate.feature_extractors names, opened and tested.
 
-`auto` is the data's own classifier (in_domain_extractor) where there are labels, else the ImageNet network
-efficientnet_lite2. Inception is the one whose distance is called FID; clip-* and dinov2-* are
-torch-fidelity's, by its names, and want a download. The stage `extractor` tests each before it
-may judge (`feature_extractors.bends`) and writes the verdicts to artifacts/extractor/about.json;
-the stage `evaluate` asks only those that passed.
+`auto` is the data's own classifier (in_domain_extractor) where there are labels, else the
+ImageNet network efficientnet_lite2. Inception is the one whose distance is called FID; clip-*
+and dinov2-* are torch-fidelity's, by its names, and want a download. The stage `extractor` tests
+each before it may judge (`feature_extractors.bends`) and writes the verdicts to
+artifacts/extractor/about.json; the stage `evaluate` asks only those that passed.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ MAX_TEST_IMAGES = 6000  # images that a network is tested on at most: 2,000 feat
 
 
 def requested_extractors(settings: Params) -> list[str]:
-    """The names in evaluate.judges, `auto` resolved, in their order and once each."""
+    """The names in evaluate.feature_extractors, `auto` resolved, in their order and once each."""
     labels = bool(paths.read_spec()["classes"])
     default_name = "in_domain" if labels else "efficientnet_lite2"
     names = [
@@ -37,7 +37,7 @@ def requested_extractors(settings: Params) -> list[str]:
     if "in_domain" in names and not labels:
         raise UserError(
             "the data have no labels to train an in-domain judge with",
-            where="evaluate.judges",
+            where="evaluate.feature_extractors",
             remedy="choose auto or efficientnet_lite2",
         )
     return list(dict.fromkeys(names))

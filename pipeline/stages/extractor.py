@@ -2,11 +2,11 @@
 
 `python -m pipeline.stages.extractor`, or the stage of `dvc repro`. Where there are labels it
 trains, once per data set, a small classifier (`vae.evaluation.metrics.classifier`), whose
-features then stand for images; an ImageNet network comes as it is. Each that evaluate.judges
-names must pass a test before it may judge: its distance rises under blur, noise and dropped
-modes of images that it was not trained on. Of `data.binarize: dynamic` nothing judges: its
-training images are grey, all others drawn, so that neither a classifier of the ones nor a floor
-between the two would say anything of samples.
+features then stand for images; an ImageNet network comes as it is. Each that
+evaluate.feature_extractors names must pass a test before it may judge: its distance rises under
+blur, noise and dropped modes of images that it was not trained on. Of `data.binarize: dynamic`
+nothing judges: its training images are grey, all others drawn, so that neither a classifier of
+the ones nor a floor between the two would say anything of samples.
 
 artifacts/extractor: classifier.safetensors and history.csv (with labels), about.json (who passed).
 reports/extractor.json: accuracy, digests, the tests' distances. reports/figures/extractor: charts.

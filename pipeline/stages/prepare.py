@@ -77,7 +77,7 @@ def write_arrays(data: Data, collection: RawDataset) -> dict[str, str]:
     """The array files of all splits; broken images by name, with the reason."""
     from vae.data.preparation import BrokenImages, decode_images, split_dataset, write_split
 
-    fractions = getattr(data, "valid_share", 0.0), getattr(data, "test_fraction", 0.0)
+    fractions = getattr(data, "valid_fraction", 0.0), getattr(data, "test_fraction", 0.0)
     collections = split_dataset(collection, *fractions, seed=getattr(data, "seed", 0))
     tolerance = BrokenImages(getattr(data, "max_broken", 0))
     for split, part_collection in collections.items():

@@ -1,10 +1,10 @@
 """The prior stage: what z is drawn from.
 
-Encodings z ~ q(z | x) of the training split (`draws_per_image` says how many an image); a prior of each
-name in `prior.fit` fitted to them; the shipped one chosen by encodings of the validation split.
-The test split is not opened. artifacts/prior: a file a prior, curves.csv (what the fits lower),
-and prior.json, which comes last: what is shipped, and whose density bounds the marginal KL of
-test codes (the shipped prior's, or where it has none that of the best which has).
+Encodings z ~ q(z | x) of the training split (`draws_per_image` says how many an image); a prior
+of each name in `prior.fit` fitted to them; the shipped one chosen by encodings of the validation
+split. The test split is not opened. artifacts/prior: a file a prior, curves.csv (what the fits
+lower), and prior.json, which comes last: what is shipped, and whose density bounds the marginal
+KL of test codes (the shipped prior's, or where it has none that of the best which has).
 reports/prior.json: how each stands. reports/figures/prior: curves, a scatter of encodings and
 draws, a sheet of samples a prior.
 

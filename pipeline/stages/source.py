@@ -1,4 +1,5 @@
-"""Find or download the raw data and fingerprint them: the stage `fingerprint_raw_data`, which always runs.
+"""Find or download the raw data and fingerprint them: the stage `fingerprint_raw_data`, which
+always runs.
 
 It also writes the digest of each stage's code (pipeline.runtime.code_digest).
 

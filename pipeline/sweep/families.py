@@ -46,8 +46,9 @@ def run_family(settings: Params, family: str, seconds: float, seeds: int, worker
 
 
 def measure_epochs(settings: Params, names: Sequence[str], thread_count: int) -> dict[str, int]:
-    """Epochs of each preset within `sweep.seconds`, by `thread_count` CPU threads; alike where a step
-    costs the same."""
+    """Epochs of each preset within `sweep.trial_seconds`, by `thread_count` CPU threads; alike
+    where a step costs the same.
+    """
     from pipeline.sweep.trial import TrialContext
 
     context = TrialContext(settings, thread_count)

@@ -1,9 +1,10 @@
 """One short training in this process, judged on the validation split: what a study repeats.
 
-A trial is whole params (`space`) and does what the chain does with them, by the same functions and
-seeds, in memory: train, take the best epoch's weights, fit one Gaussian mixture to the encodings
-of the training split, draw, and ask the first judge of `evaluate.judges`. The test split is not
-opened. On the way, every so many epochs, a `IntermediateResult` says how the metric stands.
+A trial is whole params (`space`) and does what the chain does with them, by the same functions
+and seeds, in memory: train, take the best epoch's weights, fit one Gaussian mixture to the
+encodings of the training split, draw, and ask the first judge of `evaluate.feature_extractors`.
+The test split is not opened. On the way, every so many epochs, a `IntermediateResult` says how
+the metric stands.
 
 Data, judge and the features of real images are opened once a process (`TrialContext`).
 
@@ -104,7 +105,7 @@ class TrialContext:
         if not name:
             raise UserError(
                 "no judge passed its test on these data",
-                where="evaluate.judges",
+                where="evaluate.feature_extractors",
                 remedy="see reports/extractor.json; more images, or another judge",
             )
         machine = self.resolve_machine(settings.evaluate.device, "auto")

@@ -1,8 +1,8 @@
 """The tracker as a projection of files: the only module (with `serving`) that knows MLflow.
 
-A `RunRecord` is what the files say of one row. `Tracker.sync(row)` asks the store what it has of it and
-sends what is missing, in order; the same call serves the live run, a resume after a kill, a
-server that was away, and a clone whose store never saw the row.
+A `RunRecord` is what the files say of one row. `Tracker.sync(row)` asks the store what it has of
+it and sends what is missing, in order; the same call serves the live run, a resume after a kill,
+a server that was away, and a clone whose store never saw the row.
 
 Guaranteed, also when killed anywhere and called again:
 - One row per key and experiment (but two machines that make it at once on one server make two).

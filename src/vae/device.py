@@ -58,10 +58,10 @@ def resolve(
 ) -> Machine:
     """Choose what is `auto` or None by what this machine has, and set torch up for it.
 
-    `compiled` is granted where there is a compiler.
-    `cuda` without a CUDA device raises ValueError. Threads: None means every core that this
-    process may use. Process `local_rank` `local_world_size` several on this machine takes the CUDA device of that
-    number (ValueError if there is none), or its share of the cores, at least one.
+    `compiled` is granted where there is a compiler. `cuda` without a CUDA device raises
+    ValueError. Threads: None means every core that this process may use. Process `local_rank`
+    `local_world_size` several on this machine takes the CUDA device of that number (ValueError
+    if there is none), or its share of the cores, at least one.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

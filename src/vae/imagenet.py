@@ -2,8 +2,9 @@
 
 A training that minimises a network's differences learns to please this network, its blind spots
 included; asked afterwards, the same network praises what it was shown. So `LOSS_NETWORKS` and
-`EVALUATION_NETWORKS` share no name, and `load_feature_maps` and `load_pooled_features` take from one each. (They still share
-ImageNet: a judge stands apart from a loss, but is not independent of it.)
+`EVALUATION_NETWORKS` share no name, and `load_feature_maps` and `load_pooled_features` take from
+one each. (They still share ImageNet: a judge stands apart from a loss, but is not independent of
+it.)
 
 name               definition    weights of ImageNet's 1,000 classes     input
 vgg16              torchvision   a file, or torchvision's download       (x - mean) / deviation
@@ -59,7 +60,8 @@ EVALUATION_SIZE = 128
 
 @dataclass(frozen=True)
 class Network:
-    """`build` makes it without weights, `locate` finds their file, `split_stages` gives its first stages.
+    """`build` makes it without weights, `locate` finds their file, `split_stages` gives its
+    first stages.
 
     mean, deviation    of the input's channels
     cell               stride of the last stage: the least height and width of an image
@@ -99,7 +101,9 @@ def weights_file(name: str, weights: Path | None = None) -> Path:
 
 
 def weights_digest(name: str, weights: Path | None = None) -> str:
-    """Hex SHA-256 of the file that `load_network` would read: the network's part of a training's key."""
+    """Hex SHA-256 of the file that `load_network` would read: the network's part of a training's
+    key.
+    """
     return sha256_file(weights_file(name, weights))
 
 

@@ -1,8 +1,8 @@
 """The casebook: diseases with their healthy twins, and healthy trainings.
 
 A disease is a change of params.yaml (or of what is shipped) that makes a training ill in a known
-way; its twin lacks just that. `expected` are the findings that it has to raise, `allowed` others that are
-as true of it. NOTES harm nothing and are allowed to anyone.
+way; its twin lacks just that. `expected` are the findings that it has to raise, `allowed` others
+that are as true of it. NOTES harm nothing and are allowed to anyone.
 
 The healthy ones have seeds, parts of data sets, networks, likelihoods and latents that no
 threshold was set on: thresholds come from the presets of digits and Fashion-MNIST with their own

@@ -69,10 +69,10 @@ COMMON_OVERRIDES = ("train.device=cpu", "train.precision=fp32", "train.threads=1
 class Case:
     """A training: its images, the lines of params.yaml that differ, and the prior it ships.
 
-    `prior_name` is fitted | standard | cold (standard, far too narrow) | half of the classes (fitted
-    to their encodings) | exemplars (the training encodings themselves). `chosen_by` is the
-    column whose lowest value ships: valid_objective is at the beta of each epoch, by which others'
-    programs choose, and train_objective ships what is known by heart.
+    `prior_name` is fitted | standard | cold (standard, far too narrow) | half of the classes
+    (fitted to their encodings) | exemplars (the training encodings themselves). `chosen_by` is
+    the column whose lowest value ships: valid_objective is at the beta of each epoch, by which
+    others' programs choose, and train_objective ships what is known by heart.
     """
 
     subset: DataSubset

@@ -15,7 +15,7 @@ LATER = ["train", "prior", "evaluate", "gallery"]
 EVERYTHING = ["source", "prepare", "extractor", *LATER]
 DATA = (
     "data={name: folder, root: ../images, path: '.', channels: 1, centre_crop: true, size: 8,"
-    " binarize: none, valid_share: 0.2, test_share: 0.2, seed: 0, max_broken: 0}"
+    " binarize: none, valid_fraction: 0.2, test_fraction: 0.2, seed: 0, max_broken: 0}"
 )
 OUTPUTS = ("artifacts/data", "artifacts/model", "artifacts/source.json", "reports", "dvc.lock")
 

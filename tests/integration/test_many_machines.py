@@ -51,9 +51,9 @@ def prepared(
         *SWEEP,
         f"tracking.uri={server.uri}",
         f"sweep.storage={database}",
-        "sweep.heartbeat=1",
+        "sweep.heartbeat_seconds=1",
         f"sweep.trials={TRIALS}",
-        "sweep.epochs=30",
+        "sweep.trial_epochs=30",
     )
     checkout.run_stages("extractor")
     return checkout

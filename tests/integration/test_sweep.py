@@ -18,16 +18,16 @@ from tests.support.servers import free_port
 from vae.io import read_csv, read_json
 
 SWEEP = (
-    "sweep.epochs=2",
+    "sweep.trial_epochs=2",
     "sweep.trials=4",
-    "sweep.components=2",
+    "sweep.gmm_components=2",
     "sweep.samples=60",
     "sweep.space={objective.beta: {name: log_uniform, low: 0.1, high: 10.0}, "
     "model.latent.dim: {name: choice, values: [2, 4]}, "
     "train.clip_norm: {name: choice, values: [null, 1000.0]}}",
     "sweep.pruner={name: none}",
-    "sweep.least_rate=0.0",
-    "sweep.least_active_units=0",
+    "sweep.min_rate=0.0",
+    "sweep.min_active_units=0",
 )
 RUN = ("python", "-m", "pipeline", "sweep", "run")
 
@@ -182,7 +182,9 @@ def test_equal_seeds_propose_equal_trials_also_when_resumed(fresh: Checkout) -> 
 
 
 def test_a_killed_worker_loses_no_trial(fresh: Checkout) -> None:
-    process = fresh.start(*RUN, "--workers", "2", "-S", "sweep.trials=6", "-S", "sweep.epochs=40")
+    process = fresh.start(
+        *RUN, "--workers", "2", "-S", "sweep.trials=6", "-S", "sweep.trial_epochs=40"
+    )
     victim = None
     deadline = time.monotonic() + 120
     while victim is None:
@@ -205,13 +207,13 @@ def test_a_killed_worker_loses_no_trial(fresh: Checkout) -> None:
 
 
 def test_an_interrupted_trial_is_begun_again(fresh: Checkout) -> None:
-    process = fresh.start(*RUN, "-S", "sweep.trials=3", "-S", "sweep.epochs=60")
+    process = fresh.start(*RUN, "-S", "sweep.trials=3", "-S", "sweep.trial_epochs=60")
     wait_for(lambda: list(fresh.folder.glob("artifacts/sweeps/*/trials/*/trial.json")), process)
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    output = fresh.run(*RUN, "-S", "sweep.trials=3", "-S", "sweep.epochs=60")
+    output = fresh.run(*RUN, "-S", "sweep.trials=3", "-S", "sweep.trial_epochs=60")
     rows = trials(fresh)
     assert [row["state"] for row in rows] == ["complete"] * 3
     assert "1 repeated" in fresh.run("python", "-m", "pipeline", "sweep", "status")
@@ -247,7 +249,12 @@ def test_trials_that_lag_are_cut_short_and_say_so(fresh: Checkout, pruner: str) 
     wide = "{objective.beta: {name: choice, values: [1.0, 1000.0]}}"
     # Optuna puts a trial into a bracket of hyperband by the study's name, which any code changes:
     # of eight trials all may fall where nothing is cut.
-    more = ("sweep.trials=20", "sweep.epochs=4", f"sweep.space={wide}", f"sweep.pruner={pruner}")
+    more = (
+        "sweep.trials=20",
+        "sweep.trial_epochs=4",
+        f"sweep.space={wide}",
+        f"sweep.pruner={pruner}",
+    )
     output = fresh.run(*RUN, *(part for text in more for part in ("-S", text)))
     rows = trials(fresh)
     cut = [row for row in rows if row["state"] == "pruned"]
@@ -264,7 +271,7 @@ def test_trials_that_lag_are_cut_short_and_say_so(fresh: Checkout, pruner: str) 
 
 def test_collapsed_models_are_no_solution(fresh: Checkout) -> None:
     dead = "{objective.beta: {name: choice, values: [1.0, 100000.0]}}"
-    fresh.run(*RUN, "-S", f"sweep.space={dead}", "-S", "sweep.least_rate=0.5",
+    fresh.run(*RUN, "-S", f"sweep.space={dead}", "-S", "sweep.min_rate=0.5",
               "-S", "sweep.goals=[{metric: rate, direction: minimize}]")  # fmt: skip
     rows = trials(fresh)
     collapsed = [row for row in rows if row["rate"] < 0.5]

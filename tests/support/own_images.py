@@ -15,8 +15,8 @@ def folder_data(root: Path, **changes: object) -> FolderData:
         "channels": 3,
         "centre_crop": False,
         "size": None,
-        "valid_share": 0.2,
-        "test_share": 0.2,
+        "valid_fraction": 0.2,
+        "test_fraction": 0.2,
         "seed": 0,
         "max_broken": 0,
     }

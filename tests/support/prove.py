@@ -4,9 +4,9 @@
     python -m tests.support.prove check
 
 reports/prove.json says what was proved, with what result, and the digest of the code that each
-part was proved for. `check_proofs` says in one line when that code has changed since, and fails if the
-file lacks a part or shows fewer kills than were to land. A disease that the diagnosis misses is a
-result, and no failure of the proof: the rates and the README say it.
+part was proved for. `check_proofs` says in one line when that code has changed since, and fails
+if the file lacks a part or shows fewer kills than were to land. A disease that the diagnosis
+misses is a result, and no failure of the proof: the rates and the README say it.
 """
 
 import shutil

@@ -148,5 +148,7 @@ class Sweep(Section):
     @model_validator(mode="after")
     def _check_length(self) -> "Sweep":
         if self.trial_epochs is not None and self.trial_seconds is not None:
-            raise ValueError("`sweep.epochs` and `sweep.seconds` both say how long a trial is")
+            raise ValueError(
+                "`sweep.trial_epochs` and `sweep.trial_seconds` both say how long a trial is"
+            )
         return self

@@ -18,7 +18,7 @@ from pipeline.config.schema.types import (
 BETA_SCHEDULES = "constant | linear | cosine | cyclical | hold_then_ramp"
 PENALTIES = "rate = R | free_bits = sum of max(nats, R of a group) | capacity = |R - target|"
 PERCEPTUAL = "none | vgg16 | efficientnet_lite0, frozen ImageNet networks"
-LR_SCHEDULES = "constant | cosine (down to `end_share`) | plateau (cut when validation stalls)"
+LR_SCHEDULES = "constant | cosine (down to `end_fraction`) | plateau (cut when validation stalls)"
 OPTIMISERS = "adam | adamw"
 
 

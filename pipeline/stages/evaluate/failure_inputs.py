@@ -1,8 +1,8 @@
 """What the evaluation hands to the failures: every image with its numbers, codes and features.
 
-The features are those of the judge that makes the headline. Images are held against at most `MAX_TRAINING_IMAGES`
-training images, drawn by the seed: their features say what is unusual, their codes where the
-aggregate posterior has holes.
+The features are those of the judge that makes the headline. Images are held against at most
+`MAX_TRAINING_IMAGES` training images, drawn by the seed: their features say what is unusual,
+their codes where the aggregate posterior has holes.
 """
 
 import shutil

@@ -154,8 +154,8 @@ def density_prior(priors: Mapping[str, Prior]) -> Prior | None:
 def information_metrics(scores: elbo.Scores, density: Prior | None) -> dict[str, float | None]:
     """What the codes say of the images, and how far their distribution is from N(0, I).
 
-    `density_prior` bounds that distance; it was chosen by other codes, for the best of several on these
-    ones would be too high.
+    `density_prior` bounds that distance; it was chosen by other codes, for the best of several
+    on these ones would be too high.
     """
     bound = None if density is None else marginal_kl_bound(density, scores.z)
     value, error = bound or (None, None)

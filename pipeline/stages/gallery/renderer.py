@@ -82,7 +82,9 @@ class GalleryRenderer:
         return np.linspace(-self.settings.reach, self.settings.reach, steps or self.settings.steps)
 
     def traversal_sheet(self, z: np.ndarray, *, title: str, row_labels: list[str]) -> Image:
-        """A sheet of the decoded z (rows, steps, *latent), its columns labelled with `axis_values`."""
+        """A sheet of the decoded z (rows, steps, *latent), its columns labelled with
+        `axis_values`.
+        """
         columns = axis_labels(self.axis_values())
         return sheet(
             self.decode_all(z).reshape(-1, *self.model.image_shape),

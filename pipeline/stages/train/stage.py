@@ -46,7 +46,7 @@ from vae.training.loop import EpochReport, Plan, State, fit
 from vae.training.validation import calibrate
 
 OUT_OF_MEMORY = "out of memory"
-MEMORY_REMEDY = "lower train.batch_size, model.network.widths, or set train.data_on: disk"
+MEMORY_REMEDY = "lower train.batch_size, model.network.widths, or set train.data_location: disk"
 
 
 @dataclass

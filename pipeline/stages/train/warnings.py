@@ -13,7 +13,9 @@ from vae.evaluation.diagnosis.engine import diagnose_running
 
 
 class TrainingWarnings:
-    """Of the training that run.json describes; `constant_distortion` is the best constant image's cost."""
+    """Of the training that run.json describes; `constant_distortion` is the best constant image's
+    cost.
+    """
 
     def __init__(self, run: Mapping[str, Any], constant_distortion: float | None) -> None:
         self.run, self.constant_distortion = run, constant_distortion

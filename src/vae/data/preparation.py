@@ -306,7 +306,8 @@ def build_spec(
     levels: int,
     broken: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The spec of prepared arrays: `metadata` (name, licence, preprocessing, ...) and what they are.
+    """The spec of prepared arrays: `metadata` (name, licence, preprocessing, ...) and what they
+    are.
 
     `sha256` holds the digest of each array file (images and labels), `digest` stands for all;
     `levels` is the number of distinct pixel values: below 256, bits/dim compare with nothing.

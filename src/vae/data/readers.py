@@ -67,7 +67,9 @@ class RawDataset:
 
 
 def _find_files(names: Iterable[str], folder: Path, root: Path) -> Files:
-    """Every file of that name in the folder, extracted or as .gz; MissingDataError names the others."""
+    """Every file of that name in the folder, extracted or as .gz; MissingDataError names the
+    others.
+    """
     paths: dict[str, Path] = {}
     absent: list[str] = []
     for name in names:

@@ -45,8 +45,8 @@ def level_counts(images: np.ndarray) -> np.ndarray:
 def pixel_statistics(images: np.ndarray) -> dict[str, Any]:
     """Of uint8 (N, C, H, W), in units of x: mean and std over everything, and of each channel.
 
-    `read_total_variance` is the sum over sub-pixels of the variance over images; `constant_mse` the
-    same per sub-pixel, which is the error of the best constant image, the mean image.
+    `read_total_variance` is the sum over sub-pixels of the variance over images; `constant_mse`
+    the same per sub-pixel, which is the error of the best constant image, the mean image.
     """
     count, channels = images.shape[:2]
     first, second = moments(images)

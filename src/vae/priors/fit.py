@@ -1,9 +1,10 @@
 """Fits: from codes to a prior, by name.
 
-Every fit is a generator: `FitReport` reports while it works, one `FitResult` at the end. It takes codes
-(N, *latent), draws z ~ q(z | x) of the training split, not the means mu alone: a prior of the
-means would be too narrow by the posteriors' own width. And held-out codes of the validation split,
-from which a fit that has a choice to make makes it (gmm: k); the test split has no part in this.
+Every fit is a generator: `FitReport` reports while it works, one `FitResult` at the end. It
+takes codes (N, *latent), draws z ~ q(z | x) of the training split, not the means mu alone: a
+prior of the means would be too narrow by the posteriors' own width. And held-out codes of the
+validation split, from which a fit that has a choice to make makes it (gmm: k); the test split
+has no part in this.
 
 A fit is a function of its arguments: what is random in it is drawn of (seed, "prior ...").
 """
@@ -27,9 +28,10 @@ MIN_SCALE = 1e-6
 
 @dataclass(frozen=True)
 class FitReport:
-    """`step` of `steps` done. `loss` is what the fit lowers, and `position` where: of a gmm the negative
-    log density of held-out codes, nats, with so many components; of a flow the squared error a
-    dimension, mean since the last report, after so many updates."""
+    """`step` of `steps` done. `loss` is what the fit lowers, and `position` where: of a gmm the
+    negative log density of held-out codes, nats, with so many components; of a flow the squared
+    error a dimension, mean since the last report, after so many updates.
+    """
 
     step: int
     steps: int

@@ -51,7 +51,8 @@ PSEUDO_COUNT_FACTOR = 0.25  # v / n
 class Mixture:
     """Weights (K,), means (K, n) and roots (K, n, n), float64.
 
-    Roots are lower triangular L_k, S_k = L_k L_k^T; their numbers are float32's (`from_covariances`, `pack`).
+    Roots are lower triangular L_k, S_k = L_k L_k^T; their numbers are float32's
+    (`from_covariances`, `pack`).
     """
 
     weights: np.ndarray

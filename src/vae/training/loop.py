@@ -269,7 +269,9 @@ class _EpochStatistics:
         return self.state.model.discrete_nll(terms, x)
 
     def _check_finite(self, step_values: Tensor) -> Tensor:
-        """All sums so far; raise Diverged unless they are finite. `step_values` are the latest step's."""
+        """All sums so far; raise Diverged unless they are finite. `step_values` are the latest
+        step's.
+        """
         assert self.total is not None
         total = self.world.sum(self.total)
         if bool(torch.isfinite(total).all()):

@@ -62,8 +62,8 @@ def test_the_chain() -> None:
 
 
 def test_memory_and_judging() -> None:
-    streamed = [{"data_on": "disk", "own_mib": own} for own in (500.0, 600.0)]
-    first = {"peak_mib": 1500.0, "data_mib": 100.0, "data_on": "device", "own_mib": 1.0}
+    streamed = [{"data_location": "disk", "own_mib": own} for own in (500.0, 600.0)]
+    first = {"peak_mib": 1500.0, "data_mib": 100.0, "data_location": "device", "own_mib": 1.0}
     assert met("memory", {"rows": [first, *streamed]}) == [True, False]
     scored = [
         {"samples": 10_000, "seconds": 4.0, "resident_mib": 1000.0},

@@ -1,9 +1,9 @@
 """What a diagnosis may know, and what it says: plain numbers in, findings out.
 
-Everything in `DiagnosisInputs` but the history may be unknown (None), and history rows may have any of
-the columns of `training.loop`, or just an epoch and a total, as in a log found somewhere. A rule
-takes what it needs by `require`, which raises `MissingInput` with the words for a person; so what
-could not be judged, and for lack of what, is known without a second list.
+Everything in `DiagnosisInputs` but the history may be unknown (None), and history rows may have
+any of the columns of `training.loop`, or just an epoch and a total, as in a log found somewhere.
+A rule takes what it needs by `require`, which raises `MissingInput` with the words for a person;
+so what could not be judged, and for lack of what, is known without a second list.
 
 Numbers are nats an image, summed over sub-pixels and latent dimensions, x in [0, 1]. In a log of
 unknown origin (`nats` False) a term may be a sum or a mean, and only what holds for either is

@@ -24,8 +24,8 @@ fault may hide below, and the table says which are seen. n is what the strongest
 same everywhere, because the distance's bias grows as n falls and would pass for a fault seen.
 
 What is *not* guaranteed: that a judge that passes sees other faults, or that it weighs these as
-people do. The features of in_domain_extractor and inception_v3_compat are computed in float32, those of
-efficientnet_lite2 in the machine's precision; two machines may round differently.
+people do. The features of in_domain_extractor and inception_v3_compat are computed in float32,
+those of efficientnet_lite2 in the machine's precision; two machines may round differently.
 """
 
 import hashlib

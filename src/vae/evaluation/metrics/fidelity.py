@@ -146,7 +146,7 @@ def inception_file(path: Path | None = None) -> Path:
     """
     address = _torch_fidelity("feature_extractor_inceptionv3").URL_INCEPTION_V3
     setting = "evaluate.inception_weights"
-    alternative = f"take {INCEPTION} out of evaluate.judges"
+    alternative = f"take {INCEPTION} out of evaluate.feature_extractors"
     if path is None:
         file = fetch_official_weights(
             OfficialWeights("Inception", address, INCEPTION_SHA256, setting, alternative)
@@ -189,7 +189,7 @@ def load_registered(name: str) -> Any:
     if name not in registry:
         raise UserError(
             f"torch-fidelity has no extractor {name!r}",
-            where="evaluate.judges",
+            where="evaluate.feature_extractors",
             remedy=f"choose one of: {', '.join(sorted(registry))}",
         )
     layer = registry[name].get_default_feature_layer_for_metric("fid")
@@ -201,7 +201,7 @@ def load_registered(name: str) -> Any:
     except (OSError, RuntimeError, EOFError, ImportError, HTTPException) as error:
         raise UserError(
             f"torch-fidelity's {name} cannot be had ({str(error) or type(error).__name__})",
-            where="evaluate.judges",
+            where="evaluate.feature_extractors",
             remedy="run it where its weights can be downloaded, or take it out of the list",
         ) from None
 
@@ -269,7 +269,8 @@ class Reference:
 class Fidelity:
     """The numbers of one comparison of n images with n; no score without logits.
 
-    Precision, recall, density and coverage are of the first `neighbour_images`, with their k nearest.
+    Precision, recall, density and coverage are of the first `neighbour_images`, with their k
+    nearest.
     """
 
     extractor: str

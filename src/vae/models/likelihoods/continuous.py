@@ -42,8 +42,9 @@ SERIES_THRESHOLD = 0.5
 class Scale(nn.Module):
     """The logarithm of one scale for all: of a number, "learned" or "optimal".
 
-    The optimum is the mean spread to the power 1 / `power`, spread being |x - m|^power. A learned
-    scale begins at `initial`. Both are at least `minimum`; below it a learned one gets no gradient.
+    The optimum is the mean spread to the power 1 / `power`, spread being |x - m|^power. A
+    learned scale begins at `initial`. Both are at least `minimum`; below it a learned one gets
+    no gradient.
     """
 
     log_value: Tensor

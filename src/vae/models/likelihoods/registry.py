@@ -66,7 +66,9 @@ class Likelihood(Protocol):
         """A draw of x, (B, C, H, W)."""
 
     def pixel_errors(self, decoded: Tensor, x: Tensor) -> Tensor:
-        """What each sub-pixel adds to the mean that calibrates; only called if it `needs_calibration`."""
+        """What each sub-pixel adds to the mean that calibrates; only called if it
+        `needs_calibration`.
+        """
 
     def calibrate(self, mean_error: float) -> None:
         """Fix the scale for evaluation from the mean spread of the training split."""

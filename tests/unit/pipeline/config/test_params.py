@@ -60,7 +60,7 @@ def refuse(*overrides: str) -> str:
         ("sweep.space={objective.beta: {name: log}}", ["uniform, log_uniform, integers, choice"]),
         ("sweep.space={a.b: {name: uniform, low: 2.0, high: 1.0}}", ["below", "2.0 and 1.0"]),
         ("sweep.space={a.b: {name: uniform, low: 2.0, high: x}}", ["sweep.space.a.b.high"]),
-        ("sweep.seconds=3.0", ["sweep.epochs", "sweep.seconds", "both"]),
+        ("sweep.trial_seconds=3.0", ["sweep.trial_epochs", "sweep.trial_seconds", "both"]),
         ("sweep.goals=[{metric: fid, direction: minimize}]", ["sweep.goals", "sample_distance"]),
     ],
 )

@@ -95,7 +95,7 @@ def test_without_labels_the_imagenet_network_judges(project: Path) -> None:
         image.resize((32, 32), Image.Resampling.BICUBIC).save(path)
     data = (
         "data={name: folder, root: ., binarize: none, path: %s, channels: 3, centre_crop: false, "
-        "size: null, valid_share: 0.5, test_share: 0.2, seed: 0, max_broken: 0}"
+        "size: null, valid_fraction: 0.5, test_fraction: 0.2, seed: 0, max_broken: 0}"
     )
     chosen = settings(data % (project / "own"))
     report = run(chosen)
@@ -104,7 +104,7 @@ def test_without_labels_the_imagenet_network_judges(project: Path) -> None:
     assert not paths.CLASSIFIER.exists()
     with pytest.raises(UserError, match="no labels to train an in-domain judge"):
         extractors.requested_extractors(
-            settings(data % (project / "own"), "evaluate.judges=[in_domain]")
+            settings(data % (project / "own"), "evaluate.feature_extractors=[in_domain]")
         )
 
 

@@ -185,7 +185,7 @@ def test_a_kept_prior_is_opened_by_name_or_as_the_shipped_one(trained: Path) -> 
         ("prior.fit=[gmm, gmm]", "names one twice"),
         ("prior.fit=[]", "prior.fit"),
         ("prior.gmm.components=[0]", "prior.gmm.components"),
-        ("prior.flow.decay=1.0", "prior.flow.decay"),
+        ("prior.flow.ema_decay=1.0", "prior.flow.ema_decay"),
         ("prior.temperature=0.0", "prior.temperature"),
     ],
 )

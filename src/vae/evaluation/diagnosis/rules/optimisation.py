@@ -255,7 +255,9 @@ def learning_rate_too_high(inputs: DiagnosisInputs) -> RuleResult | None:
         [
             SuggestedChange("train.optimiser.lr", f"{(lr or 1e-3) / 3:.1g}", "shorter steps"),
             SuggestedChange("train.lr_warmup", "1.0", "a gentle start"),
-            SuggestedChange("train.lr_schedule", "{name: cosine, end_share: 0.01}", "a quiet end"),
+            SuggestedChange(
+                "train.lr_schedule", "{name: cosine, end_fraction: 0.01}", "a quiet end"
+            ),
         ],
     )
 

@@ -240,7 +240,7 @@ def test_the_diagnosis_is_shown_with_lines_that_params_yaml_takes(folder: Path) 
         ("objective.beta", "0.5"),
         ("train.optimiser.lr", "0.001"),
         ("train.clip_norm", "null"),
-        ("train.lr_schedule", "{name: cosine, end_share: 0.5}"),
+        ("train.lr_schedule", "{name: cosine, end_fraction: 0.5}"),
     ],
 )
 def test_copied_lines_say_what_an_override_says(key: str, value: str, tmp_path: Path) -> None:

@@ -284,7 +284,12 @@ def test_inception_without_file_and_network_is_one_line_that_says_what_was_tried
     assert digest == fidelity.INCEPTION_SHA256
     assert digest.startswith(Path(address).stem.rpartition("-")[2])
     assert said.startswith(f"{path}: no weights of Inception")
-    for part in (address, "not known", "set evaluate.inception_weights", "out of evaluate.judges"):
+    for part in (
+        address,
+        "not known",
+        "set evaluate.inception_weights",
+        "out of evaluate.feature_extractors",
+    ):
         assert part in said
     assert "\n" not in said
     Path(path).write_bytes(b"half of it")
