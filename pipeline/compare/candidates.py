@@ -91,7 +91,7 @@ class ComparedRun:
         """This one, with what it lacks taken from another of the same training."""
         empty = {
             name: getattr(other, name)
-            for name in ("history", "rates", "verdict")
+            for name in ("history", "rates", "diagnosis")
             if not getattr(self, name)
         }
         provenance = {**other.provenance, **self.provenance}

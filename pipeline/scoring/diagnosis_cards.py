@@ -18,12 +18,12 @@ def _finding_card(finding: dict[str, Any]) -> FindingCard:
     return FindingCard(
         severity=finding["severity"],
         title=_sentence(finding["title"]),
-        text=_sentence(f"{finding['hypothesis']}."),
+        text=_sentence(f"{finding['explanation']}."),
         numbers=finding["numbers"],
-        evidence=finding["shown_by"],
+        evidence=finding["evidence"],
         suggested_changes=[
-            ChangeSnippet(yaml_lines(change["key"], change["value"]), change["why"])
-            for change in finding["remedies"]
+            ChangeSnippet(yaml_lines(change["key"], change["value"]), change["reason"])
+            for change in finding["suggested_changes"]
         ],
     )
 

@@ -111,7 +111,7 @@ def blurred(e: DiagnosisInputs) -> DiagnosisInputs:
         square = predict_for_shape(Shape(), math.sqrt(square), 20.0).mean_square
     linear = predict_for_shape(Shape(), math.sqrt(square), 20.0)
     return at_constant_values(
-        e, mse=square, rate=linear.rate, beta=20.0, active_units=linear.active
+        e, mse=square, rate=linear.rate, beta=20.0, active_units=linear.active_units
     )
 
 

@@ -85,7 +85,7 @@ def build_healthy_run(shape: Shape = Shape(), seed: int = 0) -> DiagnosisInputs:
     mse = shape.error_factor * float(build_spectrum(shape)[shape.latent :].sum()) / shape.d
     linear = predict_for_shape(shape, math.sqrt(mse), shape.beta)
     rate = max(1.0, shape.rate_factor * linear.rate)
-    history = _build_history(shape, mse, rate, linear.active, draw)
+    history = _build_history(shape, mse, rate, linear.active_units, draw)
     last, test_count = history[-1], shape.count // 5
     reconstruction_distance = float(draw.uniform(0.5, 10))
     return DiagnosisInputs(

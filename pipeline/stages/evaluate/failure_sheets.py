@@ -65,7 +65,7 @@ def tests_chart(tests: Sequence[Mapping[str, Any]]) -> Chart:
 
 
 def _attribute_label(test: Mapping[str, Any]) -> str:
-    return readable_name(test["attribute"]) + (" *" if test["verdict"] == "confirmed" else "")
+    return readable_name(test["attribute"]) + (" *" if test["outcome"] == "confirmed" else "")
 
 
 def _draw_pairs(

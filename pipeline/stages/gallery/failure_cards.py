@@ -31,7 +31,7 @@ COLUMN_ORDER = (
     "high",
     "p",
     "p_holm",
-    "verdict",
+    "outcome",
 )
 Entry = tuple[str, str | None, Mapping[str, Any]]  # kind, class, item
 

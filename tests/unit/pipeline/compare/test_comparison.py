@@ -193,7 +193,7 @@ def test_every_number_is_in_the_table_in_full(tmp_path: Path) -> None:
 
 
 def test_the_page_colours_verdicts_and_names_a_missing_picture() -> None:
-    blind = replace(other(test_psnr=19.0), pictures={}, history=(), verdict=None)
+    blind = replace(other(test_psnr=19.0), pictures={}, history=(), diagnosis=None)
     tabs = {tab.name: tab for tab in page.build_tabs(Comparison([BASE, blind]))}
     table = tabs["Numbers"].items[0]
     assert isinstance(table, Table)

@@ -289,7 +289,7 @@ def test_what_speaks_against_a_claim_is_quoted_with_it() -> None:
     divided = "with the MSE over the image's variance"
     expected = f"mixed: edge density +0.50 {divided}; against it: contrast -0.72 {divided}"
     assert assess_claims(relations)[0].outcome == expected
-    unsure = [relations[0], replace(relations[1], verdict="not confirmed")]
+    unsure = [relations[0], replace(relations[1], outcome="not confirmed")]
     assert assess_claims(unsure)[0].outcome == f"holds: edge density +0.50 {divided}"
     both = [
         relation("periodicity", error, rho) for error, rho in zip(ERRORS, (-0.4, 0.3), strict=True)
