@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 from ruamel.yaml import YAML
 
-from pipeline.runtime.console import command
+from pipeline.runtime.console import run_command
 from vae.errors import UserError
-from vae.io import digest_of, read_array, read_csv, read_json, read_tensors
+from vae.io import json_digest, read_array, read_csv, read_json, read_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = Path(__file__).with_name("equivalence_names.yaml")
@@ -78,7 +78,7 @@ class Side:
 
     def results(self, run: str, values: Mapping[str, Any]) -> Path:
         """The folder of a preset's results with these params, which are made if need be."""
-        name = f"{run.replace('/', '.')}-{digest_of(values)[:8]}"
+        name = f"{run.replace('/', '.')}-{json_digest(values)[:8]}"
         place = self.folder / self.commit[:10] / name
         if not place.exists():
             begun = time.perf_counter()
@@ -173,7 +173,7 @@ def contents(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     if path.suffix == ".safetensors":
         yield from ((name, tensor.numpy()) for name, tensor in read_tensors(path)[0].items())
     elif path.suffix == ".npy":
-        yield "array", read_array(path, mapped=True)
+        yield "array", read_array(path, memory_map=True)
     elif path.suffix == ".json":
         yield from numbers(read_json(path))
     else:
@@ -267,4 +267,4 @@ def run_all(arguments: argparse.Namespace, folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

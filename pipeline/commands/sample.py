@@ -9,14 +9,14 @@ chain has reached the prior (`.` is this one). Images are E[x | z] of draws z of
 import argparse
 from pathlib import Path
 
-from pipeline.runtime.console import say
+from pipeline.runtime.console import info
 from vae.errors import UserError
 
 
 def sample(name: str, n: int, seed: int, temperature: float | None, out: Path) -> None:
     """Draw n images and write the sheet."""
     from pipeline.scoring.renderer import sample_sheet
-    from vae.figures.sheets import save
+    from vae.figures.sheets import save_png
     from vae.saved import load
 
     model = load(name)
@@ -26,8 +26,8 @@ def sample(name: str, n: int, seed: int, temperature: float | None, out: Path) -
         raise UserError(str(error), where="sample") from None
     used = model.temperature if temperature is None else temperature
     data_set = model.description["data_set"]
-    save(sample_sheet(images, data_set, model.prior.name, seed, used), out)
-    say(f"{n} samples of {name}: {out}")
+    save_png(sample_sheet(images, data_set, model.prior.name, seed, used), out)
+    info(f"{n} samples of {name}: {out}")
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vae.data.batches import Images, as_real
+from vae.data.batches import Images, to_float
 from vae.device import DeviceName, Machine
 from vae.errors import UserError
 from vae.evaluation.metrics import elbo
@@ -93,9 +93,9 @@ class SavedModel:
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """E[x | z] (N, C, H, W) in [0, 1] of codes (N, *latent); ValueError for other shapes."""
-        if tuple(z.shape[1:]) != self.vae.latent:
+        if tuple(z.shape[1:]) != self.vae.latent_shape:
             raise ValueError(
-                f"codes are {tuple(z.shape)}, the model is for (N, {self.vae.latent})"
+                f"codes are {tuple(z.shape)}, the model is for (N, {self.vae.latent_shape})"
             )
         batches = [part.float().to(self.device) for part in torch.split(z, BATCH)]
         return torch.cat([self.vae.mean_image(part).cpu() for part in batches]).contiguous()
@@ -130,19 +130,19 @@ class SavedModel:
             raise ValueError("the model is for binary images: pixels are 0 or 1 (uint8: 0 or 255)")
         split, machine = Images(pixels, self.device, "disk"), _machine(self.device)
         batches = elbo.score(self.vae, split, machine, seed=seed, batch_size=BATCH)
-        values = elbo.per_image(elbo.gather(batches), self.vae.dimensions)
+        values = elbo.per_image(elbo.concatenate(batches), self.vae.dimensions)
         found = {name: values[name] for name in ("elbo", "distortion", "rate", "bits_per_dim")}
         return {name: torch.from_numpy(v) for name, v in found.items() if v is not None}
 
     def _real(self, images: Tensor | np.ndarray) -> Tensor:
         """Images as float32 in [0, 1]; ValueError for other shapes, types or values."""
         x = torch.as_tensor(images).cpu()
-        if x.ndim != 4 or tuple(x.shape[1:]) != self.vae.image:
+        if x.ndim != 4 or tuple(x.shape[1:]) != self.vae.image_shape:
             raise ValueError(
-                f"images are {tuple(x.shape)}, the model is for (N, {self.vae.image})"
+                f"images are {tuple(x.shape)}, the model is for (N, {self.vae.image_shape})"
             )
         if x.dtype == torch.uint8:
-            return as_real(x)
+            return to_float(x)
         if not x.is_floating_point() or not bool(((x >= 0) & (x <= 1)).all()):
             raise ValueError("images are uint8, or real numbers in [0, 1]")
         return x.float().contiguous(memory_format=torch.channels_last)
@@ -163,9 +163,9 @@ class SavedModel:
         kept = {name: _smallest(value) for name, value in tensors.items()}
         write_bytes(folder / PRIOR, tensor_bytes(kept, {}))
         if self.classifier is not None:
-            write_bytes(folder / EXTRACTOR, self.classifier.content())
+            write_bytes(folder / EXTRACTOR, self.classifier.to_bytes())
         types = {name: str(value.dtype).removeprefix("torch.") for name, value in tensors.items()}
-        about = self.prior.about() | {"temperature": self.temperature, "dtypes": types}
+        about = self.prior.metadata() | {"temperature": self.temperature, "dtypes": types}
         write_json(folder / DESCRIPTION, {**self.description, "format": FORMAT, "prior": about})
 
 

@@ -11,7 +11,7 @@ A description is what params, weights files and saved models have in common:
 from collections.abc import Mapping
 from typing import Any
 
-from vae.models.encoder_decoder import build, spatial_shape
+from vae.models.encoder_decoder import build_encoder_decoder, spatial_shape
 from vae.models.likelihoods.registry import LIKELIHOODS, Likelihood
 from vae.models.vae import VAE
 from vae.rng import initialisation
@@ -30,13 +30,20 @@ def build_vae(
     with initialisation(seed):
         likelihood = build_likelihood(description["likelihood"], levels)
         latent = latent_shape(description, image)
-        encoder, decoder = build(
-            image=image,
-            latent=latent,
+        encoder, decoder = build_encoder_decoder(
+            image_shape=image,
+            latent_shape=latent,
             decoded_channels=likelihood.decoded_channels(image[0]),
             **description["network"],
         )
-    return VAE(encoder, decoder, likelihood, image=image, latent=latent, log_var_range=(low, high))
+    return VAE(
+        encoder,
+        decoder,
+        likelihood,
+        image_shape=image,
+        latent_shape=latent,
+        log_var_range=(low, high),
+    )
 
 
 def build_likelihood(likelihood: Description, levels: int) -> Likelihood:
