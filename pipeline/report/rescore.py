@@ -23,14 +23,14 @@ import numpy as np
 
 from pipeline import ROOT
 from pipeline.config import params
-from pipeline.config.preset import preset
+from pipeline.config.preset import load_preset
 from pipeline.config.schema import Params
-from pipeline.report.results import Kept, read_all
+from pipeline.report.results import Result, read_results
 from pipeline.runtime import paths
-from pipeline.runtime.console import say, table
+from pipeline.runtime.console import format_table, info
 from vae.errors import UserError
 from vae.io import read_json, tensor_bytes, write_bytes, write_json, write_text
-from vae.priors.prior import Standard
+from vae.priors.prior import StandardNormalPrior
 from vae.saved import SavedModel, load
 
 CODE = ("pipeline", "src", "train.py", "evaluate.py")
@@ -39,7 +39,7 @@ WRITTEN = ("evaluate.json", "judges.json", "failures.json", "diagnosis.json", "d
 EQUAL = 1e-6  # relative difference of numbers that count as equal: rounding
 
 
-def rescore(run: Kept, write: bool) -> str:
+def rescore(run: Result, write: bool) -> str:
     """Score a kept run again; the numbers that moved, as a table."""
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder)
@@ -55,7 +55,7 @@ def rescore(run: Kept, write: bool) -> str:
         (name, f"{kept:.6g} -> {now:.6g}") for name, kept, now in differences(run.metrics, again)
     ]
     head = f"{run.name}: {len(moved)} of {len(again)} numbers differ from those that are kept"
-    return "\n".join([head, *([table(moved)] if moved else [])])
+    return "\n".join([head, *([format_table(moved)] if moved else [])])
 
 
 def differences(
@@ -90,7 +90,7 @@ def merged(before: Any, now: Any) -> Any:
 # The temporary project
 
 
-def set_up(project: Path, run: Kept) -> None:
+def set_up(project: Path, run: Result) -> None:
     """Code, params, artifacts and reports, as the stages before `evaluate` left them."""
     ignored = shutil.ignore_patterns("__pycache__", paths.PRETRAINED.name)
     for name in CODE:
@@ -104,17 +104,22 @@ def set_up(project: Path, run: Kept) -> None:
     restore(load(run.name, "cpu"), run, project / "artifacts")
 
 
-def params_of(run: Kept) -> Params:
+def params_of(run: Result) -> Params:
     """The preset's params with those that the run was made with, without a tracker."""
-    tree = params.to_tree(preset(run.preset))
-    for report in (run.run, run.more["prior"], run.more["extractor"], run.evaluate):
+    tree = params.to_tree(load_preset(run.preset))
+    for report in (
+        run.run,
+        run.optional_reports["prior"],
+        run.optional_reports["extractor"],
+        run.evaluate,
+    ):
         tree |= {name: made for name, made in report["params"].items() if name in tree}
     tree["tracking"]["enabled"] = False
     tree["data"]["root"] = str(ROOT / tree["data"]["root"])
     return params.parse(tree, where=str(run.folder / "run.json"))
 
 
-def restore(model: SavedModel, run: Kept, artifacts: Path) -> None:
+def restore(model: SavedModel, run: Result, artifacts: Path) -> None:
     """artifacts/model, prior and extractor of a saved model."""
     about = {name: model.description[name] for name in ("key", "model", "image", "levels")}
     about |= {"data_set": run.run["data_set"], "epoch": run.train["best_epoch"]}
@@ -125,8 +130,11 @@ def restore(model: SavedModel, run: Kept, artifacts: Path) -> None:
     write_priors(model, artifacts / "prior")
     if model.classifier is not None:
         path = artifacts / "extractor" / paths.CLASSIFIER.name
-        write_bytes(path, model.classifier.content())
-    tests, named = run.more["extractor"]["tests"], run.evaluate["params"]["evaluate"]["judges"]
+        write_bytes(path, model.classifier.to_bytes())
+    tests, named = (
+        run.optional_reports["extractor"]["tests"],
+        run.evaluate["params"]["evaluate"]["feature_extractors"],
+    )
     passed = dict.fromkeys([*named, "in_domain", "efficientnet_lite2"], False)
     passed |= {name: bool(found and found["passed"]) for name, found in tests.items()}
     write_json(artifacts / "extractor" / "about.json", passed)
@@ -135,17 +143,17 @@ def restore(model: SavedModel, run: Kept, artifacts: Path) -> None:
 def write_priors(model: SavedModel, folder: Path) -> None:
     """The chosen prior and N(0, I)."""
     chosen, key = model.prior, model.description["key"]
-    priors = {"standard": Standard(model.vae.latent), chosen.name: chosen}
+    priors = {"standard": StandardNormalPrior(model.vae.latent_shape), chosen.name: chosen}
     for name, prior in priors.items():
-        content = tensor_bytes(prior.tensors(), {"model": key, **prior.about()})
+        content = tensor_bytes(prior.tensors(), {"model": key, **prior.metadata()})
         write_bytes(folder / f"{name}.safetensors", content)
     index = {"model": key, "fitted": list(priors), "shipped": chosen.name}
-    has_density = chosen.log_prob(np.zeros((1, *chosen.latent), np.float32)) is not None
+    has_density = chosen.log_prob(np.zeros((1, *chosen.latent_shape), np.float32)) is not None
     index |= {"density": chosen.name if has_density else None, "temperature": model.temperature}
-    write_json(folder / paths.PRIORS.name, index)
+    write_json(folder / paths.PRIOR_INDEX.name, index)
 
 
-def check_data(project: Path, run: Kept) -> None:
+def check_data(project: Path, run: Result) -> None:
     digest = read_json(project / paths.SPEC.relative_to(ROOT))["digest"]
     if digest != run.run["data"]:
         raise UserError(
@@ -175,7 +183,7 @@ def main() -> None:
     parser.add_argument("names", metavar="NAME", nargs="*", help="default: all that have a model")
     parser.add_argument("--write", action="store_true", help="replace the kept numbers")
     options = parser.parse_args()
-    runs = read_all()
+    runs = read_results()
     kept = [name for name in runs if (paths.PRETRAINED / name).is_dir()]
     wanted = [name.replace("/", ".") for name in options.names] or kept
     for name in wanted:
@@ -186,5 +194,5 @@ def main() -> None:
                 remedy=f"choose from: {', '.join(kept) or 'there is none'}",
             )
     for name in wanted:
-        say(f"{name}: preparing its data and scoring it")
+        info(f"{name}: preparing its data and scoring it")
         print(rescore(runs[name], options.write))

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import params
-from pipeline.factory.load import resolve
+from pipeline.factory.load import resolve_machine
 from pipeline.runtime import paths
-from pipeline.runtime.console import say
+from pipeline.runtime.console import info
 from pipeline.scoring import extractors
-from pipeline.scoring.sample_metrics import Court
-from pipeline.scoring.training_sheets import as_bytes
+from pipeline.scoring.sample_metrics import FeatureCache
+from pipeline.scoring.training_sheets import to_uint8
 from vae.io import read_json
 from vae.saved import SavedModel, load
 
@@ -51,7 +51,7 @@ def keep_model(name: str) -> Path | None:
         model.save(folder)
         size, others = size_of(folder), size_of(paths.PRETRAINED) - size_of(target)
         if size > LARGEST or size + others > LARGEST_TOTAL:
-            say(
+            info(
                 f"the model of {name} is not kept: {size:,} bytes, all others {others:,} "
                 f"(limits: {LARGEST:,} each, {LARGEST_TOTAL:,} together)"
             )
@@ -64,11 +64,11 @@ def keep_model(name: str) -> Path | None:
 def finished_model() -> SavedModel:
     """The run in artifacts/, with what scored it, and a rounded prior if that scores the same."""
     model = load(paths.ARTIFACTS)
-    metrics = read_json(paths.report("evaluate"))["metrics"]
+    metrics = read_json(paths.report_path("evaluate"))["metrics"]
     if "judge" not in metrics:
         return model
     name = metrics["judge"]
-    scores = read_json(paths.report("judges"))[name]
+    scores = read_json(paths.report_path("judges"))[name]
     extractor = {"name": name, "digest": scores["digest"]}
     model = replace(model, description={**model.description, "extractor": extractor})
     rounded = model.with_rounded_prior()
@@ -79,11 +79,11 @@ def scores_the_same(model: SavedModel, extractor: str, test: Mapping[str, Any]) 
     """Whether samples have the numbers in `test`, up to the spread over sampling seeds there."""
     settings = params.load()
     chosen = settings.evaluate
-    machine = resolve(chosen.device, precision="auto")
-    network = extractors.open_judge(extractor, settings, machine)
-    court = Court(network, chosen.batch_size, chosen.seed, chosen.samples)
-    images = as_bytes(model.sample(test["n"], chosen.seed))
-    found = court.compare("test", court.features(images, "samples of the rounded prior"))
+    machine = resolve_machine(chosen.device, precision="auto")
+    network = extractors.load_extractor(extractor, settings, machine)
+    court = FeatureCache(network, chosen.batch_size, chosen.seed, chosen.samples)
+    images = to_uint8(model.sample(test["n"], chosen.seed))
+    found = court.compare_to_split("test", court.features(images, "samples of the rounded prior"))
     whole, spread = test["samples"][model.prior.name], test["spread"]
     moved = {name: abs(found[name] - whole[name]) for name in spread}
     return bool(spread) and all(moved[name] <= spread[name] for name in spread)

@@ -153,7 +153,7 @@ class SavedModel:
         Raises ValueError if a number is too large for float16.
         """
         rounded = {name: _rounded(value) for name, value in self.prior.tensors().items()}
-        prior = priors.from_tensors(rounded, self.prior.about(), _machine(self.device))
+        prior = priors.from_tensors(rounded, self.prior.metadata(), _machine(self.device))
         return replace(self, prior=prior)
 
     def save(self, folder: str | Path) -> None:

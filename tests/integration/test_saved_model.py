@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import vae
-from pipeline.scoring.training_sheets import as_bytes
+from pipeline.scoring.training_sheets import to_uint8
 from tests.support.checkout import Checkout
 from vae.io import read_json, write_json
 
@@ -20,7 +20,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A tiny run on digits whose chain has reached the evaluation."""
     options = ("tracking.enabled=false", "prior.fit=[gmm]")
     checkout = Checkout(tmp_path_factory.mktemp("run") / "project", *options)
-    checkout.stages("evaluate")
+    checkout.run_stages("evaluate")
     return checkout
 
 
@@ -41,14 +41,14 @@ def test_a_sheet_is_the_prior_stages_own(run: Checkout) -> None:
 def test_samples_are_those_that_were_scored(run: Checkout) -> None:
     model = vae.load(run.folder, "cpu")
     scored = np.load(run.folder / f"artifacts/samples/{model.prior.name}.npy")
-    assert (as_bytes(model.sample(len(scored), seed=0)) == scored).all()
+    assert (to_uint8(model.sample(len(scored), seed=0)) == scored).all()
 
 
 def test_reconstructions_and_scores_are_those_of_the_evaluation(run: Checkout) -> None:
     model = vae.load(run.folder, "cpu")
     images = np.load(run.folder / "artifacts/data/test.npy")
     kept = np.load(run.folder / "artifacts/reconstructions/test.npy")
-    assert (as_bytes(model.reconstruct(images)) == kept).all()
+    assert (to_uint8(model.reconstruct(images)) == kept).all()
     metrics = read_json(run.folder / "reports/evaluate.json")["metrics"]
     for name, values in model.score(images, seed=0).items():
         assert values.mean().item() == pytest.approx(metrics[name], rel=1e-9)
@@ -92,14 +92,14 @@ def kept(run: Checkout) -> Checkout:
 
 def test_a_kept_run_scores_the_same_again(kept: Checkout) -> None:
     """All but its prior, whose float16 moves its numbers by little."""
-    before = kept.digests("reports")
+    before = kept.hash_files("reports")
     output = kept.run("python", "-m", "pipeline", "rescore")
     assert re.search(r"digits: \d+ of [3-9]\d numbers differ from those that are kept", output)
     moved = re.findall(r"(\w+) +(\S+) -> (\S+)", output)
     assert {name for name, _, _ in moved} <= OF_THE_PRIOR
     for _, whole, rounded in moved:
         assert float(rounded) == pytest.approx(float(whole), rel=0.02)
-    assert kept.digests("reports") == before
+    assert kept.hash_files("reports") == before
 
 
 def test_numbers_that_moved_are_shown_and_written_if_asked(kept: Checkout) -> None:

@@ -13,17 +13,17 @@ import torch
 
 import vae
 from pipeline import ROOT
-from tests.support.known_codes import SETTINGS, fitted
+from tests.support.known_codes import SETTINGS, fit_prior
 from vae import saved
-from vae.data.batches import Images, as_real
+from vae.data.batches import Images, to_float
 from vae.device import Machine
 from vae.errors import UserError
 from vae.evaluation.metrics import elbo
-from vae.evaluation.metrics.classifier import Classifier, Shape
+from vae.evaluation.metrics.classifier import Classifier, ClassifierShape
 from vae.io import read_json, tensor_bytes, write_bytes, write_json
 from vae.models.build import build_vae
 from vae.priors.gaussian_mixture import Mixture
-from vae.priors.prior import Mixed, Prior
+from vae.priors.prior import MixturePrior, Prior
 from vae.rng import normal, numpy_generator
 from vae.saved import SavedModel
 
@@ -65,7 +65,7 @@ def model_of(prior: Prior, **changes: Any) -> SavedModel:
 def models() -> dict[str, SavedModel]:
     """One with each prior."""
     codes = normal((600, 2, 3, 3), 0, "codes").numpy() * 2 + 1
-    return {name: model_of(fitted(name, codes, codes[:100])) for name in SETTINGS}
+    return {name: model_of(fit_prior(name, codes, codes[:100])) for name in SETTINGS}
 
 
 @pytest.fixture(params=SETTINGS)
@@ -91,7 +91,7 @@ def test_a_saved_model_survives_its_folder(model: SavedModel, tmp_path: Path) ->
     assert again.description == {**model.description, "format": saved.FORMAT}
     assert again.classes == ("round", "oval")
     assert again.temperature == model.temperature
-    assert again.prior.about() == model.prior.about()
+    assert again.prior.metadata() == model.prior.metadata()
     assert again.sample(300, seed=4).equal(model.sample(300, seed=4))
     assert again.encode(PIXELS[:7]).equal(model.encode(PIXELS[:7]))
     again.save(tmp_path / "copy")
@@ -115,7 +115,7 @@ def test_a_rounded_prior_is_nearly_the_same_and_smaller(model: SavedModel, tmp_p
 
 def test_numbers_beyond_float16_are_not_rounded(tmp_path: Path) -> None:
     mixture = Mixture(np.ones(1), np.full((1, 18), 1e6), np.eye(18)[None])
-    model = model_of(Mixed("gaussian", (2, 3, 3), mixture, {}))
+    model = model_of(MixturePrior("gaussian", (2, 3, 3), mixture, {}))
     with pytest.raises(ValueError, match="above 65504"):
         model.with_rounded_prior()
     model.save(tmp_path)
@@ -123,7 +123,7 @@ def test_numbers_beyond_float16_are_not_rounded(tmp_path: Path) -> None:
 
 
 def test_codes_and_images_belong_together(model: SavedModel) -> None:
-    x = as_real(torch.from_numpy(PIXELS))
+    x = to_float(torch.from_numpy(PIXELS))
     with torch.no_grad():
         posterior = model.vae.encode(x)
         decoded = model.vae.mean_image(posterior.mu)
@@ -137,7 +137,7 @@ def test_codes_and_images_belong_together(model: SavedModel) -> None:
 
 def test_scores_are_those_of_the_evaluation(model: SavedModel) -> None:
     split = Images(PIXELS, "cpu", "disk")
-    scores = elbo.gather(elbo.score(model.vae, split, MACHINE, seed=2, batch_size=256))
+    scores = elbo.concatenate(elbo.score(model.vae, split, MACHINE, seed=2, batch_size=256))
     expected = elbo.summarise(scores, model.vae.dimensions)
     for images in (PIXELS, torch.from_numpy(PIXELS).float() / 255):
         found = model.score(images, seed=2)
@@ -162,7 +162,7 @@ def test_other_images_and_codes_are_refused(model: SavedModel) -> None:
 
 def test_binary_models_score_binary_images_alone() -> None:
     changed = MODEL | {"likelihood": {"name": "bernoulli"}}
-    model = model_of(fitted("standard", *[np.zeros((3, 2, 3, 3), np.float32)] * 2))
+    model = model_of(fit_prior("standard", *[np.zeros((3, 2, 3, 3), np.float32)] * 2))
     binary = model_of(model.prior, model=changed, levels=2)
     assert "bits_per_dim" in binary.score(np.where(PIXELS > 127, 255, 0).astype(np.uint8))
     with pytest.raises(ValueError, match="binary images"):
@@ -172,7 +172,7 @@ def test_binary_models_score_binary_images_alone() -> None:
 
 
 def test_the_classifier_is_kept_to_the_byte(model: SavedModel, tmp_path: Path) -> None:
-    classifier = Classifier(Shape(*IMAGE, features=16, classes=2), folded=True)
+    classifier = Classifier(ClassifierShape(*IMAGE, features=16, classes=2), folded=True)
     own = {"name": "in_domain", "digest": classifier.digest()}
     replace(
         model, description={**model.description, "extractor": own}, classifier=classifier
@@ -189,7 +189,7 @@ def test_the_classifier_is_kept_to_the_byte(model: SavedModel, tmp_path: Path) -
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of models that stands for the library's own, and another one to be in."""
     own = tmp_path / "library"
-    prior = fitted("standard", *[np.zeros((3, 2, 3, 3), np.float32)] * 2)
+    prior = fit_prior("standard", *[np.zeros((3, 2, 3, 3), np.float32)] * 2)
     for name in ("spots", "spots.textbook"):
         model_of(prior).save(own / name)
     monkeypatch.setattr(saved, "PRETRAINED", own)
@@ -229,7 +229,7 @@ def write_run(artifacts: Path, model: SavedModel) -> None:
     write_bytes(artifacts / saved.RUN_MODEL, weights)
     index = {"model": about["key"], "fitted": [model.prior.name], "shipped": model.prior.name}
     write_json(artifacts / saved.RUN_PRIORS, index | {"density": None, "temperature": 0.8})
-    prior = tensor_bytes(model.prior.tensors(), {"model": about["key"], **model.prior.about()})
+    prior = tensor_bytes(model.prior.tensors(), {"model": about["key"], **model.prior.metadata()})
     write_bytes(artifacts / "prior" / f"{model.prior.name}.safetensors", prior)
     spec = {name: DESCRIPTION[name] for name in ("classes", "licence")}
     write_json(artifacts / saved.RUN_DATA, spec)

@@ -20,7 +20,7 @@ from vae.errors import UserError
 from vae.figures.page import Picture, Tab, write_page
 from vae.io import read_json, tensor_bytes, write_bytes, write_csv, write_json, write_text
 from vae.priors.gaussian_mixture import Mixture
-from vae.priors.prior import Mixed
+from vae.priors.prior import MixturePrior
 from vae.saved import load
 
 SMALL = ("model.network.widths=[4, 4]", "model.latent.dim=3")
