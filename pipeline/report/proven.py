@@ -48,10 +48,10 @@ def chapter(proof: Mapping[str, Any]) -> list[str]:
         "",
         "| disease | must raise | found | its twin |",
         "|---|---|---|---|",
-        *[_row(name, entry) for name, entry in proof["diseases"].items()],
+        *[_row(name, entry) for name, entry in proof["failures"].items()],
         "",
         "The intervals are Clopper-Pearson's: what chance leaves open for trainings like these. "
-        "A finding in **bold** was not foreseen." + _accused(proof["accused"]),
+        "A finding in **bold** was not foreseen." + _accused(proof["false_alarms"]),
     ]
 
 
@@ -62,15 +62,15 @@ def _rate(what: str, right: int, counted: Mapping[str, Any]) -> str:
 
 
 def _row(name: str, entry: Mapping[str, Any]) -> str:
-    foreseen = {*entry["must"], *entry["may"]}
-    missed = sorted({*entry["must"]} - {*entry["found"]})
+    foreseen = {*entry["expected"], *entry["allowed"]}
+    missed = sorted({*entry["expected"]} - {*entry["found"]})
     found = [
         _words(item) if item in foreseen else f"**{_words(item)}**" for item in entry["found"]
     ]
     if missed:
         found.append(f"missed: **{', '.join(map(_words, missed))}**")
-    twin = ", ".join(f"**{_words(item)}**" for item in entry["twin_found"]) or "clean"
-    must = ", ".join(map(_words, entry["must"]))
+    twin = ", ".join(f"**{_words(item)}**" for item in entry["control_found"]) or "clean"
+    must = ", ".join(map(_words, entry["expected"]))
     return f"| {name} | {must} | {', '.join(found)} | {twin} |"
 
 

@@ -31,7 +31,7 @@ ALLOWED_NOTES = frozenset(
         "clipping_saturated",
         "unused_latents",
         "wide_sigma",
-        "totals_do_not_add_up",
+        "inconsistent_totals",
     }
 )
 DIGITS_DATA = DataSubset("digits")
@@ -55,9 +55,7 @@ def sigma(value: float) -> str:
 
 
 NO_STABILISERS = ("train.ema_decay=null", CONSTANT_LR, *NO_CLIPPING)
-LOST_FINDINGS = (
-    "worse_than_constant decoder_ignores_z samples_alike class_imbalance constant_reconstruction"
-)
+LOST_FINDINGS = "worse_than_constant decoder_ignores_z low_sample_diversity class_imbalance constant_reconstruction"
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def failure_case(
     )
 
 
-COLLAPSE_FINDINGS = "posterior_collapse constant_reconstruction samples_alike"
+COLLAPSE_FINDINGS = "posterior_collapse constant_reconstruction low_sample_diversity"
 FAILURE_CASES = {
     "posterior collapse": failure_case(
         Case(DIGITS_DATA, ("objective.beta=60.0", CONSTANT_BETA)),
@@ -105,7 +103,7 @@ FAILURE_CASES = {
             ),
         ),
         "over_regularised",
-        "samples_alike class_imbalance",
+        "low_sample_diversity class_imbalance",
     ),
     "dead decoder": failure_case(
         Case(
@@ -117,14 +115,14 @@ FAILURE_CASES = {
                 *NO_CLIPPING,
             ),
         ),
-        "decoder_ignores_z samples_alike",
+        "decoder_ignores_z low_sample_diversity",
         "class_imbalance worse_than_constant constant_reconstruction kl_instability"
         " saturated_log_variance",
     ),
     "lost": failure_case(
         Case(DIGITS_DATA, ("train.optimiser.lr=0.000001", CONSTANT_BETA)),
         "worse_than_constant",
-        "learning_rate_too_low decoder_ignores_z samples_alike class_imbalance",
+        "learning_rate_too_low decoder_ignores_z low_sample_diversity class_imbalance",
     ),
     "rate too dear": failure_case(
         Case(DIGITS_DATA, (sigma(0.15), "objective.beta=8.0")),
@@ -133,7 +131,7 @@ FAILURE_CASES = {
         Case(DIGITS_DATA, (sigma(0.15),)),
     ),
     "textbook sigma": failure_case(
-        Case(FASHION_SUBSET, (sigma(1.0),)), "wide_sigma", "samples_alike class_imbalance"
+        Case(FASHION_SUBSET, (sigma(1.0),)), "wide_sigma", "low_sample_diversity class_imbalance"
     ),
     "steps too long": failure_case(
         Case(
@@ -195,7 +193,7 @@ FAILURE_CASES = {
     "latent too large": failure_case(
         Case(DIGITS_DATA, ("model.latent.dim=40", sigma(0.6), "train.epochs=25")),
         "unused_latents",
-        "samples_alike class_imbalance decoder_ignores_z constant_reconstruction",
+        "low_sample_diversity class_imbalance decoder_ignores_z constant_reconstruction",
     ),
     "spikes": failure_case(
         Case(DIGITS_DATA, (SILU_CONV, sigma(0.1), "train.optimiser.lr=0.1", *NO_STABILISERS)),
@@ -204,7 +202,9 @@ FAILURE_CASES = {
         " over_regularised",
     ),
     "prior too narrow": failure_case(
-        Case(DIGITS_DATA, prior_name="cold"), "samples_alike", "under_regularised class_imbalance"
+        Case(DIGITS_DATA, prior_name="cold"),
+        "low_sample_diversity",
+        "under_regularised class_imbalance",
     ),
     "prior of half the classes": failure_case(
         Case(DIGITS_DATA, prior_name="half of the classes"), "class_imbalance", "under_regularised"

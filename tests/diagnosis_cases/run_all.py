@@ -57,7 +57,7 @@ def run_cases(folder: Path) -> Iterator[tuple[Case, CaseResult]]:
         else:
             remaining[key] = case
     # Cases of one cohort follow each other: a worker keeps the judge of the latest ones.
-    order = sorted(remaining, key=lambda key: remaining[key].cohort.name)
+    order = sorted(remaining, key=lambda key: remaining[key].subset.name)
     workers = min(WORKERS, len(os.sched_getaffinity(0)))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
@@ -99,19 +99,19 @@ def summarise_results(results: Mapping[str, CaseResult]) -> dict[str, Any]:
             results[case_key(case)] for case in (failure_case.faulty, failure_case.control)
         )
         by_failure[name] = {
-            "must": sorted(failure_case.expected),
-            "may": sorted(failure_case.allowed),
+            "expected": sorted(failure_case.expected),
+            "allowed": sorted(failure_case.allowed),
             "found": _list_findings(faulty_result, failure_case),
-            "twin_found": _list_findings(control_result, failure_case),
+            "control_found": _list_findings(control_result, failure_case),
         }
-    is_detected = [set(entry["must"]) <= set(entry["found"]) for entry in by_failure.values()]
+    is_detected = [set(entry["expected"]) <= set(entry["found"]) for entry in by_failure.values()]
     false_alarms = {
         name: results[case_key(case)]["accusations"] for name, case in HEALTHY_CASES.items()
     }
     return {
         "code": code_digest(SCRIPT),
-        "diseases": by_failure,
-        "accused": {name: names for name, names in false_alarms.items() if names},
+        "failures": by_failure,
+        "false_alarms": {name: names for name, names in false_alarms.items() if names},
         "sensitivity": clopper_pearson("found", sum(is_detected), len(is_detected)),
         "specificity": clopper_pearson(
             "clean", sum(not names for names in false_alarms.values()), len(false_alarms)

@@ -36,7 +36,7 @@ def test_a_sick_training_raises_what_it_must_and_nothing_else(name: str, folder:
     assert disease.expected - BY_SAMPLES <= found <= disease.expected | disease.allowed
 
 
-BY_SAMPLES = {"samples_alike", "class_imbalance", "memorisation", "under_regularised"}
+BY_SAMPLES = {"low_sample_diversity", "class_imbalance", "memorisation", "under_regularised"}
 
 
 def test_the_healthy_twin_raises_nothing(folder: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_missed_disease_and_an_accused_healthy_run_lower_the_rates() -> None:
     harmed = run_all.summarise_results(found)
     assert harmed["sensitivity"]["found"] == count - 1
     assert harmed["specificity"]["clean"] == healthy - 1
-    assert list(harmed["accused"].values()) == [["overfitting"]]
+    assert list(harmed["false_alarms"].values()) == [["overfitting"]]
     text = "\n".join(proven.chapter(harmed))
     assert "missed: **" in text
     assert "Healthy runs accused: " in text
@@ -106,10 +106,10 @@ def test_intervals_are_clopper_pearsons(right: int, of: int, low: float, high: f
 
 def test_the_committed_proof_is_of_the_casebook() -> None:
     diagnosis = read_json(prove.PROOF_FILE)["diagnosis"]
-    assert diagnosis["diseases"].keys() == cases.FAILURE_CASES.keys()
+    assert diagnosis["failures"].keys() == cases.FAILURE_CASES.keys()
     for name, disease in cases.FAILURE_CASES.items():
-        assert set(diagnosis["diseases"][name]["must"]) == disease.expected
-        assert set(diagnosis["diseases"][name]["may"]) == disease.allowed
+        assert set(diagnosis["failures"][name]["expected"]) == disease.expected
+        assert set(diagnosis["failures"][name]["allowed"]) == disease.allowed
     assert diagnosis["specificity"]["of"] == len(cases.HEALTHY_CASES)
     assert len(proven.chapter(diagnosis)) > len(cases.FAILURE_CASES)
 

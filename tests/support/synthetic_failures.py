@@ -59,8 +59,8 @@ def collapsed(e: DiagnosisInputs) -> DiagnosisInputs:
         psnr=11.0,
         shuffled_psnr=11.0,
         sample_diversity=0.02,
-        reconstruction_distance=50.0,
-        sample_distance=50.0,
+        reconstruction_fd=50.0,
+        sample_fd=50.0,
     )
 
 
@@ -191,7 +191,9 @@ def overfitted(e: DiagnosisInputs) -> DiagnosisInputs:
 
 
 def clamped(e: DiagnosisInputs) -> DiagnosisInputs:
-    return edit_rows(e, lambda i, row: both_splits("log_var_mean", -9.8), log_var_clamped=0.9)
+    return edit_rows(
+        e, lambda i, row: both_splits("log_var_mean", -9.8), clamped_log_var_fraction=0.9
+    )
 
 
 def pruned(e: DiagnosisInputs) -> DiagnosisInputs:
@@ -247,7 +249,7 @@ SYNTHETIC_FAILURES = {
     "nan": synthetic_failure(with_nan_rate, "not_a_number"),
     "diverged": synthetic_failure(with_fields(diverged=True), "not_a_number"),
     "collapse": synthetic_failure(
-        collapsed, "posterior_collapse constant_reconstruction samples_alike"
+        collapsed, "posterior_collapse constant_reconstruction low_sample_diversity"
     ),
     "few units": synthetic_failure(few_units, "partial_collapse", "unused_latents"),
     "constant": synthetic_failure(
@@ -261,9 +263,9 @@ SYNTHETIC_FAILURES = {
     "overweight": synthetic_failure(overweight, "effective_beta", "unused_latents"),
     "blurred": synthetic_failure(blurred, "over_regularised", "unused_latents"),
     "prior gap": synthetic_failure(
-        with_fields(reconstruction_distance=1.39, sample_distance=13.7, coverage=0.19),
+        with_fields(reconstruction_fd=1.39, sample_fd=13.7, coverage=0.19),
         "under_regularised",
-        control=with_fields(reconstruction_distance=1.39, sample_distance=1.61, coverage=0.8),
+        control=with_fields(reconstruction_fd=1.39, sample_fd=1.61, coverage=0.8),
     ),
     "spikes": synthetic_failure(spiky, "kl_instability", "learning_rate_too_high"),
     "blow-up": synthetic_failure(diverging_rate, "kl_instability", "learning_rate_too_high"),
@@ -279,10 +281,10 @@ SYNTHETIC_FAILURES = {
     "too early": synthetic_failure(too_early, "false_minimum"),
     "by heart": synthetic_failure(overfitted, "overfitting"),
     "clamped": synthetic_failure(clamped, "saturated_log_variance"),
-    "alike": synthetic_failure(with_fields(sample_diversity=0.3), "samples_alike"),
+    "alike": synthetic_failure(with_fields(sample_diversity=0.3), "low_sample_diversity"),
     "one mode": synthetic_failure(
         with_fields(precision=0.9, coverage=0.05, recall=0.02, sample_diversity=None),
-        "samples_alike",
+        "low_sample_diversity",
         control=with_fields(precision=0.3, coverage=0.05, recall=0.02, sample_diversity=None),
     ),
     "classes": synthetic_failure(
@@ -291,5 +293,5 @@ SYNTHETIC_FAILURES = {
     "copies": synthetic_failure(with_fields(memorisation_ratio=0.1), "memorisation"),
     "pruned": synthetic_failure(pruned, "unused_latents"),
     "textbook": synthetic_failure(textbook, "wide_sigma", "unused_latents"),
-    "mixed": synthetic_failure(inconsistent_totals, "totals_do_not_add_up"),
+    "mixed": synthetic_failure(inconsistent_totals, "inconsistent_totals"),
 }

@@ -288,19 +288,6 @@ class Fidelity:
     classifier_score: float | None
     classifier_score_std: float | None
 
-    def by_name(self) -> dict[str, float | None]:
-        """Numbers under names that carry the extractor: frechet_<extractor>, ..., or fid, ..."""
-        short_names = {"frechet": "fid", "kernel": "kid", "score": "isc"}
-        short_names |= {
-            f"{name}_spread": f"{short_names[name]}_spread" for name in ("kernel", "score")
-        }
-        renamed = short_names if self.extractor == INCEPTION else {}
-        fractions = ("precision", "recall", "density", "coverage")
-        names = ("frechet", "kernel", "kernel_spread", *fractions, "score", "score_spread")
-        return {
-            renamed.get(name, f"{name}_{self.extractor}"): getattr(self, name) for name in names
-        }
-
 
 def compare(
     real: Reference, fake: np.ndarray, seed: int, logits: np.ndarray | None = None

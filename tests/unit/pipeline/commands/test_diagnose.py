@@ -82,7 +82,7 @@ def test_the_published_runs_are_convicted(
             constant_distortion=constant,
         )
         severities = {finding.name: finding.severity for finding in findings_of(evidence)}
-        assert severities.pop("totals_do_not_add_up", "note") == "note"
+        assert severities.pop("inconsistent_totals", "note") == "note"
         if constant is not None:
             assert severities.pop("constant_reconstruction") == "fault"
         assert severities == {"posterior_collapse": "fault", "effective_beta": "warning"}

@@ -199,7 +199,10 @@ def test_a_table_aligns_columns_of_numbers_and_says_what_is_missing(folder: Path
 
 
 def test_a_diagnosis_of_notes_accuses_nobody(folder: Path) -> None:
-    ruled_out = {"cleared": ["over_fitting"], "unjudged": {"samples_alike": "the samples"}}
+    ruled_out = {
+        "ruled_out": ["over_fitting"],
+        "not_assessed": {"low_sample_diversity": "the samples"},
+    }
     clean = page_with(folder, Findings([NOTE], **ruled_out))
     for words in ("Nothing wrong is proven", "over fitting", "missing: the samples", "clip norm"):
         assert words in clean

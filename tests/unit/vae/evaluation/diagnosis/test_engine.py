@@ -68,8 +68,15 @@ def test_healthy_trainings_are_never_warned_on_the_way() -> None:
 def so_far(evidence: DiagnosisInputs, epochs: int) -> DiagnosisInputs:
     """What a training knows of itself after some epochs."""
     judged = ("elbo", "elbo_se", "test_count", "bits_per_dim", "rate", "rates", "active_units")
-    judged += ("mse", "psnr", "shuffled_psnr", "log_var_clamped", "best_epoch", "precision")
-    judged += ("sample_distance", "coverage", "sample_diversity", "memorisation_ratio")
+    judged += (
+        "mse",
+        "psnr",
+        "shuffled_psnr",
+        "clamped_log_var_fraction",
+        "best_epoch",
+        "precision",
+    )
+    judged += ("sample_fd", "coverage", "sample_diversity", "memorisation_ratio")
     unknown = dict.fromkeys(judged)
     return dataclasses.replace(evidence, history=evidence.history[:epochs], **unknown)
 
@@ -83,7 +90,7 @@ def test_a_running_disease_is_told_once(name: str) -> None:
     assert len(told) == len(set(told))
     assert set(told) <= SYNTHETIC_FAILURES[name].expected | SYNTHETIC_FAILURES[name].allowed
     by_history = {entry.name for entry in FAILURE_MODES if entry.min_epochs is not None} - {
-        "samples_alike"
+        "low_sample_diversity"
     }
     assert SYNTHETIC_FAILURES[name].expected & by_history <= set(told)
 
@@ -157,8 +164,8 @@ def test_totals_of_epochs_in_which_beta_rose_are_not_judged() -> None:
         {**row, "train_objective": row["train_objective"] - (i < 29) * 20.0}
         for i, row in enumerate(rising.history)
     ]
-    assert "totals_do_not_add_up" not in names(diagnose(dataclasses.replace(rising, history=rows)))
-    assert "totals_do_not_add_up" in names(
+    assert "inconsistent_totals" not in names(diagnose(dataclasses.replace(rising, history=rows)))
+    assert "inconsistent_totals" in names(
         diagnose(SYNTHETIC_FAILURES["mixed"].edit(build_healthy_run()))
     )
 

@@ -213,24 +213,11 @@ def test_planted_faults_are_seen_and_told_apart() -> None:
 
 def test_neighbours_are_those_of_the_first_few_on_both_sides() -> None:
     x, y = cloud(300), cloud(300, stream="fake")
-    found = compare(replace(reference(x), few=120), y, seed=0)
+    found = compare(replace(reference(x), max_neighbour_images=120), y, seed=0)
     assert (found.n, found.neighbour_images) == (300, 120)
     assert (found.density, found.coverage) == density_coverage(x[:120], y[:120])
     assert (found.precision, found.recall) == precision_recall(x[:120], y[:120])
     assert found.fd == frechet_distance(statistics(x), statistics(y))
-
-
-def test_names_carry_the_extractor_and_only_inceptions_distance_is_a_fid() -> None:
-    x, y = cloud(40), cloud(40, stream="fake")
-    found = compare(reference(x), y, seed=0, logits=y)
-    assert (found.n, found.k, found.digest) == (40, 5, "0" * 64)
-    shares = ("precision", "recall", "density", "coverage")
-    names = ("frechet", "kernel", "kernel_spread", *shares, "score", "score_spread")
-    assert list(found.by_name()) == [f"{name}_in_domain" for name in names]
-    named = compare(reference(x, fidelity.INCEPTION), y, seed=0).by_name()
-    assert {"fid", "kid", "kid_spread", "isc", "isc_spread"} <= named.keys()
-    assert named["fid"] == found.fd
-    assert named["precision_inception_v3_compat"] == found.precision
 
 
 @pytest.mark.parametrize("function", [precision_recall, density_coverage])
