@@ -220,10 +220,15 @@ def _render_section(section: Section, indent: str) -> Iterator[str]:
     for name, field in fields:
         value = getattr(section, name)
         if isinstance(value, Section | Mapping):
-            yield f"{indent}{name}:  # {field.description}"
+            yield f"{indent}{name}:  # {_comment(field.description)}"
             yield from _render_nested(value, indent + "  ")
         else:
-            yield f"{indent}{name}: {_format_scalar(value)}  # {field.description}"
+            yield f"{indent}{name}: {_format_scalar(value)}  # {_comment(field.description)}"
+
+
+def _comment(description: str | None) -> str:
+    """A field's description on one line."""
+    return " ".join((description or "").split())
 
 
 def _render_nested(value: Section | Mapping[str, Any], indent: str) -> Iterator[str]:

@@ -58,7 +58,7 @@ class Evaluate(Section):
     repeats: PositiveInt
     """draws of the shipped prior's samples, each with a seed of its own, that show the spread"""
     feature_extractors: Annotated[tuple[ExtractorName, ...], as_tuple, Field(min_length=1)]
-    """auto = in_domain_extractor, without labels efficientnet_lite2; inception_v3_compat; clip-;
+    """auto = in_domain, without labels efficientnet_lite2; inception_v3_compat; clip-;
     dinov2-
     """
     failures: Annotated[int, Field(ge=10, le=20)]
