@@ -1,6 +1,6 @@
 """Who judges: the frozen networks that evaluate.feature_extractors names, opened and tested.
 
-`auto` is the data's own classifier (in_domain_extractor) where there are labels, else the
+`auto` is the data's own classifier (in_domain) where there are labels, else the
 ImageNet network efficientnet_lite2. Inception is the one whose distance is called FID; clip-*
 and dinov2-* are torch-fidelity's, by its names, and want a download. The stage `extractor` tests
 each before it may judge (`feature_extractors.bends`) and writes the verdicts to
