@@ -46,7 +46,7 @@ QUANTITIES = {
     "log_var_mean": ("logvar", "log var", "log variance"),
     "active_units": ("active units", "active", "au"),
     "grad_norm": ("grad norm", "gradient norm", "gradnorm"),
-    "clipped_share": ("clipped share",),
+    "clipped_fraction": ("clipped fraction", "clipped share"),
     "bits_per_dim": ("bits per dim", "bits dim", "bpd"),
 }
 SPLITLESS_COLUMNS = {
@@ -56,7 +56,7 @@ SPLITLESS_COLUMNS = {
     "lr": ("lr", "learning rate"),
 }
 MAP_ALIASES = {"total": "objective", "recon": "distortion", "kl": "rate"}
-HISTORY_ONLY_COLUMNS = {"sigma", "train_skipped", "valid_final_objective"}
+HISTORY_ONLY_COLUMNS = {"sigma", "train_skipped_steps", "valid_final_objective"}
 
 _QUANTITY_LOOKUP = {text: name for name, texts in QUANTITIES.items() for text in texts}
 _SPLITLESS_LOOKUP = {text: name for name, texts in SPLITLESS_COLUMNS.items() for text in texts}

@@ -59,7 +59,7 @@ def test_two_processes_have_the_curve_of_one(
         read_csv(project.folder / "artifacts/model/history.csv") for project in (alone, by_two)
     )
     assert len(one) == len(two) == 4
-    assert any(0 < row["train_clipped_share"] < 1 for row in one)
+    assert any(0 < row["train_clipped_fraction"] < 1 for row in one)
     for expected, row in zip(one, two, strict=True):
         for name, value in expected.items():
             near = value if value is None else pytest.approx(value, rel=CURVE, abs=CURVE)

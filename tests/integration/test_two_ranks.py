@@ -52,10 +52,10 @@ def test_two_ranks_train_as_one_process(ranks: list[dict[str, Any]], case: str) 
 def test_the_cases_clip_skip_and_cut() -> None:
     """What the comparison is to cover does happen in it."""
     plain = [dict(row) for row in two_ranks.train_case("plain", SINGLE_PROCESS)["history"]]
-    assert any(0 < row["train_clipped_share"] < 1 for row in plain)
+    assert any(0 < row["train_clipped_fraction"] < 1 for row in plain)
     assert plain[-1]["lr"] < plain[0]["lr"]
     skipping = [
-        row["train_skipped"]
+        row["train_skipped_steps"]
         for row in two_ranks.train_case("perceptual", SINGLE_PROCESS)["history"]
     ]
     assert 0 < sum(skipping) < 24

@@ -163,15 +163,15 @@ def noisy(e: DiagnosisInputs) -> DiagnosisInputs:
 
 
 def clipped(e: DiagnosisInputs) -> DiagnosisInputs:
-    return edit_rows(e, lambda i, row: {"train_clipped_share": 0.99, "train_grad_norm": 4e3})
+    return edit_rows(e, lambda i, row: {"train_clipped_fraction": 0.99, "train_grad_norm": 4e3})
 
 
 def never_clipped(e: DiagnosisInputs) -> DiagnosisInputs:
-    return edit_rows(e, lambda i, row: {"train_clipped_share": 0.0}, clip_norm=1e6)
+    return edit_rows(e, lambda i, row: {"train_clipped_fraction": 0.0}, clip_norm=1e6)
 
 
 def skipping(e: DiagnosisInputs) -> DiagnosisInputs:
-    return edit_rows(e, lambda i, row: {"train_skipped": 100})
+    return edit_rows(e, lambda i, row: {"train_skipped_steps": 100})
 
 
 def too_early(e: DiagnosisInputs) -> DiagnosisInputs:

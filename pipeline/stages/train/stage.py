@@ -271,7 +271,7 @@ def epoch_line(session: Session, report: EpochReport) -> str:
         f"distortion {row['valid_distortion']:.2f}  rate {row['valid_rate']:.2f} nats  "
         + (f"{bits:.3f} bits/dim  " if bits is not None else "")
         + f"active {row['valid_active_units']}  "
-        + (f"skipped {row['train_skipped']}  " if row["train_skipped"] else "")
+        + (f"skipped {row['train_skipped_steps']}  " if row["train_skipped_steps"] else "")
         + f"{report.images_per_second:,.0f} images/s"
     )
 

@@ -191,7 +191,7 @@ _SPLIT_PANELS = {
     "bits_per_dim": Panel("Bits/dim", "epoch", "bits per dimension", ()),
     "active_units": Panel("Active units", "epoch", "latent dimensions", (), from_zero=True),
     "grad_norm": Panel("Gradient norm", "epoch", "mean L2 norm of a step", (), log_y=True),
-    "clipped_share": Panel(
+    "clipped_fraction": Panel(
         "Clipped steps", "epoch", "share of the epoch's steps", (), from_zero=True
     ),
 }

@@ -216,8 +216,8 @@ class _EpochStatistics:
         "mu_mean",
         "log_var_mean",
         "grad_norm",
-        "clipped_share",
-        "skipped",
+        "clipped_fraction",
+        "skipped_steps",
     )
 
     def __init__(self, state: State, plan: Plan, check_interval: int, world: World) -> None:
@@ -298,9 +298,9 @@ class _EpochStatistics:
             bits = bits_per_dim(
                 discrete_nll / evaluated + mean["rate"], self.state.model.dimensions
             )
-        skipped = round(mean["skipped"] * self.steps)
+        skipped = round(mean["skipped_steps"] * self.steps)
         mean["grad_norm"] *= self.steps / max(1, self.steps - skipped)
-        mean["skipped"] = skipped
+        mean["skipped_steps"] = skipped
         if self.plan.objective.perceptual is None:
             mean["perceptual"] = None
         metrics: EpochMetrics = {"epoch": self.state.epoch + 1, "step": self.state.step}

@@ -1,21 +1,22 @@
-"""Quantities measured from a history and the facts beside it: what rules compare with thresholds.
+"""Quantities that rules compare with thresholds, computed from the history and other inputs.
 
-final objective   D + b R of every epoch at the *final* beta b: what the curve would be had beta
-                  been there from the start. At the current beta it rises because beta does.
-settled           the epochs trained at the final beta
-gain              what this training achieved: the fall of the distortion, the scale of everything
-                  that is called large (in a log of unknown units, of the loss itself)
-noise             standard deviation around a smooth course, from r_t = y_t - (y_{t-1} + y_{t+1})/2
-                  in the later half: 1.4826 median|r| / sqrt(3/2), so that a single spike, which
-                  has a rule of its own, does not count
-chance            how far an epoch's mean moves without the model moving: spread over images /
-                  sqrt(images in the mean)
+final objective   D + b R of every epoch at the *final* beta b: the curve as if beta had been b
+                  from the start. The objective at the current beta rises because beta does.
+settled           epochs trained at the final beta
+gain              the fall of the distortion over the training, the scale of all thresholds
+                  (in a log of unknown units, the fall of the loss)
+noise             standard deviation around a smooth curve, from the second differences
+                  r_t = y_t - (y_{t-1} + y_{t+1})/2 in the later half: 1.4826 median|r| / sqrt(3/2).
+                  The median ignores a single spike, which has a rule of its own
+chance            standard deviation of an epoch's mean for fixed weights: standard deviation over
+                  images / sqrt(images in the mean)
 
 A Gaussian with one sigma has D = d/2 log(2 pi sigma^2) + d MSE / (2 sigma^2), so a distortion
-gives the mean squared error, whatever the sigma.
+gives the mean squared error for any sigma.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,17 +25,14 @@ from vae.evaluation.diagnosis.inputs import DiagnosisInputs, MissingInput, Row, 
 from vae.evaluation.metrics.linear_vae import Prediction, predict_linear_vae
 
 SPLITS = ("valid", "train")
-END_EPOCHS = 3  # epochs whose mean is "at the end": one epoch may be chance
-MIN_TRIPLES = 5  # second differences below which a median says nothing
-ACTIVE_THRESHOLD = (
-    0.01  # nats; a dimension below it is the prior for every image (FIELD.md section 3)
-)
-DEFAULT_BATCH_SIZE = 32  # where a log does not say its batch size: the smallest usual one
-SQUARED_ERROR_CV = (
-    0.8  # of squared errors over images, over their mean: digits .57, Fashion-MNIST .77
-)
-ELBO_STD = 0.4  # of the ELBO over images, nats a sub-pixel: digits .28, Fashion-MNIST .37
-SMALLEST_IMAGE, LARGEST_IMAGE = 28 * 28, 64 * 64 * 3  # sub-pixels, where a log does not say
+END_EPOCHS = 3  # last epochs, averaged because one epoch may be chance
+MIN_TRIPLES = 5  # second differences that a median needs
+ACTIVE_THRESHOLD = 0.01  # nats; a dimension below it equals the prior for every image
+DEFAULT_BATCH_SIZE = 32  # of a log that does not have it: the smallest usual one
+# Coefficient of variation of squared errors over images: digits 0.57, Fashion-MNIST 0.77.
+SQUARED_ERROR_CV = 0.8
+ELBO_STD = 0.4  # of the ELBO over images, nats per sub-pixel: digits 0.28, Fashion-MNIST 0.37
+SMALLEST_IMAGE, LARGEST_IMAGE = 28 * 28, 64 * 64 * 3  # sub-pixels, where a log lacks the number
 
 
 @dataclass(frozen=True)
@@ -49,17 +47,17 @@ class Curve:
 
     @property
     def descent(self) -> float:
-        """From the first value, or the median where that is higher, to the lowest."""
+        """The first value, or the median if higher, minus the minimum."""
         return float(max(self.values[0], np.median(self.values)) - self.values.min())
 
     @property
     def final_rise(self) -> float:
-        """What the best of the last epochs lies above the best of all."""
+        """Minimum of the last epochs minus the minimum of all."""
         return float(self.values[-END_EPOCHS:].min() - self.values.min())
 
     @property
     def last_values(self) -> np.ndarray:
-        """The last epochs, but of a short or elided log at most the later half."""
+        """The last epochs; of a short or abridged log at most the later half."""
         return self.values[-min(END_EPOCHS, -(-len(self) // 2)) :]
 
     @property
@@ -68,7 +66,7 @@ class Curve:
         return float(self.values[-END_EPOCHS:].mean()) if len(self) else math.nan
 
     def noise(self) -> float | None:
-        """Standard deviation around a smooth course; None for too few consecutive epochs."""
+        """Standard deviation around a smooth curve; None for too few consecutive epochs."""
         first = max(0, min(len(self) // 2, len(self) - MIN_TRIPLES - 2))
         epochs, values = self.epochs[first:], self.values[first:]
         if len(values) < 3:
@@ -100,11 +98,13 @@ def finite_value(row: Row, name: str) -> float | None:
 
 def curve(inputs: DiagnosisInputs, name: str) -> Curve | None:
     """A column as a curve; None where no row has it."""
-    points = [
-        (float(row["epoch"]), value)
-        for row in inputs.history
-        if (value := finite_value(row, name)) is not None
-    ]
+    return _curve_of(inputs, [finite_value(row, name) for row in inputs.history])
+
+
+def _curve_of(inputs: DiagnosisInputs, values: Sequence[float | None]) -> Curve | None:
+    """A curve of the values that are known, one per row of the history."""
+    rows = zip(inputs.history, values, strict=True)
+    points = [(float(row["epoch"]), value) for row, value in rows if value is not None]
     return Curve(*map(np.array, zip(*points, strict=True))) if points else None
 
 
@@ -115,11 +115,15 @@ def last_value(inputs: DiagnosisInputs, *names: str) -> float | None:
 
 
 def value_at_best_epoch(inputs: DiagnosisInputs, *names: str) -> float | None:
-    """As `last_value`, at the epoch whose weights are shipped where that is known."""
+    """As `last_value`, at the epoch of the selected weights if it is known."""
     column = next((column for name in names if (column := curve(inputs, name))), None)
     if column is None or inputs.best_epoch is None:
         return None if column is None else float(column.values[-1])
     return float(np.interp(inputs.best_epoch, column.epochs, column.values))
+
+
+def learning_rate(inputs: DiagnosisInputs) -> float | None:
+    return inputs.lr or last_value(inputs, "lr")
 
 
 # The objective at the final beta
@@ -130,20 +134,15 @@ def final_beta(inputs: DiagnosisInputs) -> float | None:
 
 
 def require_plain_objective(inputs: DiagnosisInputs) -> None:
-    """Missing, if the objective is known to be another than D + beta R."""
+    """Raises MissingInput if the objective is not D + beta R."""
     if inputs.penalty not in (None, "rate") or inputs.perceptual:
         raise MissingInput("an objective that is D + beta R alone")
 
 
 def final_objective(inputs: DiagnosisInputs, split: str) -> Curve | None:
-    """The final objective of a split; where beta is unknown, the total as logged."""
+    """The final objective of a split; if beta is unknown, the total as logged."""
     beta = final_beta(inputs)
-    points = [
-        (float(row["epoch"]), value)
-        for row in inputs.history
-        if (value := _row_objective(row, split, beta)) is not None
-    ]
-    return Curve(*map(np.array, zip(*points, strict=True))) if points else None
+    return _curve_of(inputs, [_row_objective(row, split, beta) for row in inputs.history])
 
 
 def _row_objective(row: Row, split: str, beta: float | None) -> float | None:
@@ -161,7 +160,7 @@ def _row_objective(row: Row, split: str, beta: float | None) -> float | None:
 
 
 def first_objective(inputs: DiagnosisInputs, *splits: str) -> tuple[str, Curve]:
-    """The first of the splits that has an objective, and that; Missing if none has."""
+    """The first split that has an objective, and the objective; MissingInput if none has."""
     for split in splits:
         if losses := final_objective(inputs, split):
             return split, losses
@@ -169,7 +168,7 @@ def first_objective(inputs: DiagnosisInputs, *splits: str) -> tuple[str, Curve]:
 
 
 def first_settled_epoch(inputs: DiagnosisInputs) -> float:
-    """First epoch that was trained at the final beta throughout; infinity if none was."""
+    """First epoch trained entirely at the final beta; infinity if there is none."""
     if not inputs.history:
         return math.inf
     if (betas := curve(inputs, "beta")) is not None:
@@ -183,12 +182,12 @@ def first_settled_epoch(inputs: DiagnosisInputs) -> float:
 
 
 def gain(inputs: DiagnosisInputs, split: str, losses: Curve) -> float:
-    """Of a split with these losses, in their unit."""
+    """The gain of a split with these losses, in their unit."""
     costs = curve(inputs, f"{split}_distortion") if inputs.nats else None
     return (costs or losses).descent
 
 
-# What the latent space carries
+# The latent space
 
 
 def latent_size(inputs: DiagnosisInputs) -> int:
@@ -196,10 +195,10 @@ def latent_size(inputs: DiagnosisInputs) -> int:
 
 
 def rate(inputs: DiagnosisInputs) -> float:
-    """Nats an image, on held-out images if they are known."""
+    """Nats per image, on held-out images if known."""
     value = last_value(inputs, "valid_rate", "train_rate") if inputs.rate is None else inputs.rate
     if not inputs.nats:
-        raise MissingInput("whether the KL is a sum (nats an image) or a mean")
+        raise MissingInput("whether the KL is a sum (nats per image) or a mean")
     return require(value, "the rate (KL)")
 
 
@@ -213,14 +212,14 @@ def active_units(inputs: DiagnosisInputs) -> int | None:
 
 
 def final_values(inputs: DiagnosisInputs, evaluated: float | None, name: str) -> np.ndarray | None:
-    """The judged value, or a column's in the last epochs."""
+    """The evaluated value, or those of a column in the last epochs."""
     if evaluated is not None:
         return np.array([evaluated])
     column = curve(inputs, f"valid_{name}") or curve(inputs, f"train_{name}")
     return None if column is None else column.last_values
 
 
-# What the images cost
+# Errors and bounds
 
 
 def dimensions(inputs: DiagnosisInputs) -> int:
@@ -228,7 +227,7 @@ def dimensions(inputs: DiagnosisInputs) -> int:
 
 
 def sigma(inputs: DiagnosisInputs) -> float:
-    """Of a Gaussian with one sigma for all; Missing for another likelihood."""
+    """Sigma of a Gaussian with one sigma; MissingInput for another likelihood."""
     if require(inputs.likelihood, "the likelihood") != "gaussian":
         raise MissingInput("a Gaussian likelihood with one sigma")
     value = value_at_best_epoch(inputs, "sigma")
@@ -236,11 +235,11 @@ def sigma(inputs: DiagnosisInputs) -> float:
 
 
 def mean_squared_error(inputs: DiagnosisInputs) -> float:
-    """Mean squared error of a sub-pixel, measured or out of the distortion."""
+    """Mean squared error per sub-pixel, measured or computed from the distortion."""
     if inputs.mse is not None:
         return inputs.mse
     if not inputs.nats:
-        raise MissingInput("whether the reconstruction is a sum (nats an image) or a mean")
+        raise MissingInput("whether the reconstruction is a sum (nats per image) or a mean")
     square, d = sigma(inputs) ** 2, dimensions(inputs)
     distortion = require(
         value_at_best_epoch(inputs, "valid_distortion", "train_distortion"), "the error"
@@ -249,7 +248,7 @@ def mean_squared_error(inputs: DiagnosisInputs) -> float:
 
 
 def elbo(inputs: DiagnosisInputs) -> float:
-    """On held-out images, nats, with beta 1."""
+    """ELBO of held-out images, nats, beta 1."""
     if inputs.elbo is not None:
         return inputs.elbo
     distortion = require(last_value(inputs, "valid_distortion"), "the held-out ELBO")
@@ -257,10 +256,10 @@ def elbo(inputs: DiagnosisInputs) -> float:
 
 
 def linear_prediction(inputs: DiagnosisInputs, beta: float) -> Prediction:
-    """What the spectrum promises at the model's own sigma and latent size."""
+    """Prediction from the spectrum at the model's own sigma and latent size."""
     require_plain_objective(inputs)
     if not beta > 0:
-        raise MissingInput("a beta above 0: without a price everything is worth its rate")
+        raise MissingInput("a beta above 0")
     d = dimensions(inputs)
     variance = d * require(inputs.constant_mse, "the total variance of the data")
     return predict_linear_vae(
@@ -274,10 +273,10 @@ def linear_prediction(inputs: DiagnosisInputs, beta: float) -> Prediction:
 
 
 def reconstruction_is_mean(inputs: DiagnosisInputs) -> bool:
-    """A log's reconstruction term is a mean over sub-pixels: as a sum it would be absurdly small.
+    """Whether a log's reconstruction term must be a mean over sub-pixels: too small for a sum.
 
-    The best constant image costs 0.03 squares or 0.3 nats a sub-pixel on every usual data set; a
-    sum below 0.01 of them, from a model whose latents say nothing, is none.
+    The best constant image costs a squared error of 0.03 or 0.3 nats per sub-pixel on usual data
+    sets; a collapsed model cannot cost less than 0.01 per sub-pixel.
     """
     loss = last_value(inputs, "train_distortion", "train_objective", "valid_objective")
     d = inputs.dimensions or SMALLEST_IMAGE
@@ -288,7 +287,7 @@ def reconstruction_is_mean(inputs: DiagnosisInputs) -> bool:
 
 
 def chance_std(inputs: DiagnosisInputs, level: float) -> float:
-    """Standard deviation of an epoch's loss of this level, were the weights the same."""
+    """Standard deviation of an epoch's loss of this level for fixed weights."""
     if not inputs.nats:
         batch = inputs.batch_size or DEFAULT_BATCH_SIZE
         return SQUARED_ERROR_CV * abs(level) / math.sqrt(batch)
@@ -299,10 +298,10 @@ def chance_std(inputs: DiagnosisInputs, level: float) -> float:
 
 
 def epoch_std(inputs: DiagnosisInputs, losses: Curve) -> float:
-    """Standard deviation of an epoch's loss: as measured, and at least that of chance in nats."""
+    """Standard deviation of an epoch's loss: as measured; in nats at least that of chance."""
     measured = losses.noise() or 0.0
     if not inputs.nats:
-        return measured  # a bound on the chance of unknown means would hide everything
+        return measured  # the chance of means of unknown units is too large to be useful
     try:
         return max(measured, chance_std(inputs, losses.final_mean))
     except MissingInput:

@@ -18,7 +18,6 @@ from tests.support.synthetic_runs import D, build_healthy_run, build_spectrum
 from tests.support.synthetic_runs import Shape as RunShape
 from vae.errors import UserError
 from vae.evaluation.diagnosis.engine import apply_rules
-from vae.evaluation.diagnosis.engine import diagnose as findings_of
 from vae.evaluation.diagnosis.inputs import DiagnosisInputs
 from vae.io import write_array, write_csv, write_json
 
@@ -81,7 +80,7 @@ def test_the_published_runs_are_convicted(
             dimensions=dimensions,
             constant_distortion=constant,
         )
-        severities = {finding.name: finding.severity for finding in findings_of(evidence)}
+        severities = {finding.name: finding.severity for finding in apply_rules(evidence).findings}
         assert severities.pop("inconsistent_totals", "note") == "note"
         if constant is not None:
             assert severities.pop("constant_reconstruction") == "fault"
@@ -159,7 +158,7 @@ def test_the_files_of_a_run_are_its_evidence(project: Path) -> None:
     assert (evidence.test_count, evidence.memorisation_ratio) == (4000, 0.9)
     assert evidence.class_counts == (4, 3)
     assert evidence.rates == (2.0,) * 16
-    assert {f.severity for f in findings_of(evidence)} <= {"note"}
+    assert {f.severity for f in apply_rules(evidence).findings} <= {"note"}
 
 
 def test_another_models_evaluation_is_none_of_it(project: Path) -> None:
@@ -218,7 +217,7 @@ def test_the_shape_of_a_spatial_latent() -> None:
 @pytest.mark.parametrize("name", SYNTHETIC_FAILURES)
 def test_every_remedy_is_a_change_that_params_accept(name: str) -> None:
     tree = params.read(ROOT / "params.yaml")
-    for finding in findings_of(SYNTHETIC_FAILURES[name].edit(build_healthy_run())):
+    for finding in apply_rules(SYNTHETIC_FAILURES[name].edit(build_healthy_run())).findings:
         for cure in finding.suggested_changes:
             cured = params.parse(params.override(tree, [f"{cure.key}={cure.value}"]))
             assert cure.key.split(".")[0] in params.to_tree(cured)

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.commands import log_columns, training_logs
 from vae.errors import UserError
-from vae.evaluation.diagnosis.engine import diagnose
+from vae.evaluation.diagnosis.engine import apply_rules
 from vae.evaluation.diagnosis.inputs import DiagnosisInputs
 
 
@@ -108,9 +108,9 @@ def test_nan_is_read_and_found(tmp_path: Path) -> None:
     ):
         (log,) = read(tmp_path, text)
         assert math.isnan(log.rows[1]["train_objective"])
-        assert [f.name for f in diagnose(DiagnosisInputs(history=log.rows, nats=False))] == [
-            "not_a_number"
-        ]
+        assert [
+            f.name for f in apply_rules(DiagnosisInputs(history=log.rows, nats=False)).findings
+        ] == ["not_a_number"]
 
 
 def test_names_of_its_own_are_mapped(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ HISTORY: list[dict[str, float | None]] = [
         "train_bits_per_dim": None,
         "valid_bits_per_dim": None,
         "train_grad_norm": 10.0**-epoch,
-        "train_clipped_share": 0.0,
+        "train_clipped_fraction": 0.0,
         "valid_active_units": 7,
     }
     for epoch in range(1, 5)
@@ -236,7 +236,7 @@ def a_calm_run() -> Chart:
         {
             "epoch": epoch,
             "beta": 1 - 0.002 * (epoch == 1),
-            "train_clipped_share": 0.0,
+            "train_clipped_fraction": 0.0,
             "train_distortion": 100.0 / epoch,
             "valid_distortion": 110.0 / epoch,
         }

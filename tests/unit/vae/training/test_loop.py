@@ -99,10 +99,10 @@ def test_the_row_says_what_was_measured() -> None:
         assert row["valid_objective"] == pytest.approx(expected)
         final = row["valid_distortion"] + row["valid_rate"]
         assert row["valid_final_objective"] == pytest.approx(final)
-        assert 0 <= row["train_clipped_share"] <= 1
+        assert 0 <= row["train_clipped_fraction"] <= 1
         assert row["train_grad_norm"] > 0
         assert 0 <= row["train_active_units"] <= 3
-        assert row["train_skipped"] == 0
+        assert row["train_skipped_steps"] == 0
     absent = {name for name, value in state.history[0].items() if value is None}
     assert absent == {"train_perceptual", "valid_perceptual"}  # there is no such term
 
@@ -154,7 +154,7 @@ def test_skipped_updates_are_counted_and_kept_out_of_the_mean_norm() -> None:
     for name, value in state.model.state_dict().items():
         if value.is_floating_point() and "running" not in name:
             assert torch.equal(value, first[name]), name
-    assert [row["train_skipped"] for row in state.history] == [6] * 4
+    assert [row["train_skipped_steps"] for row in state.history] == [6] * 4
     assert state.history[0]["train_grad_norm"] == 0
 
 

@@ -1,1 +1,1 @@
-"""The rules of the diagnosis, by what they look at: latents, optimisation, generalisation."""
+"""Rules of the diagnosis, grouped by subject."""

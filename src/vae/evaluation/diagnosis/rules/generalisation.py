@@ -1,7 +1,7 @@
-"""Failures that only other images, or samples, show: overfitting, the wrong epoch, bad samples.
+"""Rules that need held-out images or samples: overfitting, the wrong epoch, bad samples.
 
-Distances, precision, recall and coverage are those of the shipped prior's samples under one
-feature network, beside the same network's floor (real images against real ones).
+Distances, precision, recall and coverage are those of samples of the selected prior under one
+feature extractor. Its floor is the distance of real images to real images.
 """
 
 import math
@@ -10,59 +10,39 @@ import numpy as np
 
 from vae.evaluation.diagnosis import quantities
 from vae.evaluation.diagnosis.inputs import (
+    CURVES,
+    SAMPLES,
     DiagnosisInputs,
     MissingInput,
     RuleResult,
     SuggestedChange,
     applies,
+    failure_mode,
     require,
 )
-from vae.evaluation.diagnosis.rules.collapse import worse_than_constant
+from vae.evaluation.diagnosis.rules.collapse import OPTIMAL_SIGMA, PLAIN_BETA, worse_than_constant
 
 MIN_RISE = 0.05  # of the gain, from the best epoch to the end
-MAX_FD_RATIO = 3.0  # samples over reconstructions: good fitted priors 1.1-2.6, N(0, I) 5-77
-MAX_FLOORS = 5.0  # floors: a gap that is large against what real images show
-LOW_DIVERSITY = 0.5  # of the spread of real images: half of what differs is gone
-LOW_COVERAGE, HIGH_PRECISION = 0.1, 0.5  # one good mode; a hole in the prior has low precision too
-MIN_EFFECT_SIZE = 0.3  # Cohen's w, "medium"; a judge that mistakes a fifth of a class has 0.09
-MIN_CLASS_FRACTION = 0.25  # of a class's share in the data
+MAX_FD_RATIO = 3.0  # samples over reconstructions: good fitted priors have 1.1-2.6, N(0, I) 5-77
+MAX_FLOORS = 5.0  # floors: a gap that is large compared with that between real images
+LOW_DIVERSITY = 0.5  # of real images: half of the variation is lost
+# One good mode has low coverage and high precision; samples from outside the codes have neither.
+LOW_COVERAGE, HIGH_PRECISION = 0.1, 0.5
+MIN_EFFECT_SIZE = 0.3  # Cohen's w, "medium"; a classifier wrong on a fifth of a class causes 0.09
+MIN_CLASS_FRACTION = 0.25  # of a class's fraction in the data
 SIGNIFICANT_Z = 5.0  # standard deviations of chi-square: few samples prove little
-MAX_COPY_RATIO = 0.5  # fresh draws lie about as far as a test image, 1, and copies at 0
-SUM_TOLERANCE = 0.01  # of the total: rounding of a log's last digit is less
+MAX_COPY_RATIO = 0.5  # held-out images have 1, copies 0
+SUM_TOLERANCE = 0.01  # of the total: more than the rounding of a log's last digit
 TINY = 1e-300
+MORE_IMAGES = SuggestedChange("train.augment", "{flip: true, crop_padding: 2}", "more images")
 
 
-def overfitting(inputs: DiagnosisInputs) -> RuleResult | None:
-    valid = require(quantities.final_objective(inputs, "valid"), "a held-out loss of the epochs")
-    train = require(quantities.final_objective(inputs, "train"), "a training loss of the epochs")
-    later = valid.from_epoch(quantities.first_settled_epoch(inputs))
-    if len(later) < quantities.END_EPOCHS + 2:
-        raise MissingInput(f"{quantities.END_EPOCHS + 2} epochs at the final beta")
-    best = int(later.values.argmin())
-    gain, jitter = quantities.gain(inputs, "valid", valid), quantities.epoch_std(inputs, later)
-    if later.final_rise <= max(MIN_RISE * gain, 3 * jitter):
-        return None
-    epoch = float(later.epochs[best])
-    at_best = float(np.interp(epoch, train.epochs, train.values))
-    # Where training moves by chance alone, nothing was learned, so nothing by heart.
-    if at_best - train.final_mean <= 3 * quantities.epoch_std(inputs, train):
-        return None
-    if applies(worse_than_constant, inputs):
-        raise MissingInput("a training that has learned more than the mean image")
-    return RuleResult(
-        {"best_epoch": epoch, "rise": later.final_rise, "train_fall": at_best - train.final_mean},
-        f"since epoch {epoch:g} the held-out objective has risen by {later.final_rise:.3g} and that of "
-        f"training fell by {at_best - train.final_mean:.3g}: the images are learned by heart",
-        [
-            SuggestedChange("train.augment", "{flip: true, crop_padding: 2}", "more images"),
-            SuggestedChange("train.epochs", str(max(1, round(epoch))), "stop there"),
-            SuggestedChange("train.optimiser.weight_decay", "0.0001", "smaller weights"),
-        ],
-    )
-
-
+@failure_mode(
+    "best epoch selected while beta was rising",
+    "fault",
+    f"{CURVES}: valid_objective against valid_final_objective",
+)
 def false_minimum(inputs: DiagnosisInputs) -> RuleResult | None:
-    """A checkpoint chosen by a loss whose beta was still rising."""
     if inputs.beta_end_epoch is None and quantities.curve(inputs, "beta") is None:
         raise MissingInput("beta of the epochs")
     settled = quantities.first_settled_epoch(inputs)
@@ -70,7 +50,7 @@ def false_minimum(inputs: DiagnosisInputs) -> RuleResult | None:
     selected = inputs.best_epoch
     if selected is None:
         naive = quantities.curve(inputs, f"{split}_objective")
-        naive = require(naive, "the epoch that was chosen, or a loss to choose it by")
+        naive = require(naive, "the selected epoch, or a loss to select it by")
         selected = int(naive.epochs[naive.values.argmin()])
     if selected >= settled:
         return None
@@ -82,40 +62,76 @@ def false_minimum(inputs: DiagnosisInputs) -> RuleResult | None:
     if selected_objective <= later.values.min():
         return None
     return RuleResult(
-        {"chosen_epoch": float(selected), "annealed_from": float(settled), "best_epoch": best},
+        {
+            "selected_epoch": float(selected),
+            "first_settled_epoch": float(settled),
+            "best_epoch": best,
+        },
         f"epoch {selected} has the lowest loss because beta was still low; at the final beta it "
-        f"has {selected_objective:.5g}, and epoch {best:g} {later.values.min():.5g}",
+        f"has {selected_objective:.5g}, and epoch {best:g} has {later.values.min():.5g}",
         [
             SuggestedChange(
                 "objective.beta_schedule", "{name: constant}", "one loss for all epochs"
             ),
-            SuggestedChange("checkpoints.keep_every", "1", "keep every epoch to choose from"),
+            SuggestedChange("checkpoints.keep_every", "1", "keeps every epoch to select from"),
         ],
-        "warning" if inputs.best_epoch is None else None,  # nobody may have chosen so
+        "warning" if inputs.best_epoch is None else None,  # the run may select otherwise
     )
 
 
+@failure_mode(
+    "overfitting", "warning", f"{CURVES}: validation rises while training falls", min_epochs=5
+)
+def overfitting(inputs: DiagnosisInputs) -> RuleResult | None:
+    valid = require(quantities.final_objective(inputs, "valid"), "a held-out loss of the epochs")
+    train = require(quantities.final_objective(inputs, "train"), "a training loss of the epochs")
+    later = valid.from_epoch(quantities.first_settled_epoch(inputs))
+    if len(later) < quantities.END_EPOCHS + 2:
+        raise MissingInput(f"{quantities.END_EPOCHS + 2} epochs at the final beta")
+    best = int(later.values.argmin())
+    gain, jitter = quantities.gain(inputs, "valid", valid), quantities.epoch_std(inputs, later)
+    if later.final_rise <= max(MIN_RISE * gain, 3 * jitter):
+        return None
+    epoch = float(later.epochs[best])
+    train_fall = float(np.interp(epoch, train.epochs, train.values)) - train.final_mean
+    # If the training loss moves only by chance, nothing is learned, so nothing is memorised.
+    if train_fall <= 3 * quantities.epoch_std(inputs, train):
+        return None
+    if applies(worse_than_constant, inputs):
+        raise MissingInput("a training that has learned more than the mean image")
+    return RuleResult(
+        {"best_epoch": epoch, "rise": later.final_rise, "train_fall": train_fall},
+        f"since epoch {epoch:g} the held-out objective rose by {later.final_rise:.3g} and the "
+        f"training objective fell by {train_fall:.3g}: the model memorises training images",
+        [
+            MORE_IMAGES,
+            SuggestedChange("train.epochs", str(max(1, round(epoch))), "stops at the best epoch"),
+            SuggestedChange("train.optimiser.weight_decay", "0.0001", "smaller weights"),
+        ],
+    )
+
+
+@failure_mode(
+    "under-regularised: good reconstructions, bad samples",
+    "fault",
+    f"{SAMPLES} beside that of reconstructions; their distances",
+)
 def under_regularised(inputs: DiagnosisInputs) -> RuleResult | None:
-    """Few images lift the distance of samples, as the floor shows; reconstructions are of the very
-    images that they are compared with, and theirs is not lifted."""
+    """The Frechet distance of samples is biased upwards for few images, as the floor shows.
+
+    That of reconstructions is hardly biased, because they belong to the compared images.
+    """
     samples = require(inputs.sample_fd, "the distance of samples")
     reconstructions = require(inputs.reconstruction_fd, "the distance of reconstructions")
     floor = inputs.floor_fd or 0.0
-    if (
-        samples - floor < MAX_FD_RATIO * reconstructions
-        or samples - reconstructions < MAX_FLOORS * floor
-    ):
+    is_close = samples - floor < MAX_FD_RATIO * reconstructions
+    if is_close or samples - reconstructions < MAX_FLOORS * floor:
         return None
-    numbers = {
-        "sample_distance": samples,
-        "reconstruction_distance": reconstructions,
-        "floor": floor,
-    }
     return RuleResult(
-        numbers,
-        f"reconstructions stand at {reconstructions:.3g}, samples of the prior "
-        f"{inputs.shipped_prior or 'N(0, I)'} at {samples:.3g}: it draws z where no image was encoded "
-        f"(the prior gap). {_suggest_prior(inputs)}",
+        {"sample_fd": samples, "reconstruction_fd": reconstructions, "floor_fd": floor},
+        f"reconstructions are at a distance of {reconstructions:.3g} from real images, samples of "
+        f"the prior {inputs.shipped_prior or 'N(0, I)'} at {samples:.3g}: it draws z where no "
+        f"image is encoded (the prior gap). {_suggest_prior(inputs)}",
         _prior_changes(inputs),
     )
 
@@ -125,57 +141,52 @@ def _has_fitted_prior(inputs: DiagnosisInputs) -> bool:
 
 
 def _suggest_prior(inputs: DiagnosisInputs) -> str:
-    suggestion = (
-        "a mixture of more components or a flow" if _has_fitted_prior(inputs) else "a fitted prior"
-    )
-    return f"{suggestion} follows the encodings closer; a higher price of the rate narrows the gap"
+    fitted = _has_fitted_prior(inputs)
+    better = "a mixture of more components or a flow" if fitted else "a fitted prior"
+    return f"{better} is closer to the encodings; a larger weight of the rate narrows the gap"
 
 
 def _prior_changes(inputs: DiagnosisInputs) -> list[SuggestedChange]:
     beta = quantities.final_beta(inputs) or 1.0
     changes = [SuggestedChange("objective.beta", f"{2 * beta:g}", "encodings closer to the prior")]
     if not _has_fitted_prior(inputs):
-        all_priors = "[standard, gaussian, gmm, flow]"
-        changes.insert(
-            0, SuggestedChange("prior.fit", all_priors, "validation chooses the closest")
-        )
+        priors, reason = "[standard, gaussian, gmm, flow]", "validation selects the closest"
+        changes.insert(0, SuggestedChange("prior.fit", priors, reason))
     if inputs.latent_shape is not None and len(inputs.latent_shape) == 1:
         half = max(1, inputs.latent_shape[0] // 2)
-        changes.append(SuggestedChange("model.latent.dim", str(half), "fewer holes to fall into"))
+        changes.append(SuggestedChange("model.latent.dim", str(half), "fewer holes in the codes"))
     return changes
 
 
+@failure_mode(
+    "samples lack diversity", "fault", f"{SAMPLES}; sample_diversity, precision, coverage"
+)
 def low_sample_diversity(inputs: DiagnosisInputs) -> RuleResult | None:
-    """By their diversity where it is known; precision and coverage, which tell no blur from one
-    mode, stand in for it."""
+    """By the diversity; if unknown, by precision and coverage, which blur also changes."""
     diversity, precision = inputs.sample_diversity, inputs.precision
     coverage = inputs.recall if inputs.coverage is None else inputs.coverage
     if diversity is not None:
-        alike = diversity < LOW_DIVERSITY
+        is_low = diversity < LOW_DIVERSITY
     elif precision is None or coverage is None:
         raise MissingInput("the diversity of samples, or their precision with coverage or recall")
     else:
-        alike = precision >= HIGH_PRECISION and coverage < LOW_COVERAGE
-    if not alike:
+        is_low = precision >= HIGH_PRECISION and coverage < LOW_COVERAGE
+    if not is_low:
         return None
     values = {"sample_diversity": diversity, "precision": precision, "coverage": coverage}
     numbers = {name: value for name, value in values.items() if value is not None}
-    text = ", ".join(f"{name} {value:.2g}" for name, value in numbers.items())
+    text = ", ".join(f"{name.replace('_', ' ')} {value:.2g}" for name, value in numbers.items())
     return RuleResult(
         numbers,
-        f"samples resemble each other more than images do ({text}): the decoder answers with the "
-        "mean of what it knows",
-        [
-            SuggestedChange("objective.beta", "1.0", "no more than the ELBO's own price"),
-            SuggestedChange(
-                "model.likelihood",
-                "{name: gaussian, sigma: optimal, mean: linear}",
-                "detail gets the price that the error sets",
-            ),
-        ],
+        f"samples are more similar to each other than real images are ({text}): the decoder "
+        "returns means of many images",
+        [PLAIN_BETA, OPTIMAL_SIGMA],
     )
 
 
+@failure_mode(
+    "class imbalance of samples", "warning", "class histogram of samples against the data"
+)
 def class_imbalance(inputs: DiagnosisInputs) -> RuleResult | None:
     data = np.array(require(inputs.class_counts, "the classes of the data"), float)
     observed = np.array(require(inputs.sample_class_counts, "the classes of samples"), float)
@@ -186,26 +197,27 @@ def class_imbalance(inputs: DiagnosisInputs) -> RuleResult | None:
     distance = float(((observed - expected) ** 2 / expected).sum())
     chi_square = distance / (1 + count * extra)
     significant = chi_square > classes - 1 + SIGNIFICANT_Z * math.sqrt(2 * (classes - 1))
-    effect = math.sqrt(distance / count)
+    effect_size = math.sqrt(distance / count)
     worst = int((observed / expected).argmin())
     is_rare = observed[worst] < MIN_CLASS_FRACTION * expected[worst]
-    if not significant or not (effect > MIN_EFFECT_SIZE or is_rare):
+    if not significant or not (effect_size > MIN_EFFECT_SIZE or is_rare):
         return None
     return RuleResult(
-        {"chi_square": chi_square, "effect": effect, "rarest_class": float(worst)},
+        {"chi_square": chi_square, "effect_size": effect_size, "rarest_class": float(worst)},
         f"the classes of {count:.0f} samples differ from the data's (chi-square "
-        f"{chi_square:.4g}, w {effect:.2g}); class {worst} has {observed[worst]:.0f} where "
-        f"{expected[worst]:.0f} are due. {_suggest_prior(inputs)}",
+        f"{chi_square:.4g}, w {effect_size:.2g}); class {worst} has {observed[worst]:.0f} samples "
+        f"where {expected[worst]:.0f} are expected. {_suggest_prior(inputs)}",
         _prior_changes(inputs),
     )
 
 
 def _expected_counts(inputs: DiagnosisInputs, data: np.ndarray) -> tuple[np.ndarray, float]:
-    """Counts whose shares are due to samples, and 1 / their number where that is chance too.
+    """Expected class counts of samples, and 1 / their number where they have noise of their own.
 
-    Reconstructions have the data's classes and the decoder's blur, which a judge mistakes for
-    classes: one that knew 99 % of real digits knew 69-91 % of their reconstructions. What it says
-    of them is due, for no prior can do better. One is added to each, so that none is impossible.
+    Reconstructions have the data's classes and the decoder's blur, which a classifier mistakes
+    for other classes: one that was right on 99 % of real digits was right on 69-91 % of their
+    reconstructions. So their predicted classes are expected, because no prior can do better. One
+    is added to each count, so that no class is impossible.
     """
     if inputs.reconstruction_class_counts is None:
         return data, 0.0
@@ -213,6 +225,9 @@ def _expected_counts(inputs: DiagnosisInputs, data: np.ndarray) -> tuple[np.ndar
     return counts, 1 / float(counts.sum())
 
 
+@failure_mode(
+    "samples are training images", "fault", f"{SAMPLES} beside their nearest training images"
+)
 def memorisation(inputs: DiagnosisInputs) -> RuleResult | None:
     ratio = require(inputs.memorisation_ratio, "the nearest training images of samples")
     if ratio >= MAX_COPY_RATIO:
@@ -220,20 +235,18 @@ def memorisation(inputs: DiagnosisInputs) -> RuleResult | None:
     beta = quantities.final_beta(inputs) or 1.0
     return RuleResult(
         {"memorisation_ratio": ratio},
-        f"samples lie at {ratio:.2g} of a test image's distance from the training images: they "
-        "are copies",
-        [
-            SuggestedChange("train.augment", "{flip: true, crop_padding: 2}", "more images"),
-            SuggestedChange("objective.beta", f"{2 * beta:g}", "less room to learn by heart"),
-        ],
+        f"the distance of samples to training images is {ratio:.2g} times that of test images: "
+        "samples are copies",
+        [MORE_IMAGES, SuggestedChange("objective.beta", f"{2 * beta:g}", "less memorisation")],
     )
 
 
+@failure_mode("total is not reconstruction + beta KL", "note", "the columns of the log")
 def inconsistent_totals(inputs: DiagnosisInputs) -> RuleResult | None:
-    """The total is not D + b R: running means and last values are mixed, as logs often do."""
+    """The total is not D + b R: many logs mix means over an epoch with last values."""
     quantities.require_plain_objective(inputs)
     names = ("train_objective", "train_distortion", "train_rate")
-    # A row's beta is its last step's; while beta moves, its total has others in it.
+    # A row's beta is that of its last step; while beta changes, the total includes others.
     beta_logged = quantities.curve(inputs, "beta") is not None
     first = quantities.first_settled_epoch(inputs) if beta_logged else -math.inf
     rows = [row for row in inputs.history if row["epoch"] >= first]
@@ -242,7 +255,7 @@ def inconsistent_totals(inputs: DiagnosisInputs) -> RuleResult | None:
     if not complete:
         raise MissingInput("total, reconstruction and KL of the epochs")
     total, distortion, rate, beta = np.array(complete, float).T
-    if np.isnan(beta).any():  # then the best one for all epochs
+    if np.isnan(beta).any():  # then the best beta for all epochs
         beta = np.full_like(rate, max(0.0, (total - distortion) @ rate / max(rate @ rate, TINY)))
     size = np.maximum(np.abs(total), np.abs(distortion))
     difference = float(
@@ -252,7 +265,7 @@ def inconsistent_totals(inputs: DiagnosisInputs) -> RuleResult | None:
         return None
     return RuleResult(
         {"median_difference": difference},
-        f"total - (reconstruction + b KL) is {difference:.1%} of the total: the columns mix means over "
-        "an epoch with values of its last batch, or have other terms; nothing is concluded from "
-        "their sum",
+        f"total - (reconstruction + beta KL) is {difference:.1%} of the total: the columns mix "
+        "means over an epoch with values of its last batch, or have other terms; their sum is "
+        "not used",
     )

@@ -1,4 +1,4 @@
-"""Quantities of a history against what was put into it."""
+"""Quantities computed from a history equal those it was made from."""
 
 import math
 from typing import Any
@@ -25,14 +25,14 @@ def curve(values: np.ndarray) -> Curve:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_noise_is_the_deviation_around_a_smooth_course(seed: int) -> None:
+def test_noise_is_the_deviation_around_a_smooth_curve(seed: int) -> None:
     draw = np.random.default_rng(seed)
     smooth = 100 * np.exp(-np.arange(200) / 20)
     assert curve(smooth + draw.normal(0, 2, 200)).noise() == pytest.approx(2, rel=0.35)
     assert curve(smooth).noise() == pytest.approx(0, abs=0.01)
 
 
-def test_a_single_spike_is_no_noise() -> None:
+def test_a_single_spike_is_not_noise() -> None:
     values = np.linspace(1, 0, 60)
     values[45] = 50
     assert curve(values).noise() == pytest.approx(0, abs=1e-9)
@@ -58,12 +58,14 @@ def test_noise_needs_consecutive_epochs() -> None:
         (None, {"beta_end_epoch": 9.0}, math.inf),
     ],
 )
-def test_settled_epochs(betas: list[float] | None, facts: dict[str, Any], first: float) -> None:
+def test_the_first_settled_epoch(
+    betas: list[float] | None, facts: dict[str, Any], first: float
+) -> None:
     history = rows(train_rate=[1.0] * 4) if betas is None else rows(beta=betas)
     assert quantities.first_settled_epoch(DiagnosisInputs(history=history, **facts)) == first
 
 
-def test_the_final_objective_is_rebuilt_from_what_a_log_has() -> None:
+def test_the_final_objective_is_computed_from_any_columns_of_a_log() -> None:
     e = build_healthy_run()
     own = quantities.final_objective(e, "valid")
     without = [{k: v for k, v in row.items() if k != "valid_final_objective"} for row in e.history]
@@ -77,7 +79,7 @@ def test_the_final_objective_is_rebuilt_from_what_a_log_has() -> None:
         np.testing.assert_allclose(rebuilt.values, own.values, rtol=1e-12)
 
 
-def test_the_error_comes_back_from_the_distortion() -> None:
+def test_the_squared_error_is_recovered_from_the_distortion() -> None:
     for sigma in (0.1, 1.0):
         history = rows(
             valid_distortion=[float(gaussian_distortion(0.02, 784, sigma**2))], sigma=[sigma]
@@ -86,7 +88,7 @@ def test_the_error_comes_back_from_the_distortion() -> None:
         assert quantities.mean_squared_error(e) == pytest.approx(0.02)
 
 
-def test_numbers_that_are_none_are_left_out() -> None:
+def test_values_that_are_not_finite_are_left_out() -> None:
     e = DiagnosisInputs(history=rows(train_rate=[1.0, None, math.nan, 4.0]))
     found = quantities.curve(e, "train_rate")
     assert found is not None
@@ -94,7 +96,7 @@ def test_numbers_that_are_none_are_left_out() -> None:
     assert quantities.curve(e, "valid_rate") is None
 
 
-def test_what_is_missing_has_words() -> None:
+def test_missing_inputs_have_a_description() -> None:
     with pytest.raises(MissingInput, match="the latent size"):
         quantities.latent_size(DiagnosisInputs())
     with pytest.raises(MissingInput, match="a Gaussian likelihood"):
