@@ -17,7 +17,7 @@ FLOW = {
     "batch_size": 256,
     "lr": 0.003,
     "weight_decay": 0.0,
-    "decay": 0.99,
+    "ema_decay": 0.99,
     "integration_steps": 12,
 }
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -83,15 +83,15 @@ def test_words_formatting_and_places_change_no_digest(change: Change, copy: Path
     [
         (
             "src/vae/evaluation/diagnosis/rules/collapse.py",
-            "COLLAPSED = 0.1",
-            "COLLAPSED = 0.2",
+            "COLLAPSED_RATE = 0.1",
+            "COLLAPSED_RATE = 0.2",
             {code_digest.DIAGNOSIS},
         ),
         ("src/vae/figures/sheets.py", "GAP = 2", "GAP = 3", set()),
         (
             "src/vae/evaluation/metrics/fidelity.py",
-            "SCORE_PARTS = 10",
-            "SCORE_PARTS = 5",
+            "SCORE_SPLITS = 10",
+            "SCORE_SPLITS = 5",
             {"evaluate.py", "pipeline/stages/extractor.py"},
         ),
         ("src/vae/rng.py", "digest_size=8", "digest_size=16", {*code_digest.STAGES.values()}),

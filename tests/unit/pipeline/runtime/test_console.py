@@ -71,7 +71,7 @@ def test_a_full_disk_anywhere_is_one_line_and_two(capsys: pytest.CaptureFixture[
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    code = "from pipeline.runtime.console import command; command(lambda: print('x' * 100_000))"
+    code = "from pipeline.runtime.console import run_command; run_command(lambda: print('x' * 100_000))"
     done = subprocess.run(
         ["bash", "-c", f'set -o pipefail; {sys.executable} -c "{code}" | head -c 1'],
         cwd=ROOT,

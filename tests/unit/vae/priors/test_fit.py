@@ -68,7 +68,7 @@ def test_components_are_limited_by_codes_dimensions_and_time() -> None:
 def test_a_mixture_in_parts_finds_planted_clusters() -> None:
     codes, held_out = sample_clusters(3000, 1), sample_clusters(1000, 2)
     whole, prior = (
-        fit_prior("gmm", codes, held_out, components=[4], parts=count) for count in (1, 2)
+        fit_prior("gmm", codes, held_out, components=[4], partitions=count) for count in (1, 2)
     )
     assert isinstance(prior, MixturePrior)
     np.testing.assert_allclose(prior.mixture.weights, 0.25, atol=0.03)
@@ -103,7 +103,7 @@ def test_parts_take_four_times_the_components_and_no_more() -> None:
     assert "want 1,010 codes (one a dimension each); there are 1,000" in reasons[101]
     assert "too long" in str(partitioned_mixture.infeasible_reason(1_000_000, 200, 500, 2))
     prior = fit_prior(
-        "gmm", sample_clusters(100, 1), sample_clusters(50, 2), components=[99], parts=5
+        "gmm", sample_clusters(100, 1), sample_clusters(50, 2), components=[99], partitions=5
     )
     assert prior.metadata()["fit"]["left_out"].keys() == {"99"}
 
