@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vae.evaluation.failures.claims import readable_name
-from vae.evaluation.failures.correlations import ERRORS
+from vae.evaluation.failures.correlations import ERRORS, readable_name
 from vae.figures.charts import Chart, forest_plot
 from vae.figures.png import write_png
 from vae.figures.sheets import save_png, sheet

@@ -2,7 +2,7 @@
 
 The evaluate stage hands over what it has measured; this module ranks, tests and writes.
 `vae.evaluation.failures` has `ranking` (what is worst), `attributes` (what is measured),
-`correlations` (how it is tested) and `claims` how it reads.
+`correlations` (how it is tested and summarised).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.runtime import paths
 from pipeline.stages.evaluate import failure_sheets
-from vae.evaluation.failures import attributes, claims, correlations
+from vae.evaluation.failures import attributes, correlations
 from vae.evaluation.failures import ranking as ranking
 from vae.evaluation.failures.correlations import Measurements
 from vae.io import write_json
@@ -109,8 +109,7 @@ def failure_report(inputs: FailureInputs) -> dict[str, Any]:
         "samples": rank_samples(inputs, test),
         "tests": [asdict(relation) for relation in relations],
         "regression": [asdict(regression) for regression in regressions],
-        "claims": [asdict(claim) for claim in claims.assess_claims(relations)],
-        "text": claims.paragraph(relations, regressions),
+        "text": correlations.summarise(relations, regressions),
     }
     rounded_tree: dict[str, Any] = round_floats(tree)
     return rounded_tree
@@ -130,7 +129,7 @@ def measure_split(split: SplitInputs, train: TrainingInputs) -> Measurements:
         split.features, train.features
     )
     attribute_values["latent_norm"] = attributes.latent_norm(split.mu)
-    attribute_values["rate_outlier"] = attributes.rate_z_score(split.rate)
+    attribute_values["rate_z_score"] = attributes.rate_z_score(split.rate)
     attribute_values["latent_hole"] = attributes.latent_hole(split.mu, train.mu)
     errors = correlations.reconstruction_errors(
         split.distortion, split.mse, attribute_values["contrast"]

@@ -44,7 +44,7 @@ def failure_items(renderer: GalleryRenderer) -> list[Item]:
         return []
     paragraphs = [line for line in report["text"].split("\n") if line.strip()]
     items: list[Item] = [Prose("What fails", paragraphs)] if paragraphs else []
-    items += table_items(report, {"claims": "Claims", "tests": "Tests of the claims"})
+    items += table_items(report, {"tests": "Correlations with the error"})
     items += reconstruction_items(renderer, report["reconstructions"])
     items += sample_items(report["samples"])
     return items + table_items(report, {"regression": "Regression"})

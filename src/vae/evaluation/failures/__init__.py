@@ -1,1 +1,1 @@
-"""Worst cases: which images a model fails at, and which attributes go with the error."""
+"""Worst cases: images with the largest errors, and attributes that correlate with the errors."""

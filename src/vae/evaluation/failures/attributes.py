@@ -1,42 +1,42 @@
-"""Attributes of an image that may explain why a model fails at it, each one number an image.
+"""Attributes of an image that may explain a large error, each one number per image.
 
 k = 0..255 is a sub-pixel, x = k / 255; grey is the mean over channels. Measured on the pixels:
 
-ink             mean of x; 0 black, 1 white
-contrast        standard deviation of x over all sub-pixels of the image, about their mean: its
-                square is what the error is divided by where contrast shall not inflate it
-edge_density    share of places where the grey's gradient |(x(i,j+1) - x(i,j), x(i+1,j) - x(i,j))|
-                exceeds EDGE, in x per pixel; one-sided, so that lines a pixel apart count
-high_frequency  share of the grey's power, mean excluded, above FAST cycles per pixel, which is
-                half of what the grid can hold. By the cosine transform (DCT-II), the Fourier
-                transform of the image beside its mirror image: no jump at the border counts
-periodicity     stripes and other repetition: with the grey's correlation R(d) with itself, shifted
-                by d pixels along a side, over the places that both cover,
+brightness      mean of x; 0 black, 1 white
+contrast        standard deviation of x over all sub-pixels of the image
+edge_density    fraction of pixels where the grey's gradient |(x(i,j+1) - x(i,j), x(i+1,j) - x(i,j))|
+                exceeds EDGE_THRESHOLD, in x per pixel; one-sided, so that lines one pixel apart
+                count
+high_frequency  fraction of the grey's power, mean excluded, above HIGH_FREQUENCY_THRESHOLD cycles
+                per pixel, half of the Nyquist frequency. By the cosine transform (DCT-II), which
+                mirrors the image, so borders make no jump
+periodicity     stripes and other repetition: with the grey's autocorrelation R(d) at a shift of d
+                pixels along a side, over the overlap,
 
                     max over both sides and d <= side / 2 of min(R(d), R(d) - min_{e < d} R(e))
 
-                the height of R's best return: above 0, and above the deepest trough before it. 1
+                the height of the best peak of R above 0 and above the deepest trough before it. 1
                 for whole periods of stripes, 0 for one edge or a ramp, whose R only falls; white
-                noise of 28x28 reaches about 0.1
+                noise of 28x28 has about 0.1
 
-and taken from a model, a judge or the training split:
+and computed from a model, a feature extractor or the training split:
 
-class_rarity    -log of the share of the image's class among training labels, nats
-neighbour_distance   distance to the nearest training image, in a judge's features
-latent_norm     |mu| / sqrt(n), root mean square over n latent dimensions, in units of the prior's
-                standard deviation (its own draws have about 1)
+class_rarity    -log of the fraction of the image's class among training labels, nats
+neighbour_distance   distance to the nearest training image in feature space
+latent_norm     |mu| / sqrt(n), root mean square over n latent dimensions, in standard deviations
+                of N(0, I), whose samples have about 1
 rate_z_score    rate minus the mean rate, over the rates' standard deviation
 latent_hole     distance of mu or z to its k-th nearest training encoding mu (k = 5), over the
-                median of the same among training encodings: 1 is as dense as usual, larger is
+                median of the same among training encodings: 1 is the usual density, larger is
                 emptier. It is -1/n of the k-nearest-neighbour log density, up to a constant
                 (Loftsgaarden and Quesenberry 1965)
 
 An image without variance has contrast, edge_density, high_frequency and periodicity 0.
 
-What is *not* guaranteed: that an attribute is what its name suggests to people (a checked shirt,
-two trouser legs and a fence are all periodic), that attributes are independent of each other, or
-that z of a prior, which has the posterior's noise, compares with mu, which has none, in
-latent_hole: compare samples with samples.
+Not guaranteed: that an attribute is what its name suggests to people (a checked shirt, two trouser
+legs and a fence are all periodic), that attributes are independent of each other, or that z of a
+prior, which has the posterior's noise, compares with mu, which has none, in latent_hole: compare
+samples with samples.
 """
 
 from collections.abc import Callable, Iterator
@@ -48,15 +48,14 @@ from vae.evaluation.metrics.neighbours import NEIGHBOURS, nearest
 EDGE_THRESHOLD = 0.1  # x per pixel
 HIGH_FREQUENCY_THRESHOLD = 0.25  # cycles per pixel
 CHUNK_SIZE = 1 << 22  # sub-pixels in memory at a time
-MAX_CLASS_RATIO = 1.25  # frequencies of the largest and smallest class, up to which none is rare
-MEDIAN_ENCODINGS = 1000  # training encodings whose median says what is usual
+MAX_CLASS_RATIO = 1.25  # of the largest to the smallest class, up to which no class is rare
+MEDIAN_ENCODINGS = 1000  # training encodings whose median distance is the unit of latent_hole
 
 
 def image_attributes(images: np.ndarray) -> dict[str, np.ndarray]:
-    """ink, contrast, edge_density, high_frequency and periodicity, each (N,) float64.
+    """Brightness, contrast, edge_density, high_frequency and periodicity, each (N,) float64.
 
-    `images` is uint8 (N, C, H, W), also memory-mapped; ValueError for another kind, or H or W
-    below 2.
+    `images` is uint8 (N, C, H, W), also memory-mapped, H and W at least 2; else ValueError.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or min(images.shape[2:]) < 2:
         raise ValueError(f"images are {images.dtype} {images.shape}, not uint8 (N, C, H, W)")
@@ -80,9 +79,9 @@ def _measure(pixels: np.ndarray) -> dict[str, np.ndarray]:
         name: np.where(varies, attribute(grey), 0.0)
         for name, attribute in _GREY_ATTRIBUTES.items()
     }
-    # From whole numbers, so that an even image has no contrast at all.
+    # Computed from integers, so that a constant image has contrast 0 exactly.
     std = np.sqrt(size * second - first**2) / (size * 255)
-    return {"ink": first / (size * 255), "contrast": std} | structure
+    return {"brightness": first / (size * 255), "contrast": std} | structure
 
 
 def edge_density(grey: np.ndarray) -> np.ndarray:
@@ -109,11 +108,11 @@ def high_frequency(grey: np.ndarray) -> np.ndarray:
 def periodicity(grey: np.ndarray) -> np.ndarray:
     """(N,) of grey images (N, H, W)."""
     centred = grey - grey.mean((1, 2), keepdims=True)
-    return np.maximum(_best_return(centred), _best_return(centred.transpose(0, 2, 1)))
+    return np.maximum(_best_peak(centred), _best_peak(centred.transpose(0, 2, 1)))
 
 
-def _best_return(grey: np.ndarray) -> np.ndarray:
-    """The best return of R along the last axis, (N,)."""
+def _best_peak(grey: np.ndarray) -> np.ndarray:
+    """The best peak of R along the last axis, (N,)."""
     lags = range(1, grey.shape[2] // 2 + 1)
     columns = grey.sum(1, dtype=np.float64), np.einsum("nhw,nhw->nw", grey, grey, dtype=np.float64)
     correlations = np.stack([_autocorrelation(grey, *columns, lag) for lag in lags], 1)
@@ -125,14 +124,14 @@ def _best_return(grey: np.ndarray) -> np.ndarray:
 def _autocorrelation(
     grey: np.ndarray, columns: np.ndarray, squares: np.ndarray, lag: int
 ) -> np.ndarray:
-    """R(lag) along the last axis (N,), from the columns' sums too; 0 where a side is even."""
+    """R(lag) along the last axis (N,), from the sums of columns; 0 where a side is constant."""
     count = grey.shape[1] * (grey.shape[2] - lag)
     left, right = columns[:, :-lag].sum(1) / count, columns[:, lag:].sum(1) / count
     product = np.einsum("nhw,nhw->n", grey[:, :, :-lag], grey[:, :, lag:], dtype=np.float64)
     variance_product = (squares[:, :-lag].sum(1) / count - left**2) * (
         squares[:, lag:].sum(1) / count - right**2
     )
-    valid = variance_product > 1e-12  # of x to the fourth, below a single pixel's smallest step
+    valid = variance_product > 1e-12  # in x^4, below the smallest change of one pixel
     root = np.sqrt(np.where(valid, variance_product, 1))
     return np.where(valid, (product / count - left * right) / root, 0.0)
 
@@ -142,23 +141,23 @@ _GREY_ATTRIBUTES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "high_frequency": high_frequency,
     "periodicity": periodicity,
 }
-IMAGE_ATTRIBUTES = ("ink", "contrast", *_GREY_ATTRIBUTES)
+IMAGE_ATTRIBUTES = ("brightness", "contrast", *_GREY_ATTRIBUTES)
 
 
-# From a model, a judge or the training split
+# From a model, a feature extractor or the training split
 
 
 def class_rarity(labels: np.ndarray, training: np.ndarray) -> np.ndarray:
-    """Nats (N,) of labels (N,); a class that training never shows counts as shown once."""
+    """Nats (N,) of labels (N,); a class without training images counts as one image."""
     values, counts = np.unique(training, return_counts=True)
     class_counts = dict(zip(values.tolist(), counts.tolist(), strict=True))
     return -np.log([class_counts.get(label, 1) / len(training) for label in labels.tolist()])
 
 
 def is_balanced(training: np.ndarray) -> bool:
-    """Whether no class of the labels (N,) is rare: then their shares differ by chance of a split.
+    """Whether no class of the labels (N,) is rare, so that class fractions differ by chance.
 
-    Rarity would be another name for the class there, and go with whatever sets classes apart.
+    Rarity would then only name the class and correlate with any property of the classes.
     """
     counts = np.unique(training, return_counts=True)[1]
     return bool(counts.max() <= MAX_CLASS_RATIO * counts.min())
@@ -182,9 +181,9 @@ def rate_z_score(rate: np.ndarray) -> np.ndarray:
 
 
 def latent_hole(z: np.ndarray, encodings: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
-    """(N,) of z (N, *latent) under training encodings (M, *latent), which z is not among.
+    """(N,) of z (N, *latent) among training encodings (M, *latent), which exclude z.
 
-    ValueError unless M exceeds k.
+    Raises ValueError unless M > k.
     """
     rows, training = (side.reshape(len(side), -1) for side in (z, encodings))
     # The nearest of a training encoding is itself.

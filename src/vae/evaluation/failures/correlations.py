@@ -1,32 +1,31 @@
-"""Which attributes of images go with the error: formed on validation, tested on the test split.
+"""Correlations between attributes of images and errors: formed on validation, tested on test.
 
 The errors of an image, each larger where the model is worse:
 
-    distortion          nats (bounds.py); contrasting images have more to lose, so contrast alone
-                        inflates it
-    mse_over_variance   MSE over the image's own variance, contrast^2, not below STEP: the share of
-                        the image that is lost, which a change of contrast leaves as it is
+    distortion          nats; it grows with the contrast of an image
+    mse_over_variance   MSE over the image's own variance contrast^2, which is at least
+                        ROUNDING_VARIANCE: the lost fraction, independent of contrast
 
 Protocol, for every pair of attribute and error:
 
-1. On validation: Spearman's rho (1904), Pearson's correlation of ranks, equal values sharing their
+1. On validation: Spearman's rho (1904), Pearson's correlation of ranks; equal values share their
    mean rank. Its sign is the direction; two-sided p below ALPHA makes it a hypothesis.
 2. On test: rho again, one-sided p in that direction by t = rho sqrt((n - 2) / (1 - rho^2)),
-   adjusted over the whole family, all attributes and both errors, by Holm's steps (1979): the
-   i-th smallest p times the number not yet passed, never falling.
-3. Verdict: "confirmed", a hypothesis with adjusted p below ALPHA; "reversed", a hypothesis whose
+   adjusted over all attributes and both errors by Holm's method (1979): the i-th smallest p times
+   the number of remaining ones, made monotone.
+3. Outcome: "confirmed", a hypothesis with adjusted p below ALPHA; "reversed", a hypothesis whose
    opposite is as certain; else "not confirmed".
 
 The 95 % interval is Fisher's, tanh(atanh rho +- 1.96 s), with s^2 = (1 + rho^2 / 2) / (n - 3)
-(Bonett and Wright 2000), of one relation alone. With thousands of images a rho of 0.03 is
-certain and says nothing: below SLIGHT it counts as negligible and explains no single case.
+(Bonett and Wright 2000), for one correlation. With thousands of images a rho of 0.03 is
+significant and without meaning: below NEGLIGIBLE_RHO it is negligible and explains no case.
 
 Regression: standardised ranks of the error on those of all attributes, least squares on
-validation; R^2 = 1 - residual / total of these coefficients on test, below 0 where the mean
+validation; R^2 = 1 - residual / total of these coefficients on test, negative where the mean
 predicts better. Beside it the same after shuffling validation's errors, mean of SHUFFLES.
 
-What is *not* guaranteed: causes. Attributes go together, so a rho may be another one's; the
-coefficients hold the others fixed, on this sample. Images are taken as independent draws.
+Not guaranteed: causes. Attributes correlate with each other, so a rho may be due to another one;
+the coefficients hold the others fixed, on this sample. Images are taken as independent draws.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,16 +37,21 @@ from vae.rng import numpy_generator
 
 ERRORS = ("distortion", "mse_over_variance")
 ALPHA = 0.05
-NORMAL_QUANTILE = 1.959963984540054  # of the normal law, two-sided 95 %
-NEGLIGIBLE_RHO = 0.1  # |rho| below which a relation is negligible (Cohen 1988)
-MIN_IMAGES = 10  # images of a split, below which nothing is tested
+NORMAL_QUANTILE = 1.959963984540054  # of the normal distribution, two-sided 95 %
+NEGLIGIBLE_RHO = 0.1  # |rho| below which a correlation is negligible (Cohen 1988)
+MIN_IMAGES = 10  # images that a test needs in each split
 SHUFFLES = 100
 ROUNDING_VARIANCE = (1 / 255) ** 2 / 12  # variance of rounding to whole levels, in x^2
+ERROR_NAMES = {
+    "distortion": "the distortion",
+    "mse_over_variance": "the MSE over the image's variance",
+}
+EFFECT_SIZES = ((0.5, "strong"), (0.3, "moderate"), (NEGLIGIBLE_RHO, "weak"), (0.0, "negligible"))
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """A split: attributes by name and errors by name, each (N,)."""
+    """Attributes and errors of a split by name, each (N,)."""
 
     attributes: Mapping[str, np.ndarray]
     errors: Mapping[str, np.ndarray]
@@ -79,7 +83,7 @@ class Correlation:
 
 @dataclass(frozen=True)
 class Regression:
-    """How well all attributes together tell a test image's rank of error."""
+    """How well all attributes together predict the rank of a test image's error."""
 
     error: str
     r_squared: float
@@ -102,7 +106,7 @@ def reconstruction_errors(
 
 
 def standardised_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks (N,), mean 0 and variance 1, equal values sharing theirs; 0 where all are equal."""
+    """Ranks (N,), mean 0 and variance 1; equal values share their rank, all equal have 0."""
     from scipy.stats import rankdata
 
     ordinal = rankdata(values)
@@ -141,15 +145,15 @@ def holm_adjust(p: Sequence[float]) -> list[float]:
 
 
 def correlate(valid: Measurements, test: Measurements) -> list[Correlation]:
-    """Every attribute that varies in both splits with every error; none for a split below LEAST.
+    """Each attribute that varies in both splits with each error; [] below MIN_IMAGES images.
 
-    ValueError unless both splits have the same attributes and errors.
+    Raises ValueError unless both splits have the same attributes and errors.
     """
     if (
         valid.attributes.keys() != test.attributes.keys()
         or valid.errors.keys() != test.errors.keys()
     ):
-        raise ValueError("validation and test have other attributes or errors")
+        raise ValueError("validation and test have different attributes or errors")
     if min(len(valid), len(test)) < MIN_IMAGES:
         return []
     pairs = [(name, error) for error in test.errors for name in varying_attributes(valid, test)]
@@ -191,7 +195,7 @@ def _outcome(is_hypothesis: bool, adjusted: float, opposite: float) -> str:
 
 
 def regress(valid: Measurements, test: Measurements, seed: int) -> list[Regression]:
-    """One regression an error; none where nothing is tested."""
+    """One regression per error; [] where nothing is tested."""
     names = varying_attributes(valid, test)
     if min(len(valid), len(test)) < MIN_IMAGES or not names:
         return []
@@ -222,3 +226,76 @@ def _regression(
     explained = 1 - residual / (float((truth**2).sum()) or 1.0)
     slopes = dict(zip(names, map(float, weights[:, 0]), strict=True))
     return Regression(error, float(explained[0]), float(explained[1:].mean()), len(truth), slopes)
+
+
+# In words
+
+
+def readable_name(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def effect_size(rho: float) -> str:
+    """Cohen's (1988) word for a correlation."""
+    return next(word for minimum, word in EFFECT_SIZES if abs(rho) >= minimum)
+
+
+def summarise(correlations: Sequence[Correlation], regressions: Sequence[Regression]) -> str:
+    """One paragraph: confirmed and reversed correlations, null results, and R^2."""
+    if not correlations:
+        return (
+            "Nothing was tested: too few images, or no attribute that varies. The cause of the"
+            " worst cases is unknown."
+        )
+    n = regressions[0].n if regressions else 0
+    sentences = [
+        f"Directions were formed on validation and tested on {n:,} test images (Spearman's rho,"
+        f" one-sided, Holm over {len(correlations)} correlations at 5 %)."
+    ]
+    if any(correlation.substantial for correlation in correlations):
+        sentences += [_error_sentence(correlations, error) for error in ERRORS]
+    elif negligible := [r for r in correlations if r.outcome == "confirmed"]:
+        listed = _format_correlations(negligible, with_error=True)
+        sentences.append(f"All confirmed correlations are negligible: {listed}.")
+    else:
+        sentences.append(
+            "Nothing is confirmed: no measured attribute correlates with the error, and the cause"
+            " of the worst cases is unknown."
+        )
+    for title, outcome in (("Not confirmed", "not confirmed"), ("Reversed on test", "reversed")):
+        for error in ERRORS:
+            matching = [r for r in correlations if (r.outcome, r.error) == (outcome, error)]
+            names = ", ".join(readable_name(r.attribute) for r in matching)
+            sentences += [f"{title} for {ERROR_NAMES[error]}: {names}."] if names else []
+    sentences += [
+        f"All attributes together explain {max(regression.r_squared, 0):.0%} of the ranks of"
+        f" {ERROR_NAMES[regression.error]} (R^2 {regression.r_squared:.3f} on test, fitted on"
+        f" validation; {regression.r_squared_shuffled:.3f} with shuffled errors)."
+        for regression in regressions
+    ]
+    return " ".join(sentences)
+
+
+def _error_sentence(correlations: Sequence[Correlation], error: str) -> str:
+    substantial = [r for r in correlations if r.error == error and r.substantial]
+    if not substantial:
+        return f"No attribute has more than a negligible rho with {ERROR_NAMES[error]}."
+    sides = [
+        f"{verb} with {_format_correlations(side)}"
+        for verb, sign in (("rises", "+"), ("falls", "-"))
+        if (side := [r for r in substantial if r.direction == sign])
+    ]
+    strongest = max(substantial, key=lambda correlation: abs(correlation.rho))
+    return (
+        f"T{ERROR_NAMES[error][1:]} {' and '.join(sides)}; the strongest correlation, with"
+        f" {readable_name(strongest.attribute)}, is {effect_size(strongest.rho)} (95 % interval"
+        f" {strongest.low:+.2f} to {strongest.high:+.2f})."
+    )
+
+
+def _format_correlations(correlations: Sequence[Correlation], with_error: bool = False) -> str:
+    return ", ".join(
+        f"{readable_name(r.attribute)} {r.rho:+.2f}"
+        + (f" with {ERROR_NAMES[r.error]}" if with_error else "")
+        for r in sorted(correlations, key=lambda r: -abs(r.rho))
+    )

@@ -1,24 +1,25 @@
-"""The worst cases, and what each may have failed by.
+"""The worst cases, and an explanation of each.
 
-Criteria are numbers of an image, larger = worse, that need not share a unit; badness is the mean
-over the criteria of their percentiles, so that no criterion's scale decides. The worst have the
-largest badness, the best the smallest, the median ones stand around its middle.
+Criteria are numbers per image, larger = worse, in any unit. The score of an image is the mean of
+its percentiles over the criteria, so that no criterion's scale dominates.
 
-    reconstructions   distortion in nats (minus log-likelihood) and the distance in a judge's
-                      features between an image and its reconstruction
-    samples           distance to the nearest training image in features, 1 - the largest class
-                      probability under a judge (where it has classes), and minus the density,
-                      the number of training images' balls that hold the sample (neighbours.py)
+    reconstructions   distortion in nats (minus log-likelihood) and the distance between an image
+                      and its reconstruction in feature space
+    samples           distance to the nearest training image in feature space, 1 - the largest
+                      class probability (of a feature extractor with classes), and minus the
+                      density, the number of training images' balls that contain the sample
+                      (neighbours.py)
 
-percentile(a) = share of values below a, half of the equal ones counted: in (0, 1).
+percentile(a) = fraction of values below a, half of the equal ones counted: in (0, 1).
 
-A case's hypothesis is what it stands out by (percentile at least HIGH, or at most 1 - HIGH). Of a
-reconstruction only what the test split confirmed counts, in the confirmed direction
-(hypotheses.py; the distortion's relation before the other error's). Of a sample nothing is
-tested; pixel attributes are held against real images, latent ones against the other samples.
+A case is explained by the attributes whose percentile is at least HIGH_PERCENTILE or at most
+1 - HIGH_PERCENTILE. For a reconstruction only attributes count that are confirmed on the test
+split, in the confirmed direction (correlations.py; the correlation with the distortion takes
+precedence). For a sample nothing is tested; pixel attributes are compared with those of real
+images, latent ones with those of the other samples.
 
-What is *not* guaranteed: that the case has not failed by something that nobody measured. With m
-attributes, m (1 - HIGH) of them stand out on average in an image that is nothing special.
+Not guaranteed: that the cause of a failure is among the attributes. With m attributes,
+m (1 - HIGH_PERCENTILE) of them are extreme on average in an ordinary image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,15 +30,12 @@ from vae.evaluation.failures.correlations import Correlation
 from vae.evaluation.metrics.neighbours import NEIGHBOURS, local_density, nearest
 
 HIGH_PERCENTILE = 0.95
-MAX_TOP_PROBABILITY, MIN_TOP_TWO_PROBABILITY = (
-    0.6,
-    0.8,
-)  # largest probability below, two largest together above
-NO_EXPLANATION = "no measured attribute stands out"
+MAX_TOP_PROBABILITY, MIN_TOP_TWO_PROBABILITY = 0.6, 0.8  # of a sample between two classes
+NO_EXPLANATION = "no measured attribute is extreme"
 
-# In words, where an attribute is high and where it is low.
+# Phrases for a high and a low value.
 ATTRIBUTE_PHRASES = {
-    "ink": ("a bright image", "a dark image"),
+    "brightness": ("a bright image", "a dark image"),
     "contrast": ("high contrast", "low contrast"),
     "edge_density": ("many edges", "few edges"),
     "high_frequency": ("much fine detail", "little fine detail"),
@@ -45,7 +43,7 @@ ATTRIBUTE_PHRASES = {
     "class_rarity": ("a rare class", "a frequent class"),
     "neighbour_distance": ("unlike any training image", "much like a training image"),
     "latent_norm": ("an encoding far from the origin", "an encoding near the origin"),
-    "rate_outlier": ("an unusually high rate", "an unusually low rate"),
+    "rate_z_score": ("an unusually high rate", "an unusually low rate"),
     "latent_hole": ("an encoding where few others are", "an encoding among many others"),
 }
 
@@ -54,7 +52,7 @@ ATTRIBUTE_PHRASES = {
 
 
 def percentiles(values: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
-    """Of values (N,) among (M,), without which they are held against each other; (N,)."""
+    """Percentiles (N,) of values (N,) among a reference (M,), by default the values themselves."""
     ordered = np.sort(values if reference is None else reference)
     below = np.searchsorted(ordered, values, "left")
     upto = np.searchsorted(ordered, values, "right")
@@ -62,14 +60,14 @@ def percentiles(values: np.ndarray, reference: np.ndarray | None = None) -> np.n
 
 
 def mean_percentile(criteria: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(N,) in (0, 1) from criteria (N,), larger = worse; ValueError without any."""
+    """(N,) in (0, 1) from criteria (N,), larger = worse; ValueError if there are none."""
     if not criteria:
-        raise ValueError("nothing can be worst without a criterion")
+        raise ValueError("a ranking needs at least one criterion")
     return np.mean([percentiles(values) for values in criteria.values()], axis=0)
 
 
 def worst(scores: np.ndarray, count: int) -> np.ndarray:
-    """Indices (<= count,), the worst first; of equal ones the first."""
+    """Indices (<= count,), the worst first; equal ones in their order."""
     return np.argsort(-scores, kind="stable")[:count]
 
 
@@ -93,7 +91,7 @@ def feature_distance(originals: np.ndarray, decoded: np.ndarray) -> np.ndarray:
 
 
 def confirmed_directions(correlations: Sequence[Correlation]) -> dict[str, str]:
-    """ "+" or "-" of every attribute that a confirmed, not negligible relation speaks for."""
+    """Direction, "+" or "-", of each attribute with a substantial correlation."""
     substantial = [correlation for correlation in correlations if correlation.substantial]
     ordered = sorted(substantial, key=lambda correlation: correlation.error != "distortion")
     signs: dict[str, str] = {}
@@ -105,7 +103,7 @@ def confirmed_directions(correlations: Sequence[Correlation]) -> dict[str, str]:
 def explain_reconstruction(
     percentile_ranks: Mapping[str, float], confirmed: Mapping[str, str]
 ) -> str:
-    """The hypothesis of a reconstruction from its percentiles and the confirmed directions."""
+    """Explanation of a reconstruction from its percentiles and the confirmed directions."""
     reasons = [
         _reason(name, percentile_ranks[name])
         for name, sign in confirmed.items()
@@ -116,7 +114,11 @@ def explain_reconstruction(
             else percentile_ranks[name] <= 1 - HIGH_PERCENTILE
         )
     ]
-    return f"{', '.join(reasons)}: on test this goes with the error" if reasons else NO_EXPLANATION
+    return (
+        f"{', '.join(reasons)}: on test this correlates with the error"
+        if reasons
+        else NO_EXPLANATION
+    )
 
 
 def _reason(name: str, percentile_rank: float) -> str:
@@ -130,58 +132,48 @@ def _reason(name: str, percentile_rank: float) -> str:
 def sample_criteria(
     features: np.ndarray, training: np.ndarray, probabilities: np.ndarray | None
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Criteria (N,), larger = worse, of features (N, F), and rows (N,) of the nearest training.
+    """Criteria (N,), larger = worse, of features (N, F), and rows (N,) of the nearest training image.
 
-    `probabilities` are (N, classes). ValueError unless training has more than 5 rows.
+    `probabilities` are (N, classes). Raises ValueError unless training has more than 5 rows.
     """
     distance, index = nearest(features, training)
     criteria = {"neighbour_distance": distance[:, 0]}
     if probabilities is not None:
-        criteria["doubt"] = 1 - probabilities.max(1)
+        criteria["uncertainty"] = 1 - probabilities.max(1)
     criteria["sparsity"] = -local_density(features, training, NEIGHBOURS)
     return criteria, index[:, 0]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities (N, classes) of logits (N, classes)."""
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-    return exponentials / exponentials.sum(1, keepdims=True)
+    from scipy.special import softmax as scipy_softmax
+
+    probabilities: np.ndarray = scipy_softmax(logits.astype(np.float64), axis=1)
+    return probabilities
 
 
 def explain_sample(
     percentile_ranks: Mapping[str, float], probabilities: np.ndarray | None, classes: Sequence[str]
 ) -> str:
-    """The hypothesis of a sample from its percentiles and its probabilities (classes,)."""
-    reasons = []
-    if percentile_ranks["latent_hole"] >= HIGH_PERCENTILE:
-        reasons.append(
-            f"drawn where training encodings are few ({_format_percentile(percentile_ranks['latent_hole'])})"
-        )
-    if (
-        percentile_ranks["latent_norm"] >= HIGH_PERCENTILE
-        or percentile_ranks["latent_norm"] <= 1 - HIGH_PERCENTILE
-    ):
-        reasons.append(
-            f"extreme latent norm ({_format_percentile(percentile_ranks['latent_norm'])})"
-        )
+    """Explanation of a sample from its percentiles and its class probabilities (classes,)."""
+    reasons, low = [], 1 - HIGH_PERCENTILE
+    hole, norm, frequency = (
+        percentile_ranks[name] for name in ("latent_hole", "latent_norm", "high_frequency")
+    )
+    if hole >= HIGH_PERCENTILE:
+        reasons.append(f"drawn where training encodings are few ({_format_percentile(hole)})")
+    if norm >= HIGH_PERCENTILE or norm <= low:
+        reasons.append(f"extreme latent norm ({_format_percentile(norm)})")
     if probabilities is not None and len(probabilities) > 1:
         second, first = np.argsort(probabilities, kind="stable")[-2:]
-        if (
-            probabilities[first] < MAX_TOP_PROBABILITY
-            and probabilities[[first, second]].sum() > MIN_TOP_TWO_PROBABILITY
-        ):
-            reasons.append(
-                f"between two classes ({_format_class(first, probabilities, classes)},"
-                f" {_format_class(second, probabilities, classes)})"
-            )
-    if percentile_ranks["high_frequency"] <= 1 - HIGH_PERCENTILE:
-        reasons.append(
-            f"smoother than real images ({_format_percentile(percentile_ranks['high_frequency'])})"
-        )
-    if percentile_ranks["high_frequency"] >= HIGH_PERCENTILE:
-        reasons.append(
-            f"noisier than real images ({_format_percentile(percentile_ranks['high_frequency'])})"
-        )
+        pair = probabilities[[first, second]].sum() > MIN_TOP_TWO_PROBABILITY
+        if probabilities[first] < MAX_TOP_PROBABILITY and pair:
+            names = ", ".join(_format_class(i, probabilities, classes) for i in (first, second))
+            reasons.append(f"between two classes ({names})")
+    if frequency <= low:
+        reasons.append(f"smoother than real images ({_format_percentile(frequency)})")
+    if frequency >= HIGH_PERCENTILE:
+        reasons.append(f"noisier than real images ({_format_percentile(frequency)})")
     return f"{', '.join(reasons)}: untested" if reasons else NO_EXPLANATION
 
 

@@ -97,7 +97,6 @@ def test_the_report_has_its_form() -> None:
         "samples",
         "tests",
         "regression",
-        "claims",
         "text",
     }
     found = report["reconstructions"]
@@ -117,7 +116,6 @@ def test_the_report_has_its_form() -> None:
     assert {test["attribute"] for test in report["tests"]} == found["worst"][0][
         "percentiles"
     ].keys()
-    assert report["claims"][0].keys() == {"claim", "attributes", "verdict"}
     assert [entry["error"] for entry in report["regression"]] == [
         "distortion",
         "mse_over_variance",
@@ -174,7 +172,6 @@ def test_without_labels_and_logits_nothing_needs_them() -> None:
     assert "class_rarity" not in {test["attribute"] for test in report["tests"]}
     assert "confidence" not in report["samples"]["worst"][0]["numbers"]
     assert report["samples"]["worst"][0]["label"] is None
-    assert report["claims"][-1]["verdict"].startswith("not testable")
 
 
 def test_balanced_classes_have_no_rarity() -> None:

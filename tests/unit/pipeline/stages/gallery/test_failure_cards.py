@@ -33,7 +33,14 @@ def item(index: int, label: str | None = None, **more: Any) -> dict[str, Any]:
 def report() -> dict[str, Any]:
     """One of everything; image 3 is the worst of all and of its class."""
     test = {"attribute": "edge_density", "error": "mse", "direction": 1, "rho_valid": 0.4}
-    test |= {"rho": 0.3, "low": 0.1, "high": None, "p": 0.01, "p_holm": 0.02, "verdict": "holds"}
+    test |= {
+        "rho": 0.3,
+        "low": 0.1,
+        "high": None,
+        "p": 0.01,
+        "p_holm": 0.02,
+        "outcome": "confirmed",
+    }
     return {
         "reconstructions": {
             "criteria": "By squared error.",
@@ -52,9 +59,6 @@ def report() -> dict[str, Any]:
         },
         "tests": [test],
         "regression": [],
-        "claims": [
-            {"claim": "Edges.", "attributes": ["edge_density", "area"], "verdict": "holds"}
-        ],
         "text": "First.\n\nSecond.\n",
     }
 
@@ -89,23 +93,21 @@ def frame(deck: CardDeck, place: int, side: int) -> np.ndarray:
 
 
 def test_words_and_tables_stand_above_the_cards(folder: Path, maker: GalleryRenderer) -> None:
-    prose, claims, tests, first, second = failure_cards.failure_items(maker)
+    prose, tests, first, second = failure_cards.failure_items(maker)
     assert isinstance(prose, Prose)
     assert prose.paragraphs == ["First.", "Second."]
-    assert isinstance(claims, Table)
-    assert claims.rows == [["Edges.", "edge density, area", "holds"]]
     assert isinstance(tests, Table)
     assert [*tests.header] == [
         "attribute", "error", "direction", "rho valid", "rho", "low", "high", "p", "p holm",
-        "verdict",
+        "outcome",
     ]  # fmt: skip
-    assert tests.rows == [["edge density", "mse", 1, 0.4, 0.3, 0.1, None, 0.01, 0.02, "holds"]]
+    assert tests.rows == [["edge density", "mse", 1, 0.4, 0.3, 0.1, None, 0.01, 0.02, "confirmed"]]
     assert isinstance(first, CardDeck)
     assert isinstance(second, CardDeck)
 
 
 def test_an_image_that_two_lists_name_has_one_card(folder: Path, maker: GalleryRenderer) -> None:
-    deck = failure_cards.failure_items(maker)[3]
+    deck = failure_cards.failure_items(maker)[2]
     assert isinstance(deck, CardDeck)
     assert [(case.name, case.kind, case.group) for case in deck.cards] == [
         ("#3", "worst", "cat"),
@@ -124,7 +126,7 @@ def test_an_image_that_two_lists_name_has_one_card(folder: Path, maker: GalleryR
 def test_a_card_shows_the_test_image_and_its_reconstruction(
     folder: Path, maker: GalleryRenderer
 ) -> None:
-    deck = failure_cards.failure_items(maker)[3]
+    deck = failure_cards.failure_items(maker)[2]
     assert isinstance(deck, CardDeck)
     for case in deck.cards:
         index = np.array([int(case.name[1:])])
@@ -137,7 +139,7 @@ def test_a_card_shows_the_test_image_and_its_reconstruction(
 def test_a_samples_card_shows_it_and_its_nearest_training_image(
     folder: Path, maker: GalleryRenderer
 ) -> None:
-    deck = failure_cards.failure_items(maker)[4]
+    deck = failure_cards.failure_items(maker)[3]
     assert isinstance(deck, CardDeck)
     assert "flow" in deck.title
     for place, (index, nearest) in enumerate([(4, 11), (2, 6)]):
@@ -151,7 +153,7 @@ def test_the_tab_goes_onto_the_page(
     monkeypatch.setattr("vae.figures.page.plotly_script", lambda: "")
     tab = Tab("Failures", failure_cards.failure_items(maker))
     page = write_page(folder, title="t", facts=[], tabs=[tab]).read_text()
-    for words in ("why 3", "why 4", "Edges.", "edge density", "Second."):
+    for words in ("why 3", "why 4", "edge density", "Second."):
         assert words in page
 
 
@@ -160,7 +162,7 @@ def test_empty_lists_leave_no_empty_decks(folder: Path, maker: GalleryRenderer) 
     found["reconstructions"] |= {"worst": [], "median": [], "best": [], "by_class": {}}
     found["samples"]["worst"] = []
     write_json(paths.report_path("failures"), found)
-    assert [type(shown) for shown in failure_cards.failure_items(maker)] == [Prose, Table, Table]
+    assert [type(shown) for shown in failure_cards.failure_items(maker)] == [Prose, Table]
 
 
 def test_without_the_file_there_is_nothing(folder: Path, maker: GalleryRenderer) -> None:

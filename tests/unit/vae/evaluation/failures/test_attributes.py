@@ -1,4 +1,4 @@
-"""Attributes against closed forms and synthetic images: stripes, one edge, noise, even ones."""
+"""Attributes of synthetic images (stripes, an edge, noise, a constant) equal closed forms."""
 
 from pathlib import Path
 
@@ -31,8 +31,8 @@ def stripes(period: int, across: bool = True) -> np.ndarray:
     return picture(wave if across else wave.T)
 
 
-def edge(place: int = SIDE // 2) -> np.ndarray:
-    return picture(np.broadcast_to(np.arange(SIDE) >= place, (SIDE, SIDE)).astype(float))
+def edge(column: int = SIDE // 2) -> np.ndarray:
+    return picture(np.broadcast_to(np.arange(SIDE) >= column, (SIDE, SIDE)).astype(float))
 
 
 def ramp() -> np.ndarray:
@@ -48,10 +48,10 @@ def value(name: str, images: np.ndarray) -> float:
     return float(image_attributes(images)[name].mean())
 
 
-def test_an_even_image_has_ink_alone() -> None:
+def test_a_constant_image_has_only_brightness() -> None:
     found = image_attributes(np.full((1, 3, 9, 7), 77, np.uint8))
     assert {name: float(number[0]) for name, number in found.items()} == {
-        "ink": pytest.approx(77 / 255),
+        "brightness": pytest.approx(77 / 255),
         "contrast": 0,
         "edge_density": 0,
         "high_frequency": 0,
@@ -59,54 +59,56 @@ def test_an_even_image_has_ink_alone() -> None:
     }
 
 
-def test_ink_and_contrast_are_mean_and_deviation_over_all_sub_pixels() -> None:
+def test_brightness_and_contrast_are_mean_and_deviation_over_all_sub_pixels() -> None:
     images = numpy_generator(0, "rgb").integers(0, 256, (6, 3, 8, 5), dtype=np.uint8)
     found, x = image_attributes(images), images.reshape(6, -1) / 255
-    np.testing.assert_allclose(found["ink"], x.mean(1), rtol=1e-12)
+    np.testing.assert_allclose(found["brightness"], x.mean(1), rtol=1e-12)
     np.testing.assert_allclose(found["contrast"], x.std(1), rtol=1e-12)
 
 
-def test_edges_are_counted_where_the_grey_jumps() -> None:
-    places = SIDE - 1
-    assert value("edge_density", edge()) == pytest.approx(1 / places)
+def test_edge_density_is_the_fraction_of_jumps() -> None:
+    positions = SIDE - 1
+    assert value("edge_density", edge()) == pytest.approx(1 / positions)
     assert value("edge_density", stripes(2)) == 1
     assert value("edge_density", ramp()) == 0
-    assert value("edge_density", stripes(14)) == pytest.approx(3 / places)
+    assert value("edge_density", stripes(14)) == pytest.approx(3 / positions)
 
 
-@pytest.mark.parametrize(("wave", "fast"), [(1, 0), (13, 0), (15, 1), (27, 1)])
-def test_a_cosine_is_fast_above_a_quarter_of_a_cycle_per_pixel(wave: int, fast: int) -> None:
+@pytest.mark.parametrize(("wave", "expected"), [(1, 0), (13, 0), (15, 1), (27, 1)])
+def test_a_cosine_is_high_frequency_above_a_quarter_of_a_cycle_per_pixel(
+    wave: int, expected: int
+) -> None:
     """cos(pi k (j + 1/2) / 28) has k / 56 cycles per pixel; rounding to levels adds noise."""
     line = np.cos(np.pi * wave * (np.arange(SIDE) + 0.5) / SIDE)
     image = picture(np.broadcast_to((1 + line) / 2, (SIDE, SIDE)), 0, 255)
-    assert value("high_frequency", image) == pytest.approx(fast, abs=1e-3)
+    assert value("high_frequency", image) == pytest.approx(expected, abs=1e-3)
 
 
-def test_white_noise_has_the_share_of_the_area_above_the_frequency() -> None:
+def test_white_noise_has_the_fraction_of_the_area_above_the_threshold() -> None:
     quarter_disc = np.pi * 0.25**2 / 4
     assert value("high_frequency", noise()) == pytest.approx(1 - quarter_disc / 0.25, abs=0.02)
 
 
 @pytest.mark.parametrize("period", [2, 4, 6, 14])
 @pytest.mark.parametrize("across", [True, False])
-def test_stripes_are_periodic_whichever_way_they_run(period: int, across: bool) -> None:
+def test_stripes_are_periodic_in_both_directions(period: int, across: bool) -> None:
     assert value("periodicity", stripes(period, across)) > 0.9
 
 
-@pytest.mark.parametrize("place", [3, 9, 14, 20])
-def test_a_single_edge_is_not_periodic(place: int) -> None:
-    assert value("periodicity", edge(place)) < 0.02
+@pytest.mark.parametrize("column", [3, 9, 14, 20])
+def test_a_single_edge_is_not_periodic(column: int) -> None:
+    assert value("periodicity", edge(column)) < 0.02
     assert value("periodicity", ramp()) < 0.02
 
 
-def test_a_bar_is_not_periodic_and_noise_hardly() -> None:
+def test_a_bar_is_not_periodic_and_noise_little() -> None:
     bar = np.zeros((SIDE, SIDE))
     bar[:, 10:18] = 1
     assert value("periodicity", picture(bar)) < 0.02
     assert 0 < value("periodicity", noise()) < 0.15
 
 
-def test_stripes_on_a_shape_are_seen() -> None:
+def test_stripes_on_a_shape_are_detected() -> None:
     shape = np.zeros((SIDE, SIDE))
     shape[4:24, 6:22] = 1
     plain, striped = picture(shape), picture(shape * (0.5 + 0.5 * (np.arange(SIDE) // 2 % 2)))
@@ -114,7 +116,7 @@ def test_stripes_on_a_shape_are_seen() -> None:
     assert value("periodicity", striped) > 0.15
 
 
-def test_scaled_contrast_changes_contrast_in_proportion_and_no_structure() -> None:
+def test_scaling_the_contrast_leaves_structure_unchanged() -> None:
     levels = numpy_generator(0, "levels").integers(0, 2, (SIDE, SIDE)).astype(float)
     weak, strong = (image_attributes(picture(levels, 100 - d, 100 + d)) for d in (30, 90))
     assert strong["contrast"] == pytest.approx(3 * weak["contrast"])
@@ -122,7 +124,9 @@ def test_scaled_contrast_changes_contrast_in_proportion_and_no_structure() -> No
         assert strong[name] == pytest.approx(weak[name], rel=1e-4)
 
 
-def test_pieces_are_the_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_chunks_give_the_values_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     images = noise(11)
     whole = image_attributes(images)
     np.save(tmp_path / "images.npy", images)
@@ -134,15 +138,15 @@ def test_pieces_are_the_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("images", [np.zeros((2, 1, 4, 4)), np.zeros((2, 4, 4), np.uint8)])
-def test_what_is_no_image_is_refused(images: np.ndarray) -> None:
+def test_arrays_that_are_not_images_are_refused(images: np.ndarray) -> None:
     with pytest.raises(ValueError, match="not uint8"):
         image_attributes(images)
 
 
-# From a model, a judge or the training split
+# From a model, a feature extractor or the training split
 
 
-def test_rarity_is_minus_the_log_of_the_share() -> None:
+def test_rarity_is_minus_the_log_of_the_fraction() -> None:
     training = np.array([0] * 6 + [1] * 2)
     np.testing.assert_allclose(
         class_rarity(np.array([0, 1, 7]), training), -np.log([6 / 8, 2 / 8, 1 / 8])
@@ -151,7 +155,7 @@ def test_rarity_is_minus_the_log_of_the_share() -> None:
     assert is_balanced(np.repeat([3, 5], [100, 110]))
 
 
-def test_neighbour_distance_is_brute_force() -> None:
+def test_neighbour_distance_equals_brute_force() -> None:
     generator = numpy_generator(0, "features")
     x, y = generator.normal(size=(40, 3)), generator.normal(size=(60, 3))
     direct = np.linalg.norm(x[:, None] - y, axis=2).min(1)
@@ -165,14 +169,14 @@ def test_latent_norm_of_the_prior_is_about_1_in_any_shape() -> None:
     assert latent_norm(z).mean() == pytest.approx(1, abs=0.1)
 
 
-def test_rate_outlier_is_a_z_score_and_0_for_equal_rates() -> None:
+def test_rate_z_score_is_standardised_and_0_for_equal_rates() -> None:
     rate = numpy_generator(0, "rate").gamma(2, size=(50, 2, 3))
     whole = rate.sum((1, 2))
     np.testing.assert_allclose(rate_z_score(rate), (whole - whole.mean()) / whole.std())
     assert not rate_z_score(np.full(4, 2.5)).any()
 
 
-def test_a_hole_is_emptier_than_where_encodings_are() -> None:
+def test_a_hole_is_emptier_than_regions_with_encodings() -> None:
     generator = numpy_generator(0, "encodings")
     ring = generator.normal(size=(800, 2))
     ring *= (4 + 0.3 * generator.normal(size=(800, 1))) / np.linalg.norm(ring, axis=1)[:, None]
@@ -182,5 +186,5 @@ def test_a_hole_is_emptier_than_where_encodings_are() -> None:
     assert np.median(latent_hole(ring[:100] + 1e-3, ring[100:])) == pytest.approx(1, abs=0.25)
 
 
-def test_a_collapsed_latent_has_no_hole_and_no_nan() -> None:
+def test_a_collapsed_latent_has_no_hole_and_is_finite() -> None:
     assert not latent_hole(np.zeros((3, 2)), np.zeros((20, 2))).any()

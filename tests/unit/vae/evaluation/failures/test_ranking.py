@@ -1,8 +1,7 @@
-"""The worst are worst; the hypothesis names what stands out and was confirmed, nothing else."""
+"""Ranking by mean percentile; explanations name extreme and confirmed attributes only."""
 
 import numpy as np
 import pytest
-from scipy.special import softmax as scipys_softmax
 from scipy.stats import rankdata
 
 from vae.evaluation.failures import ranking
@@ -21,7 +20,7 @@ from vae.evaluation.metrics.neighbours import density_coverage, local_density
 from vae.rng import numpy_generator
 
 
-def test_percentiles_are_mean_ranks_and_hold_against_others() -> None:
+def test_percentiles_are_mean_ranks_among_themselves_or_a_reference() -> None:
     values = numpy_generator(0, "values").integers(0, 9, 50)
     np.testing.assert_allclose(percentiles(values), (rankdata(values) - 0.5) / 50)
     assert percentiles(np.array([-1.0, 2.0, 9.0]), np.array([1.0, 2.0, 3.0])).tolist() == [
@@ -31,7 +30,7 @@ def test_percentiles_are_mean_ranks_and_hold_against_others() -> None:
     ]
 
 
-def test_worst_best_and_median_are_what_they_say() -> None:
+def test_worst_best_and_median_are_in_order() -> None:
     error = numpy_generator(0, "error").permutation(101).astype(float)
     bad = mean_percentile({"error": error})
     assert error[ranking.worst(bad, 3)].tolist() == [100, 99, 98]
@@ -40,7 +39,7 @@ def test_worst_best_and_median_are_what_they_say() -> None:
     assert len(ranking.median(bad, 1000)) == 101
 
 
-def test_no_criterion_outweighs_another_by_its_scale() -> None:
+def test_the_scale_of_a_criterion_has_no_effect() -> None:
     first, second = np.array([0.0, 1, 2, 3]), np.array([0.0, 3, 2, 1])
     plain = mean_percentile({"a": first, "b": second})
     np.testing.assert_allclose(mean_percentile({"a": 1e6 * first, "b": np.exp(second)}), plain)
@@ -49,59 +48,73 @@ def test_no_criterion_outweighs_another_by_its_scale() -> None:
         mean_percentile({})
 
 
-# Hypotheses
+# Explanations
 
 
-def relation(name: str, error: str, direction: str, verdict: str = "confirmed") -> Correlation:
+def relation(name: str, error: str, direction: str, outcome: str = "confirmed") -> Correlation:
     rho = 0.4 if direction == "+" else -0.4
-    return Correlation(name, error, direction, rho, rho, rho - 0.1, rho + 0.1, 0, 0, verdict)
+    return Correlation(name, error, direction, rho, rho, rho - 0.1, rho + 0.1, 0, 0, outcome)
 
 
-def test_only_what_was_confirmed_explains_and_the_distortion_decides() -> None:
+def test_directions_are_confirmed_ones_and_the_distortion_takes_precedence() -> None:
     found = confirmed_directions(
         [
             relation("contrast", "mse_over_variance", "-"),
             relation("contrast", "distortion", "+"),
-            relation("ink", "mse_over_variance", "-"),
+            relation("brightness", "mse_over_variance", "-"),
             relation("periodicity", "distortion", "+", "not confirmed"),
         ]
     )
-    assert found == {"contrast": "+", "ink": "-"}
+    assert found == {"contrast": "+", "brightness": "-"}
 
 
-def test_a_case_is_explained_by_what_stands_out_in_the_confirmed_direction() -> None:
-    confirmed = {"contrast": "+", "ink": "-"}
-    both = explain_reconstruction({"contrast": 0.99, "ink": 0.02, "periodicity": 0.999}, confirmed)
+def test_a_case_is_explained_by_attributes_extreme_in_the_confirmed_direction() -> None:
+    confirmed = {"contrast": "+", "brightness": "-"}
+    both = explain_reconstruction(
+        {"contrast": 0.99, "brightness": 0.02, "periodicity": 0.999}, confirmed
+    )
     assert "high contrast (percentile 99.0)" in both
     assert "a dark image (percentile 2.0)" in both
     assert "stripes" not in both
-    assert explain_reconstruction({"contrast": 0.01, "ink": 0.99}, confirmed) == NO_EXPLANATION
-    assert explain_reconstruction({"contrast": 0.94, "ink": 0.06}, confirmed) == NO_EXPLANATION
+    assert (
+        explain_reconstruction({"contrast": 0.01, "brightness": 0.99}, confirmed) == NO_EXPLANATION
+    )
+    assert (
+        explain_reconstruction({"contrast": 0.94, "brightness": 0.06}, confirmed) == NO_EXPLANATION
+    )
     assert explain_reconstruction({"contrast": 0.99}, {}) == NO_EXPLANATION
 
 
-def places(**changed: float) -> dict[str, float]:
+def percentile_ranks(**changed: float) -> dict[str, float]:
     return {"latent_hole": 0.5, "latent_norm": 0.5, "high_frequency": 0.5} | changed
 
 
-def test_a_sample_is_suspected_of_what_stands_out() -> None:
+def test_a_sample_is_explained_by_its_extreme_percentiles() -> None:
     sure = np.array([0.02, 0.96, 0.02])
-    assert explain_sample(places(), sure, ["a", "b", "c"]) == NO_EXPLANATION
+    assert explain_sample(percentile_ranks(), sure, ["a", "b", "c"]) == NO_EXPLANATION
     assert "between two classes (c 52%, a 45%)" in explain_sample(
-        places(), np.array([0.45, 0.03, 0.52]), ["a", "b", "c"]
+        percentile_ranks(), np.array([0.45, 0.03, 0.52]), ["a", "b", "c"]
     )
-    assert explain_sample(places(), np.array([0.34, 0.33, 0.33]), "abc") == NO_EXPLANATION
-    assert "training encodings are few" in explain_sample(places(latent_hole=0.97), None, ())
-    assert "extreme latent norm" in explain_sample(places(latent_norm=0.01), None, ())
-    assert "smoother than real images" in explain_sample(places(high_frequency=0.0), None, ())
-    assert "noisier than real images" in explain_sample(places(high_frequency=1.0), None, ())
-    assert explain_sample(places(), np.array([1.0]), ["only"]) == NO_EXPLANATION
+    assert (
+        explain_sample(percentile_ranks(), np.array([0.34, 0.33, 0.33]), "abc") == NO_EXPLANATION
+    )
+    assert "training encodings are few" in explain_sample(
+        percentile_ranks(latent_hole=0.97), None, ()
+    )
+    assert "extreme latent norm" in explain_sample(percentile_ranks(latent_norm=0.01), None, ())
+    assert "smoother than real images" in explain_sample(
+        percentile_ranks(high_frequency=0.0), None, ()
+    )
+    assert "noisier than real images" in explain_sample(
+        percentile_ranks(high_frequency=1.0), None, ()
+    )
+    assert explain_sample(percentile_ranks(), np.array([1.0]), ["only"]) == NO_EXPLANATION
 
 
 # Samples
 
 
-def test_local_density_is_brute_force_and_its_mean_is_the_density() -> None:
+def test_local_density_equals_brute_force_and_its_mean_is_the_density() -> None:
     generator = numpy_generator(0, "features")
     x, y = generator.normal(size=(70, 3)), 0.5 + generator.normal(size=(70, 3))
     far = np.linalg.norm(x[:, None] - x, axis=2)
@@ -110,7 +123,7 @@ def test_local_density_is_brute_force_and_its_mean_is_the_density() -> None:
     assert local_density(y, x).mean() == pytest.approx(density_coverage(x, y)[0])
 
 
-def test_a_stray_undecided_sample_is_the_worst() -> None:
+def test_a_distant_uncertain_sample_is_the_worst() -> None:
     generator = numpy_generator(0, "samples")
     training, features = generator.normal(size=(200, 4)), generator.normal(size=(50, 4))
     features[7] += 20
@@ -120,15 +133,8 @@ def test_a_stray_undecided_sample_is_the_worst() -> None:
     assert ranking.worst(mean_percentile(criteria), 1) == 7
     direct = np.linalg.norm(features[:, None] - training, axis=2)
     np.testing.assert_array_equal(nearest, direct.argmin(1))
-    assert set(criteria) == {"neighbour_distance", "doubt", "sparsity"}
+    assert set(criteria) == {"neighbour_distance", "uncertainty", "sparsity"}
     assert set(sample_criteria(features, training, None)[0]) == {"neighbour_distance", "sparsity"}
-
-
-def test_softmax_is_scipys_also_for_large_logits() -> None:
-    logits = 1000 * numpy_generator(0, "logits").normal(size=(5, 3)).astype(np.float32)
-    np.testing.assert_allclose(
-        softmax(logits), scipys_softmax(logits.astype(np.float64), axis=1), atol=1e-12
-    )
 
 
 def test_feature_distance_is_the_norm_of_the_difference() -> None:
