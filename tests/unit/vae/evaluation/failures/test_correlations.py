@@ -216,7 +216,7 @@ def test_a_significant_but_negligible_correlation_is_called_negligible() -> None
 
     def side() -> Measurements:
         brightness, error = generator.normal(size=(2, 20000))
-        return Measurements({"brightness": ink}, {"distortion": error + 0.06 * brightness})
+        return Measurements({"brightness": brightness}, {"distortion": error + 0.06 * brightness})
 
     valid, test = side(), side()
     (relation,) = correlate(valid, test)
