@@ -30,11 +30,14 @@ def format_summary() -> str:
         ("beta", f"{train['beta']:g}"),
         ("epochs", f"{train['epochs']}, best {train['best_epoch']}"),
         ("bits/dim", _format_bits_per_dim(run, metrics)),
-        ("ELBO", f"{metrics['elbo']:.2f} ± {metrics['elbo_se']:.2f} nats an image (test)"),
-        ("rate", f"{metrics['rate']:.2f} nats, {metrics['active_units']} active units"),
+        (
+            "ELBO",
+            f"{metrics['test_elbo']:.2f} ± {metrics['test_elbo_se']:.2f} nats an image (test)",
+        ),
+        ("rate", f"{metrics['test_rate']:.2f} nats, {metrics['test_active_units']} active units"),
         (
             "reconstruction",
-            f"MSE {metrics['mse']:.5f}, PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}",
+            f"MSE {metrics['test_mse']:.5f}, PSNR {metrics['test_psnr']:.2f} dB, SSIM {metrics['test_ssim']:.3f}",
         ),
         *_build_sample_rows(metrics),
         ("diagnosis", _describe_diagnosis()),
@@ -46,15 +49,15 @@ def format_summary() -> str:
 
 def _build_sample_rows(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     """How far the shipped prior's samples are from real images; nothing where nobody judged."""
-    if "judge" not in metrics:
+    if "feature_extractor" not in metrics:
         return []
-    references = [f"reconstructions {metrics['reconstruction_distance']:.3g}"]
-    if metrics["floor_distance"] is not None:
-        references.append(f"real images {metrics['floor_distance']:.2g}")
+    references = [f"reconstructions {metrics['test_reconstruction_fd']:.3g}"]
+    if metrics["test_floor_fd"] is not None:
+        references.append(f"real images {metrics['test_floor_fd']:.2g}")
     text = (
-        f"prior {metrics['prior']}: distance {metrics['sample_distance']:.3g} "
-        f"({', '.join(references)}), coverage {metrics['coverage']:.2f}; "
-        f"{metrics['judge']}, {metrics['judged_images']:,} images"
+        f"prior {metrics['shipped_prior']}: distance {metrics['test_sample_fd']:.3g} "
+        f"({', '.join(references)}), coverage {metrics['test_coverage']:.2f}; "
+        f"{metrics['feature_extractor']}, {metrics['test_sample_images']:,} images"
     )
     return [("samples", text)]
 
@@ -75,9 +78,9 @@ def _describe_diagnosis() -> str:
 
 
 def _format_bits_per_dim(run: dict[str, Any], metrics: dict[str, Any]) -> str:
-    if metrics["bits_per_dim"] is None:
+    if metrics["test_bits_per_dim"] is None:
         return "none: this likelihood gives grey values no probability"
-    text = f"{metrics['bits_per_dim']:.3f} ± {metrics['bits_per_dim_se']:.3f} (test)"
+    text = f"{metrics['test_bits_per_dim']:.3f} ± {metrics['test_bits_per_dim_se']:.3f} (test)"
     if run["levels"] == 2:
         text += ", of binary pixels"
     elif run["levels"] < GREY_LEVELS:

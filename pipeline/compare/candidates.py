@@ -3,7 +3,7 @@
 Three places hold evidence: the tracker's store (`tracked`), the files of a git revision
 (`revisions`), and the folders of reports/results (`from_files` of their content). Each gives a
 `ComparedRun` with the same names: metrics as the model's row has them (`test_elbo`,
-`best.valid_rate`), params flat, as texts (`objective.beta`: `1.0`), pictures by what they show.
+`valid_best_rate`), params flat, as texts (`objective.beta`: `1.0`), pictures by what they show.
 
 What a place does not hold is empty here, and `Candidate.lacks` names it; nothing is filled in.
 No times, hosts or paths: the same runs are the same candidates.

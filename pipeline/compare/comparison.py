@@ -23,52 +23,13 @@ from functools import cached_property
 from typing import Literal
 
 from pipeline.compare.candidates import PICTURES, ComparedRun
+from pipeline.config.metrics import COMPARED, ERROR_SUFFIXES, Metric, find
 from vae.errors import UserError
 
-Direction = Literal["lower", "higher"]
 Assessment = Literal["better", "worse", "within error", ""]
 DASH = "\N{EN DASH}"
 MISSING = "missing"
 STANDARD_ERRORS = 2  # standard errors of a difference
-ERROR_SUFFIXES = ("_se", "_spread")
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A number of a run as it is shown. `kind` says with what it compares: see `is_comparable`."""
-
-    name: str
-    label: str
-    direction: Direction | None = None
-    digits: int | None = 3
-    kind: Literal["image", "nats", "judge", "objective", "fact"] = "image"
-
-
-METRICS = (
-    Metric("test_bits_per_dim", "bits/dim", "lower", 3),
-    Metric("test_elbo", "ELBO, nats", "higher", 2, "nats"),
-    Metric("test_iwae", "IWAE, nats", "higher", 2, "nats"),
-    Metric("test_distortion", "distortion, nats", "lower", 2, "nats"),
-    Metric("test_rate", "rate, nats", None, 2),
-    Metric("test_active_units", "active units", None, 0),
-    Metric("test_mse", "MSE", "lower", 5),
-    Metric("test_psnr", "PSNR, dB", "higher", 2),
-    Metric("test_ssim", "SSIM", "higher", 4),
-    Metric("test_sample_distance", "Fréchet distance, samples", "lower", 2, "judge"),
-    Metric("test_reconstruction_distance", "\u2013 of reconstructions", "lower", 2, "judge"),
-    Metric("test_prior_gap", "\u2013 gap between them", "lower", 2, "judge"),
-    Metric("test_kernel_distance", "kernel distance, samples", "lower", 4, "judge"),
-    Metric("test_precision", "precision", "higher", 3, "judge"),
-    Metric("test_recall", "recall", "higher", 3, "judge"),
-    Metric("test_density", "density", "higher", 3, "judge"),
-    Metric("test_coverage", "coverage", "higher", 3, "judge"),
-    Metric("test_memorisation_ratio", "memorisation ratio", None, 3, "judge"),
-    Metric("valid_prior_two_sample", "two-sample statistic of the prior", None, 4, "fact"),
-    Metric("best.valid_bits_per_dim", "bits/dim, validation, best epoch", "lower", 3),
-    Metric("best.valid_final_objective", "objective, validation", "lower", 2, "objective"),
-    Metric("best_epoch", "best epoch", None, 0, "fact"),
-    Metric("parameters", "parameters", None, 0, "fact"),
-)
 
 
 @dataclass(frozen=True)
@@ -76,9 +37,13 @@ class Cell:
     """A run's number beside A's; A's own has no delta."""
 
     value: float | None
-    spread: float | None = None
+    error: float | None = None
     delta: float | None = None
     assessment: Assessment = ""
+
+
+Row = tuple[str, list[Cell]]
+"""A metric's key and each run's cell."""
 
 
 @dataclass(frozen=True)
@@ -103,34 +68,29 @@ class Comparison:
         return {name: row for name, row in rows.items() if len({*row} - {MISSING}) > 1}
 
     @cached_property
-    def metrics(self) -> list[tuple[Metric, list[Cell]]]:
-        """The metrics that a run has, in the order of METRICS."""
-        return self._build_rows(METRICS)
+    def metrics(self) -> list[Row]:
+        """The metrics that a run has, in the order of COMPARED."""
+        return self._build_rows(COMPARED)
 
     @cached_property
-    def other_metrics(self) -> list[tuple[Metric, list[Cell]]]:
-        """Every other number, without a direction."""
-        known = {metric.name for metric in METRICS}
+    def other_metrics(self) -> list[Row]:
+        """Every other number."""
         names = {
             name for run in self.runs for name in run.metrics if not name.endswith(ERROR_SUFFIXES)
         }
-        return self._build_rows(
-            [Metric(name, name, digits=None) for name in sorted(names - known)]
-        )
+        return self._build_rows(sorted(names.difference(COMPARED)))
 
-    def _build_rows(self, metrics: Sequence[Metric]) -> list[tuple[Metric, list[Cell]]]:
+    def _build_rows(self, names: Sequence[str]) -> list[Row]:
         indices = range(len(self.runs))
-        rows = [
-            (metric, [self._build_cell(metric, index) for index in indices]) for metric in metrics
-        ]
+        rows = [(name, [self._build_cell(name, index) for index in indices]) for name in names]
         return [row for row in rows if any(cell.value is not None for cell in row[1])]
 
-    def _build_cell(self, metric: Metric, index: int) -> Cell:
-        reference_run, run = self.runs[0], self.runs[index]
-        value, spread = run.metrics.get(metric.name), _find_spread(run, metric.name)
-        reference = reference_run.metrics.get(metric.name)
+    def _build_cell(self, name: str, index: int) -> Cell:
+        reference_run, run, metric = self.runs[0], self.runs[index], find(name)
+        value, error = run.metrics.get(name), _find_error(run, name)
+        reference = reference_run.metrics.get(name)
         if not index or value is None or reference is None:
-            return Cell(value, spread)
+            return Cell(value, error)
         delta = value - reference
         is_visible = abs(delta) >= 0.5 * 10 ** -(metric.digits or 0)
         if (
@@ -138,12 +98,12 @@ class Comparison:
             or not is_visible
             or not is_comparable(metric, reference_run, run)
         ):
-            return Cell(value, spread, delta)
-        error = math.hypot(_find_spread(reference_run, metric.name) or 0, spread or 0)
-        if abs(delta) < STANDARD_ERRORS * error:
-            return Cell(value, spread, delta, "within error")
+            return Cell(value, error, delta)
+        delta_error = math.hypot(_find_error(reference_run, name) or 0, error or 0)
+        if abs(delta) < STANDARD_ERRORS * delta_error:
+            return Cell(value, error, delta, "within error")
         improved = (delta < 0) == (metric.direction == "lower")
-        return Cell(value, spread, delta, "better" if improved else "worse")
+        return Cell(value, error, delta, "better" if improved else "worse")
 
     @property
     def pictures(self) -> list[str]:
@@ -185,13 +145,13 @@ class Comparison:
 
 def is_comparable(metric: Metric, reference: ComparedRun, run: ComparedRun) -> bool:
     """Whether two runs' numbers mean the same."""
-    if metric.kind == "fact":
+    if metric.comparability == "always":
         return True
-    if metric.kind == "judge" and _sample_counts_differ(reference, run):
+    if metric.comparability == "samples" and _sample_counts_differ(reference, run):
         return False
-    if metric.kind == "nats" and _likelihoods_differ(reference, run):
+    if metric.comparability == "likelihood" and _likelihoods_differ(reference, run):
         return False
-    if metric.kind == "objective" and _objectives_differ(reference, run):
+    if metric.comparability == "objective" and _objectives_differ(reference, run):
         return False
     return not _data_differ(reference, run)
 
@@ -209,7 +169,7 @@ def _data_differ(reference: ComparedRun, run: ComparedRun) -> bool:
 
 
 def _sample_counts_differ(reference: ComparedRun, run: ComparedRun) -> bool:
-    counts = [each.metrics.get("test_judged_images") for each in (reference, run)]
+    counts = [each.metrics.get("test_sample_images") for each in (reference, run)]
     return None not in counts and counts[0] != counts[1]
 
 
@@ -240,8 +200,8 @@ def _list_sections(run: ComparedRun) -> list[str]:
     return list(dict.fromkeys(name.partition(".")[0] for name in run.params))
 
 
-def _find_spread(run: ComparedRun, name: str) -> float | None:
-    candidates = (run.metrics.get(f"{name}{kind}") for kind in ERROR_SUFFIXES)
+def _find_error(run: ComparedRun, name: str) -> float | None:
+    candidates = (run.metrics.get(f"{name}{suffix}") for suffix in ERROR_SUFFIXES)
     return next((value for value in candidates if value is not None), None)
 
 
@@ -252,7 +212,7 @@ def format_value(metric: Metric, cell: Cell) -> str:
     """A number with its error."""
     if cell.value is None:
         return MISSING
-    error_text = "" if cell.spread is None else f" ± {_format_number(cell.spread, metric.digits)}"
+    error_text = "" if cell.error is None else f" ± {_format_number(cell.error, metric.digits)}"
     return f"{_format_number(cell.value, metric.digits)}{error_text}"
 
 
@@ -296,15 +256,14 @@ def build_params_table(comparison: Comparison) -> TextTable:
     return [["param", *comparison.letters], *rows]
 
 
-def build_metrics_table(
-    comparison: Comparison, rows: Sequence[tuple[Metric, Sequence[Cell]]]
-) -> TextTable:
+def build_metrics_table(comparison: Comparison, rows: Sequence[Row]) -> TextTable:
     """Numbers, and beside each but the first its delta."""
     head = [text for letter in comparison.letters for text in (letter, f"{letter} - A")]
     table = [["metric", "better", *head[:1], *head[2:]]]
-    for metric, cells in rows:
+    for name, cells in rows:
+        metric = find(name)
         pairs = [text for cell in cells for text in _format_cell(metric, cell)]
-        table.append([metric.label, metric.direction or DASH, *pairs[:1], *pairs[2:]])
+        table.append([metric.title, metric.direction or DASH, *pairs[:1], *pairs[2:]])
     return table
 
 
@@ -339,15 +298,15 @@ def build_records(comparison: Comparison) -> list[dict[str, str | float | None]]
     """Every number in full, a row a metric and run: metric, better, run, value ..."""
     return [
         {
-            "metric": metric.name,
-            "better": metric.direction,
+            "metric": name,
+            "better": find(name).direction,
             "run": letter,
             "key": run.provenance.get("key"),
             "value": cell.value,
-            "spread": cell.spread,
+            "error": cell.error,
             "delta": cell.delta,
-            "verdict": cell.assessment or None,
+            "assessment": cell.assessment or None,
         }
-        for metric, cells in [*comparison.metrics, *comparison.other_metrics]
+        for name, cells in [*comparison.metrics, *comparison.other_metrics]
         for letter, run, cell in zip(comparison.letters, comparison.runs, cells, strict=True)
     ]

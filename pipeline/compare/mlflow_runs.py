@@ -10,7 +10,6 @@ MLflow is imported by the first question (seconds). A store that fails is a User
 import csv
 import io
 import json
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import Any
 
 from pipeline import ROOT
 from pipeline.compare.candidates import CURVES, PICTURES, ComparedRun
+from pipeline.config.metrics import from_mlflow, is_curve, mlflow_name
 from pipeline.runtime.run_log import UNKNOWN
 from pipeline.tracking import backend
 from pipeline.tracking.mlflow_sync import PARENT_TAG, connection_errors, open_client
@@ -30,7 +30,6 @@ from vae.errors import UserError
 Run = Any  # mlflow.entities.Run; MLflow's names are known to `tracking` alone
 FINISHED = "FINISHED"
 COMMIT = "mlflow.source.git.commit"
-EPOCH_METRIC = re.compile(r"(train|valid)_(?!prior_)|(step|beta|lr|sigma|images_per_second)$")
 PROVENANCE_TAGS = {
     "commit": COMMIT,
     "uncommitted changes": "git.dirty",
@@ -131,7 +130,7 @@ class MlflowRuns:
         """A training as it is compared."""
         tags, stage_runs = run.data.tags, self.latest_stage_runs(run)
         diagnosis_json = self._read_artifact(stage_runs.get("evaluate"), "diagnosis.json")
-        numbers = run.data.metrics.items()
+        numbers = [(from_mlflow(name), value) for name, value in run.data.metrics.items()]
         return ComparedRun(
             name=run.info.run_name,
             source="tracker",
@@ -145,7 +144,7 @@ class MlflowRuns:
                 },
             },
             params=self.read_params(run, stage_runs),
-            metrics={name: value for name, value in numbers if not EPOCH_METRIC.match(name)},
+            metrics={name: value for name, value in numbers if not is_curve(name)},
             history=self.read_history(run),
             rates=self._read_rates(stage_runs.get("evaluate")),
             diagnosis=json.loads(diagnosis_json) if diagnosis_json else None,
@@ -157,7 +156,7 @@ class MlflowRuns:
         rows: dict[int, dict[str, float | None]] = {}
         with self._reporting_outages():
             for name in names:
-                for point in self._client.get_metric_history(run.info.run_id, name):
+                for point in self._client.get_metric_history(run.info.run_id, mlflow_name(name)):
                     rows.setdefault(point.step, dict.fromkeys(names))[name] = point.value
         return [{"epoch": epoch, **rows[epoch]} for epoch in sorted(rows)]
 
@@ -171,9 +170,8 @@ class MlflowRuns:
     def _read_pictures(self, run: Run, stage_runs: Mapping[str, Run]) -> dict[str, bytes]:
         """The gallery's sheets, and the training's last ones."""
         gallery = stage_runs.get("gallery")
-        default_prior = (
-            stage_runs["prior"].data.tags.get("prior") if "prior" in stage_runs else None
-        )
+        prior_tags = stage_runs["prior"].data.tags if "prior" in stage_runs else {}
+        default_prior = prior_tags.get("shipped_prior")
         names = {name: f"{name}.png" for name in PICTURES}
         if default_prior:
             names["samples"] = f"samples-{default_prior}.png"

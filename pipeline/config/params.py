@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import typing_extensions
 from pydantic import ValidationError
 
 from pipeline import ROOT
@@ -22,6 +23,44 @@ from vae.io import json_digest
 
 PARAMS = ROOT / "params.yaml"
 TAGS = ("name", "kind")
+# Keys that had another name: an old file is refused with one line that names the new key.
+RENAMED_KEYS = {
+    "data.valid_share": "data.valid_fraction",
+    "data.test_share": "data.test_fraction",
+    "train.lr_schedule.end_share": "train.lr_schedule.end_fraction",
+    "train.data_on": "train.data_location",
+    "extractor.features": "extractor.feature_dim",
+    "evaluate.judges": "evaluate.feature_extractors",
+    "prior.gmm.parts": "prior.fit.gmm.partitions",
+    "prior.gmm": "prior.fit.gmm",
+    "prior.flow.decay": "prior.fit.flow.ema_decay",
+    "prior.flow": "prior.fit.flow",
+    "prior.fit.gmm.parts": "prior.fit.gmm.partitions",
+    "prior.fit.flow.decay": "prior.fit.flow.ema_decay",
+    "sweep.components": "sweep.gmm_components",
+    "sweep.least_active_units": "sweep.min_active_units",
+    "sweep.least_rate": "sweep.min_rate",
+    "sweep.minutes": "sweep.max_minutes",
+    "sweep.epochs": "sweep.trial_epochs",
+    "sweep.seconds": "sweep.trial_seconds",
+    "sweep.heartbeat": "sweep.heartbeat_seconds",
+}
+RENAMED_METRICS = {
+    "sample_distance": "valid_sample_fd",
+    "sample_kernel": "valid_sample_kd",
+    "standard_distance": "valid_standard_fd",
+    "standard_kernel": "valid_standard_kd",
+    "reconstruction_distance": "valid_reconstruction_fd",
+    "reconstruction_kernel": "valid_reconstruction_kd",
+    "coverage": "valid_coverage",
+    "prior_gap": "valid_prior_gap",
+    "bits_per_dim": "valid_bits_per_dim",
+    "rate": "valid_rate",
+    "distortion": "valid_distortion",
+    "mse": "valid_mse",
+}  # goals of a sweep
+SWEEP_KEYS = ("space", "goals")
+FIT_EXAMPLE = "{standard: {}, gaussian: {}, gmm: {components: [10], partitions: 1}}"
 UNQUOTED = re.compile(r"[A-Za-z_./][\w./-]*")  # needs no quotes
 
 
@@ -101,13 +140,40 @@ def _copy(node: Any) -> Any:
 
 
 def parse(tree: Mapping[str, Any], where: str = "params") -> Params:
-    """Check a tree of plain values."""
+    """Check a tree of plain values; UserError with the first problem."""
+    renamed = _find_renamed(tree)
+    if renamed:
+        raise UserError(renamed, where=where)
     try:
         return Params.model_validate(tree)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(_explain(problems[0], tree) + more, where=where) from None
+
+
+def _find_renamed(tree: Mapping[str, Any]) -> str | None:
+    """The first key or sweep goal of a tree that has another name now, in one line."""
+    sweep = tree.get("sweep")
+    space, goals = (sweep.get(name) if isinstance(sweep, Mapping) else () for name in SWEEP_KEYS)
+    for old, new in RENAMED_KEYS.items():
+        if _has_path(tree, old.split(".")) or (isinstance(space, Mapping) and old in space):
+            return f"`{old}` is called `{new}` now"
+    if isinstance(tree.get("prior"), Mapping) and isinstance(tree["prior"].get("fit"), list):
+        return f"`prior.fit` is a mapping by name now: {FIT_EXAMPLE}"
+    for goal in goals if isinstance(goals, list) else ():
+        name = goal.get("metric") if isinstance(goal, Mapping) else None
+        if isinstance(name, str) and name in RENAMED_METRICS:
+            return f"the metric `{name}` is called `{RENAMED_METRICS[name]}` now"
+    return None
+
+
+def _has_path(node: Any, path: Sequence[str]) -> bool:
+    for name in path:
+        if not isinstance(node, Mapping) or name not in node:
+            return False
+        node = node[name]
+    return True
 
 
 def _explain(problem: Mapping[str, Any], tree: Mapping[str, Any]) -> str:
@@ -138,9 +204,9 @@ def _locate(location: Sequence[Any], tree: Any) -> tuple[list[str], list[str]]:
     """Path in the file (without pydantic's union tags) and the keys known where it ends."""
     path: list[str] = []
     valid_keys: list[str] = []
-    section: type[Section] | None = Params
+    section: Any = Params
     for step in location:
-        fields = list(section.model_fields) if section else []
+        fields = list(_annotations(section))
         if isinstance(tree, Mapping) and (step in tree or step in fields):
             valid_keys = fields
             tree = tree.get(step)
@@ -151,10 +217,20 @@ def _locate(location: Sequence[Any], tree: Any) -> tuple[list[str], list[str]]:
     return path, valid_keys
 
 
-def _section_class(parent: type[Section] | None, key: str, value: Any) -> type[Section] | None:
-    """The section class that stands under `key`, chosen by the value's tag in a union."""
-    field = parent.model_fields.get(key) if parent else None
-    members = list(_section_classes(field.annotation)) if field else []
+def _annotations(section: Any) -> dict[str, Any]:
+    """Annotations by key, of a section or a mapping by name."""
+    if typing_extensions.is_typeddict(section):
+        return typing.get_type_hints(section)
+    fields = section.model_fields if section else {}
+    return {name: field.annotation for name, field in fields.items()}
+
+
+def _section_class(parent: Any, key: str, value: Any) -> Any:
+    """The class that `key` has in a section, chosen by the value's tag in a union."""
+    annotation = _annotations(parent).get(key)
+    if typing_extensions.is_typeddict(annotation):
+        return annotation
+    members = list(_section_classes(annotation))
     for member in members:
         if isinstance(value, Mapping) and _tag_value(member) in value.values():
             return member
@@ -164,6 +240,9 @@ def _section_class(parent: type[Section] | None, key: str, value: Any) -> type[S
 def _section_classes(annotation: Any) -> Iterator[type[Section]]:
     if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
+    if typing_extensions.is_typeddict(annotation):
+        for argument in typing.get_type_hints(annotation).values():
+            yield from _section_classes(argument)
     for argument in typing.get_args(annotation):
         yield from _section_classes(argument)
 
@@ -184,10 +263,10 @@ def _is_number(text: str) -> bool:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and plain values, as the tracker shows them."""
+    """Dotted keys and plain values, as the tracker shows them; an empty mapping is a value."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = list(value) if isinstance(value, tuple) else value
@@ -236,12 +315,18 @@ def _render_nested(value: Section | Mapping[str, Any], indent: str) -> Iterator[
         yield from _render_section(value, indent)
     else:
         for key, item in value.items():
-            yield f"{indent}{key}: {_format_scalar(item)}  # {_choice_description(item)}"
+            fields = type(item).model_fields
+            if not fields or TAGS[0] in fields:
+                yield f"{indent}{key}: {_format_scalar(item)}  # {_describe(item)}"
+            else:
+                yield f"{indent}{key}:  # {_describe(item)}"
+                yield from _render_section(item, indent + "  ")
 
 
-def _choice_description(section: Section) -> str:
-    """What the choice of a section's class means, as its tag says it."""
-    return str(type(section).model_fields[TAGS[0]].description)
+def _describe(section: Section) -> str:
+    """What a section in a mapping is: the description of its tag, else its docstring."""
+    tag = type(section).model_fields.get(TAGS[0])
+    return str(tag.description if tag else type(section).__doc__)
 
 
 def _format_scalar(value: Any) -> str:

@@ -2,8 +2,8 @@
 
 `presets/*.yaml` hold one file a data set. An entry says what it claims, where it comes from, and
 how it differs from the entry that it is `based_on` (`digits`, the whole one, unless said): its
-`params` are dotted keys or sections. A section with a name that another name replaces, and
-`sweep.space`, are replaced whole. `--list` shows all entries, or those whose names begin as given.
+`params` are dotted keys or sections. A section with another `name`, `prior.fit` and `sweep.space`
+are replaced whole. `--list` shows all entries, or those whose names begin as given.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def _with_value(tree: Mapping[str, Any], path: list[str], value: Any) -> dict[st
     old = tree.get(key)
     if rest:
         new: Any = _with_value(old if isinstance(old, Mapping) else {}, rest, value)
-    elif isinstance(value, Mapping) and isinstance(old, Mapping) and _is_merged(old, value):
+    elif isinstance(value, Mapping) and isinstance(old, Mapping) and _is_merged(key, old, value):
         new = dict(old)
         for name, item in value.items():
             new = _with_value(new, name.split("."), item)
@@ -81,10 +81,14 @@ def _with_value(tree: Mapping[str, Any], path: list[str], value: Any) -> dict[st
     return {**tree, key: new}
 
 
-def _is_merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether a section keeps what the new one does not say: not one with a name of its own, and
-    not `sweep.space`, whose keys are dotted params."""
-    return not any(tag in new for tag in params.TAGS) and not any("." in key for key in old)
+def _is_merged(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a section keeps the old keys that the new mapping lacks.
+
+    It does not if the new mapping has a tag, and not at `prior.fit` and `sweep.space`, whose keys
+    are names of priors and dotted params.
+    """
+    is_open = key == "fit" or any("." in name for name in old)
+    return not is_open and not any(tag in new for tag in params.TAGS)
 
 
 def format_presets(presets: Mapping[str, Mapping[str, Any]], width: int) -> str:

@@ -74,9 +74,9 @@ def load_prior(name: str, machine: machines.Machine) -> Prior:
     """
     index = paths.read_prior_index()
     prior_name = index["shipped"] if name == "shipped" else name
-    if prior_name not in index["fitted"]:
+    if prior_name not in index["names"]:
         raise UserError(
-            f"no fitted prior `{name}`; there are {', '.join(index['fitted'])}",
+            f"no fitted prior `{name}`; there are {', '.join(index['names'])}",
             where="artifacts/prior",
             remedy="name it in prior.fit and run `dvc repro prior`",
         )

@@ -25,7 +25,7 @@ def to_report(diagnosis: Diagnosis) -> dict[str, Any]:
     return {
         "findings": [asdict(finding) for finding in diagnosis.findings],
         "ruled_out": list(diagnosis.ruled_out),
-        "not_judged": dict(diagnosis.not_assessed),
+        "not_assessed": dict(diagnosis.not_assessed),
     }
 
 

@@ -10,7 +10,7 @@ def finding_cards(report: dict[str, Any]) -> Findings:
     return Findings(
         [_finding_card(finding) for finding in report["findings"]],
         report["ruled_out"],
-        report["not_judged"],
+        report["not_assessed"],
     )
 
 

@@ -2,7 +2,7 @@
 
 `running_inputs` takes a training at work: its run.json and its history so far.
 `shipped_run_inputs` takes the shipped one and whatever later stages have written about it. Such
-a stage needs no line here: a metric of reports/evaluate.json whose name is a field of
+a stage needs no line here: a metric of reports/evaluate.json whose name (without the split) is a field of
 `DiagnosisInputs` is that field.
 """
 
@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.config.metrics import split_key
 from pipeline.runtime import paths
 from vae.evaluation.diagnosis.inputs import DiagnosisInputs
 from vae.io import read_array, read_csv, read_json
@@ -98,8 +99,9 @@ def _evaluation_inputs(run: Mapping[str, Any]) -> dict[str, Any]:
     if report.get("model") != run["key"]:
         return {}
     metrics = report["metrics"]
-    values = {name: value for name, value in metrics.items() if name in INPUT_FIELDS}
+    names = {name: split_key(name)[1] for name in metrics}
+    values = {field: metrics[name] for name, field in names.items() if field in INPUT_FIELDS}
     rates = paths.FIGURES / "evaluate" / "rates.csv"
     if rates.is_file():
         values["rates"] = tuple(float(row["rate"] or 0) for row in read_csv(rates))
-    return values | {"test_count": metrics["images"]}
+    return values | {"test_count": metrics["test_images"]}

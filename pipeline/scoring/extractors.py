@@ -4,7 +4,7 @@
 ImageNet network efficientnet_lite2. Inception is the one whose distance is called FID; clip-*
 and dinov2-* are torch-fidelity's, by its names, and want a download. The stage `extractor` tests
 each before it may judge (`feature_extractors.bends`) and writes the verdicts to
-artifacts/extractor/about.json; the stage `evaluate` asks only those that passed.
+artifacts/extractor/passed.json; the stage `evaluate` asks only those that passed.
 """
 
 from pathlib import Path
@@ -82,12 +82,12 @@ def test_extractor(
         )
     return {
         "digest": extractor.digest,
-        "features": extractor.feature_dim,
+        "feature_dim": extractor.feature_dim,
         "split": split,
         "n": sensitivity.n,
         "passed": sensitivity.passed,
-        "floor": sensitivity.floor,
-        "distances": {
+        "floor_fd": sensitivity.floor,
+        "fd": {
             fault: {f"{strength:g}": value for strength, value in by_strength.items()}
             for fault, by_strength in sensitivity.distances.items()
         },
@@ -95,7 +95,7 @@ def test_extractor(
 
 
 def test_results_path() -> Path:
-    return paths.EXTRACTOR / "about.json"
+    return paths.EXTRACTOR / "passed.json"
 
 
 def passed_extractors(settings: Params) -> list[str]:

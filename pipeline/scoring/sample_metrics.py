@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.config.metrics import keyed
 from pipeline.runtime import paths
 from pipeline.runtime.console import info, progress, warn
 from vae.data.batches import Images
@@ -32,17 +33,18 @@ from vae.rng import numpy_generator
 
 SPLITS = ("valid", "test")
 MAX_NEIGHBOUR_QUERIES = 2000  # images whose nearest training image is searched
-METRIC_FIELDS = {
-    "distance": "frechet",
-    "kernel": "kernel",
-    "kernel_spread": "kernel_spread",
-    "precision": "precision",
-    "recall": "recall",
-    "density": "density",
-    "coverage": "coverage",
-    "score": "score",
-    "score_spread": "score_spread",
-}
+METRIC_FIELDS = (
+    "fd",
+    "kd",
+    "kd_std",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "classifier_score",
+    "classifier_score_std",
+)  # of Fidelity
+REPEATED_METRICS = ("fd", "kd", "precision", "recall", "density", "coverage")
 
 
 @dataclass(frozen=True)
@@ -141,11 +143,11 @@ class FeatureCache:
     def compute(self, real: fidelity.Reference, fake: np.ndarray) -> dict[str, float | None]:
         logits = feature_extractors.class_logits(self.extractor, fake)
         fidelity_metrics = fidelity.compare(real, fake, self.seed, logits)
-        return {name: getattr(fidelity_metrics, field) for name, field in METRIC_FIELDS.items()}
+        return {name: getattr(fidelity_metrics, name) for name in METRIC_FIELDS}
 
 
 def score_images(cache: FeatureCache, images: GeneratedImages) -> dict[str, Any]:
-    """Everything that a judge says of both splits: a branch of reports/judges.json."""
+    """Everything that a judge says of both splits: a branch of reports/sample_metrics.json."""
     sample_features: dict[str, np.ndarray] = {}
     for name, prior_images in images.samples.items():
         with cache.time_prior(name):
@@ -158,7 +160,7 @@ def score_images(cache: FeatureCache, images: GeneratedImages) -> dict[str, Any]
         cache.features(prior_images, f"draw {number}")
         for number, prior_images in enumerate(images.repeats, 2)
     ]
-    splits["test"]["spread"] = repeat_std(
+    splits["test"]["repeat_std"] = repeat_std(
         cache, images.shipped_prior, splits["test"], repeat_features
     )
     reconstruction_features = cache.features(
@@ -169,7 +171,7 @@ def score_images(cache: FeatureCache, images: GeneratedImages) -> dict[str, Any]
     )
     return {
         "digest": cache.extractor.digest,
-        "features": cache.extractor.feature_dim,
+        "feature_dim": cache.extractor.feature_dim,
         "splits": splits,
     }
 
@@ -189,7 +191,7 @@ def score_split(
     )[index]
     metrics: dict[str, Any] = {
         "n": n,
-        "neighbours_n": min(n, reference.max_neighbour_images),
+        "neighbour_images": min(n, reference.max_neighbour_images),
         "halves": half_split_metrics(cache, reference.features),
         "reconstructions": cache.compare_to_split(split, reconstruction_features),
         "samples": {},
@@ -221,8 +223,9 @@ def repeat_std(
     metrics += [cache.compare_to_split("test", values[: test["n"]]) for values in repeats]
     if len(metrics) < 2:
         return {}
-    names = ("distance", "kernel", "precision", "recall", "density", "coverage")
-    return {name: float(np.std([draw[name] for draw in metrics], ddof=1)) for name in names}
+    return {
+        name: float(np.std([draw[name] for draw in metrics], ddof=1)) for name in REPEATED_METRICS
+    }
 
 
 def diversity_metrics(
@@ -255,7 +258,7 @@ def diversity_metrics(
             "reconstructions": decoded_counts.tolist(),
             "chi_square": balance.chi_square,
             "p_value": balance.p_value,
-            "misplaced": balance.total_variation,
+            "total_variation": balance.total_variation,
         }
     return metrics
 
@@ -263,33 +266,30 @@ def diversity_metrics(
 def headline_metrics(
     extractor_name: str, report: Mapping[str, Any], shipped_prior: str
 ) -> dict[str, Any]:
-    """The test split's numbers of a judge and the shipped prior, by plain names."""
+    """Metrics of reports/evaluate.json: one extractor, the shipped prior, the test split."""
     test = report["splits"]["test"]
     samples, reconstructions = test["samples"][shipped_prior], test["reconstructions"]
     floor = test.get("floor", {})
-    numbers = {
-        "judge": extractor_name,
-        "judged_images": test["n"],
-        "prior": shipped_prior,
-        "floor_distance": floor.get("distance"),
-        "floor_kernel_distance": floor.get("kernel"),
-        "reconstruction_distance": reconstructions["distance"],
-        "reconstruction_kernel_distance": reconstructions["kernel"],
+    values = {
+        "sample_images": test["n"],
+        "floor_fd": floor.get("fd"),
+        "floor_kd": floor.get("kd"),
+        "reconstruction_fd": reconstructions["fd"],
+        "reconstruction_kd": reconstructions["kd"],
         "reconstruction_coverage": reconstructions["coverage"],
-        "sample_distance": samples["distance"],
-        "kernel_distance": samples["kernel"],
-        "prior_gap": samples["distance"] - reconstructions["distance"],
+        "prior_gap": samples["fd"] - reconstructions["fd"],
         "sample_diversity": test["diversity"],
         "memorisation_ratio": test["memorisation_ratio"],
     }
-    fractions = ("precision", "recall", "density", "coverage")
-    numbers |= {name: samples[name] for name in fractions}
-    for name, value in test["spread"].items():
-        metric = {"distance": "sample_distance", "kernel": "kernel_distance"}.get(name, name)
-        numbers[f"{metric}_spread"] = value
+    for name in REPEATED_METRICS:
+        metric = f"sample_{name}" if name in ("fd", "kd") else name
+        values[metric] = samples[name]
+        if name in test["repeat_std"]:
+            values[f"{metric}_std"] = test["repeat_std"][name]
     if "classes" in test:
-        numbers["class_chi_square"] = test["classes"]["chi_square"]
-        numbers["class_misplaced"] = test["classes"]["misplaced"]
-        numbers["sample_class_counts"] = test["classes"]["samples"]
-        numbers["reconstruction_class_counts"] = test["classes"]["reconstructions"]
-    return numbers
+        values["class_chi_square"] = test["classes"]["chi_square"]
+        values["class_total_variation"] = test["classes"]["total_variation"]
+        values["sample_class_counts"] = test["classes"]["samples"]
+        values["reconstruction_class_counts"] = test["classes"]["reconstructions"]
+    names = {"feature_extractor": extractor_name, "shipped_prior": shipped_prior}
+    return names | keyed(values, "test")

@@ -41,7 +41,7 @@ def write_sheets(
         decoded = model.mean_image(model.encode(x).mu)
     write_array(folder / f"samples-{epoch:05d}.npy", to_uint8(samples))
     write_array(folder / f"reconstructions-{epoch:05d}.npy", to_uint8(torch.stack([x, decoded])))
-    write_json(folder / "pictures.json", {"name": name, "seed": seed})
+    write_json(folder / "sheets.json", {"name": name, "seed": seed})
     draw_epoch(folder, epoch, folder)
 
 
@@ -53,7 +53,7 @@ def to_uint8(images: Tensor) -> np.ndarray:
 
 def draw_epoch(array_folder: Path, epoch: int, folder: Path) -> None:
     """Draw an epoch's two sheets from its arrays into `folder`."""
-    metadata = read_json(array_folder / "pictures.json")
+    metadata = read_json(array_folder / "sheets.json")
     samples = read_array(array_folder / f"samples-{epoch:05d}.npy")
     originals, decoded = read_array(array_folder / f"reconstructions-{epoch:05d}.npy")
     title = f"{metadata['name']}: samples, z ~ N(0, I), epoch {epoch}, seed {metadata['seed']}"

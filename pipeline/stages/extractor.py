@@ -8,7 +8,7 @@ blur, noise and dropped modes of images that it was not trained on. Of `data.bin
 nothing judges: its training images are grey, all others drawn, so that neither a classifier of
 the ones nor a floor between the two would say anything of samples.
 
-artifacts/extractor: classifier.safetensors and history.csv (with labels), about.json (who passed).
+artifacts/extractor: classifier.safetensors and history.csv (with labels), passed.json (who passed).
 reports/extractor.json: accuracy, digests, the tests' distances. reports/figures/extractor: charts.
 """
 
@@ -56,7 +56,7 @@ def prepare_extractors(settings: Params) -> None:
     machine = resolve_machine(settings)
     data = paths.read_spec()["digest"]
     requested = to_tree(settings, "extractor") | {
-        "judges": list(settings.evaluate.feature_extractors)
+        "feature_extractors": list(settings.evaluate.feature_extractors)
     }
     code = code_digest("pipeline/stages/extractor.py")
     key = records.stage_key("extractor", data, requested, code)
@@ -105,7 +105,7 @@ def write_classifier(settings: Params, machine: machines.Machine) -> dict[str, f
             classifier, load_labelled_split("test", machine.device), machine
         ),
         "valid_accuracy": history[-1]["valid_accuracy"],
-        "features": classifier.shape.features,
+        "feature_dim": classifier.shape.features,
         "parameters": sum(p.numel() for p in classifier.parameters()),
     }
 
@@ -201,9 +201,9 @@ def draw_tests(tests: Mapping[str, Any]) -> None:
         if result is None:
             continue
         panels = []
-        for fault, distances in result["distances"].items():
+        for fault, distances in result["fd"].items():
             x = [float(strength) for strength in distances]
-            floor = Series("floor", x, [result["floor"]] * len(x), dash=True)
+            floor = Series("floor", x, [result["floor_fd"]] * len(x), dash=True)
             faulty = Series(fault, x, list(distances.values()))
             panels.append(Panel(fault, units[fault], "Frechet distance", [faulty, floor]))
         title = f"{name}: distance of {result['n']:,} faulty images"

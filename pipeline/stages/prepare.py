@@ -171,10 +171,10 @@ def spectrum_summary(values: np.ndarray, total_variance: float, size: int) -> di
     }
     return {
         "dimensions": size,
-        "computed": len(values),
+        "eigenvalue_count": len(values),
         "total_variance": total_variance,
-        "explained": float(values.sum() / total_variance) if total_variance else 0.0,
-        "leading": values[:REPORTED_EIGENVALUES].tolist(),
+        "explained_fraction": float(values.sum() / total_variance) if total_variance else 0.0,
+        "leading_eigenvalues": values[:REPORTED_EIGENVALUES].tolist(),
         "eigenvalues_above": above,
     }
 

@@ -21,7 +21,7 @@ import torch
 
 from pipeline.config import params
 from pipeline.config.params import to_tree
-from pipeline.config.schema import Params
+from pipeline.config.schema import Params, Section
 from pipeline.config.schema import Prior as PriorParams
 from pipeline.factory.build import section_options
 from pipeline.factory.load import load_model, load_split, resolve_machine
@@ -70,7 +70,7 @@ def fit_priors(params: Params) -> None:
     draw_figures(model, metadata["data_set"], priors, held_out, metrics, curves, settings)
     density = select_density(priors, held_out, settings.seed, shipped_prior)
     write_artifacts(priors, curves, metadata["key"], (shipped_prior, density), settings)
-    report_metrics = {"shipped": shipped_prior, **metrics}
+    report_metrics = {"split": "valid", "shipped": shipped_prior, **metrics}
     header = {"key": key, "model": metadata["key"], "code": code, "params": tree}
     write_json(paths.report_path("prior"), header | {"metrics": report_metrics})
     run_log.append_event(paths.run_log_path(key), "end", status="FINISHED")
@@ -125,20 +125,17 @@ def fit_all(
     codes: np.ndarray, held_out: np.ndarray, settings: PriorParams, machine: Machine
 ) -> tuple[dict[str, Prior], list[dict[str, Any]]]:
     """The priors, the simplest first, and the rows of curves.csv."""
-    options_by_name = {
-        "gmm": section_options(settings.gmm),
-        "flow": section_options(settings.flow),
-    }
+    options_by_name: dict[str, Section] = dict(settings.fit)  # type: ignore[arg-type]
     priors: dict[str, Prior] = {}
     curves: list[dict[str, Any]] = []
-    for name in (name for name in FITS if name in settings.fit):
+    for name in (name for name in FITS if name in options_by_name):
         reports = fit(
             name,
             codes,
             held_out,
             seed=settings.seed,
             machine=machine,
-            **options_by_name.get(name, {}),
+            **section_options(options_by_name[name]),
         )
         for item in progress(reports, None, f"prior {name}"):
             if isinstance(item, FitResult):
@@ -149,7 +146,7 @@ def fit_all(
 
 
 def curve_row(name: str, step: FitReport) -> dict[str, Any]:
-    return {"prior": name, "at": step.position, "loss": step.loss}
+    return {"prior": name, "position": step.position, "loss": step.loss}
 
 
 def prior_metrics(prior: Prior, held_out: np.ndarray, score: PriorScore) -> dict[str, Any]:
@@ -157,26 +154,24 @@ def prior_metrics(prior: Prior, held_out: np.ndarray, score: PriorScore) -> dict
     metrics: dict[str, Any] = asdict(score)
     log_prob, bound = prior.log_prob(held_out), marginal_kl_bound(prior, held_out)
     if log_prob is not None and bound is not None:
-        metrics["held_out_log_prob"], metrics["held_out_log_prob_se"] = mean_and_standard_error(
-            log_prob
-        )
-        metrics["marginal_kl"], metrics["marginal_kl_se"] = bound
+        metrics["log_prob"], metrics["log_prob_se"] = mean_and_standard_error(log_prob)
+        metrics["marginal_kl_bound"], metrics["marginal_kl_bound_se"] = bound
     return metrics | prior.metadata()["fit"]
 
 
 def print_metrics(metrics: Mapping[str, Mapping[str, Any]], shipped_prior: str) -> None:
     """A line a prior, for the person."""
     for name, values in metrics.items():
-        texts = [f"two-sample {1e4 * values['two_sample']:9.3f}e-4"]
-        if "marginal_kl" in values:
-            bound, error = values["marginal_kl"], values["marginal_kl_se"]
+        texts = [f"MMD² {1e4 * values['mmd2']:9.3f}e-4"]
+        if "marginal_kl_bound" in values:
+            bound, error = values["marginal_kl_bound"], values["marginal_kl_bound_se"]
             texts.append(f"marginal KL >= {bound:.2f} ± {error:.2f} nats")
         if "components" in values:
             texts.append(f"{values['components']} components")
         if name == shipped_prior:
             texts.append("shipped")
         info(f"prior {name:<9} {', '.join(texts)}")
-        for count, reason in values.get("left_out", {}).items():
+        for count, reason in values.get("infeasible", {}).items():
             info(f"prior {name:<9} k = {count} is left out: {reason}")
 
 
@@ -195,10 +190,16 @@ def write_artifacts(
         content = tensor_bytes(prior.tensors(), {"model": model, **prior.metadata()})
         write_bytes(paths.PRIOR / f"{name}.safetensors", content)
     # A header is written even where nothing was fitted in steps.
-    write_csv(paths.PRIOR / "curves.csv", curves or [dict.fromkeys(("prior", "at", "loss"))])
+    write_csv(paths.PRIOR / "curves.csv", curves or [dict.fromkeys(("prior", "position", "loss"))])
     shipped_prior, density = shipped_and_density
-    index = {"model": model, "fitted": list(priors), "shipped": shipped_prior, "density": density}
-    write_json(paths.PRIOR_INDEX, index | {"temperature": settings.temperature})
+    index = {
+        "model": model,
+        "names": list(priors),
+        "shipped": shipped_prior,
+        "density_prior": density,
+        "temperature": settings.temperature,
+    }
+    write_json(paths.PRIOR_INDEX, index)
 
 
 # Figures
@@ -225,7 +226,7 @@ def curves_chart(
 ) -> Chart:
     """How the priors stand, and what each fit lowered."""
     bars = [
-        Series(name, [position], [1e4 * values["two_sample"]], kind="bar")
+        Series(name, [position], [1e4 * values["mmd2"]], kind="bar")
         for position, (name, values) in enumerate(metrics.items(), 1)
     ]
     mmd_panel = Panel("Two-sample statistic", "prior", "1e4 MMD², held-out codes", bars)
@@ -237,7 +238,7 @@ def curves_chart(
     for name, (title, x_label, y_label) in labels.items():
         rows = [row for row in curves if row["prior"] == name]
         if rows:
-            x, y = [row["at"] for row in rows], [row["loss"] for row in rows]
+            x, y = [row["position"] for row in rows], [row["loss"] for row in rows]
             panels.append(Panel(title, x_label, y_label, [Series(name, x, y)]))
     return Chart(f"{data_set}: fits of the priors", panels)
 

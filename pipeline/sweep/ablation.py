@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 CLAIMS = Path(__file__).parent / "claims.yaml"
 MIN_SEEDS = 3
 NOT_RESOLVED = "not resolved"
-HIGHER_IS_BETTER = ("coverage",)
+HIGHER_IS_BETTER = ("valid_coverage",)
 SHOWN_METRICS = (
-    "bits_per_dim",
-    "rate",
-    "mse",
-    "reconstruction_distance",
-    "sample_distance",
-    "standard_distance",
-    "coverage",
+    "valid_bits_per_dim",
+    "valid_rate",
+    "valid_mse",
+    "valid_reconstruction_fd",
+    "valid_sample_fd",
+    "valid_standard_fd",
+    "valid_coverage",
 )
 MetricsBySeed = Mapping[str, Mapping[int, Mapping[str, float | None]]]
 """Numbers by preset and seed."""

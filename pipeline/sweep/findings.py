@@ -30,13 +30,13 @@ PREFIX = "sweep."
 COPIED_TABLES = ("trials.csv", "summary.json", "ablation.csv", "verdicts.csv")
 SCRIPT = "pipeline/sweep/trial.py"
 METRIC_LABELS = {
-    "sample_distance": "samples",
-    "standard_distance": "of N(0, I)",
-    "coverage": "coverage",
-    "reconstruction_distance": "reconstructions",
-    "mse": "MSE",
-    "bits_per_dim": "bits/dim",
-    "rate": "rate, nats",
+    "valid_sample_fd": "samples",
+    "valid_standard_fd": "of N(0, I)",
+    "valid_coverage": "valid_coverage",
+    "valid_reconstruction_fd": "reconstructions",
+    "valid_mse": "MSE",
+    "valid_bits_per_dim": "bits/dim",
+    "valid_rate": "rate, nats",
 }
 MAX_LEVELS = 6  # different values of a param from which levels are thirds
 BEST_SHOWN = 3

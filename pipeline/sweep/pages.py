@@ -69,7 +69,7 @@ def _build_trial_row(trial: "FrozenTrial", paths: list[str], names: list[str]) -
         **{name: metrics.get(name) for name in names},
         "epochs": attributes.get("epochs"),
         "threads": attributes.get("threads"),
-        **{f"seconds_{name}": seconds.get(name) for name in ("training", "judging", "total")},
+        **{f"seconds_{name}": seconds.get(name) for name in ("training", "scoring", "total")},
         "diagnosis": ", ".join(attributes.get("findings", [])) or attributes.get("fault", ""),
     }
 
@@ -81,9 +81,9 @@ def build_summary(study: "Study") -> dict[str, Any]:
     best = status.best_trials(study)
     seconds = {
         name: sum(row[f"seconds_{name}"] or 0.0 for row in rows)
-        for name in ("training", "judging", "total")
+        for name in ("training", "scoring", "total")
     }
-    overhead_seconds = seconds["total"] - seconds["judging"] - seconds["training"]
+    overhead_seconds = seconds["total"] - seconds["scoring"] - seconds["training"]
     return {
         "study": study.study_name,
         "states": {state: states.count(state) for state in dict.fromkeys(states)},
@@ -105,7 +105,7 @@ def describe_effort(study_summary: Mapping[str, Any]) -> Prose:
     seconds, overhead = study_summary["seconds"], study_summary["overhead"]
     overhead_text = "" if overhead is None else f", overhead {overhead:.1%}"
     lines = [
-        f"Training {seconds['training']:.0f} s, the metric {seconds['judging']:.0f} s{overhead_text}.",
+        f"Training {seconds['training']:.0f} s, the metric {seconds['scoring']:.0f} s{overhead_text}.",
         "All numbers are of the validation split. A trial cut short is judged where it stopped.",
     ]
     return Prose("What it took", lines)

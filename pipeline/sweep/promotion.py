@@ -28,9 +28,10 @@ def promote(study: "Study", number: int | None, *, keep_length: bool, path: Path
     point = space.point_changes(trial.params)
     before = params.to_tree(params.load(path))
     changes = point if keep_length else find_changes(before, build_full_params(study, trial))
-    changes = {key: new for key, new in changes.items() if space.get_param(before, key) != new}
+    flat = flatten_params(before)
+    changes = {key: new for key, new in changes.items() if flat.get(key) != new}
     write_text(path, rewrite_params(path, changes))
-    lines = [f"  {key}: {value_before(before, key)} -> {new}" for key, new in changes.items()]
+    lines = [f"  {key}: {flat.get(key)} -> {new}" for key, new in changes.items()]
     note = (
         "the training keeps its full length: metrics will differ from the trial's"
         if keep_length
@@ -79,7 +80,7 @@ def build_full_params(study: "Study", trial: "FrozenTrial") -> dict[str, Any]:
 def find_changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """Dotted params of the trained and judged sections that are to be changed."""
     old, new = (
-        params.flatten({name: tree[name] for name in SECTIONS}) for tree in (before, after)
+        flatten_params({name: tree[name] for name in SECTIONS}) for tree in (before, after)
     )
     if old.keys() != new.keys():
         mismatched = sorted(old.keys() ^ new.keys())[0]
@@ -91,8 +92,12 @@ def find_changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any
     return {key: value for key, value in new.items() if old[key] != value}
 
 
-def value_before(tree: dict[str, Any], key: str) -> Any:
-    return params.flatten(tree)[key]
+def flatten_params(tree: dict[str, Any]) -> dict[str, Any]:
+    """Dotted params; `prior.fit` is one value, because a trial fits other priors."""
+    flat, fit = params.flatten(tree), "prior.fit"
+    return {key: value for key, value in flat.items() if not key.startswith(f"{fit}.")} | {
+        fit: tree["prior"]["fit"]
+    }
 
 
 def rewrite_params(path: Path, changes: dict[str, Any]) -> str:

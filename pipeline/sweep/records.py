@@ -3,6 +3,7 @@
 The rows lie in the experiment `<tracking.experiment>-sweeps`; a trial hangs under its study.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from pipeline.config.schema import Params
 from pipeline.runtime import run_log
 from pipeline.sweep import studies
 from pipeline.tracking import mlflow_sync
+from pipeline.tracking.records import best_key
 from pipeline.tracking.run_record import RunRecord
 from vae.io import json_digest, read_csv, read_json
 
@@ -86,7 +88,7 @@ def build_trial_record(study: "Study", folder: Path, settings: Params) -> RunRec
     logged_params = {
         name: value for name, value in flat.items() if name.split(".")[0] in PARAM_SECTIONS
     }
-    epochs = len(read_csv(folder / "history.csv"))
+    history = read_csv(folder / "history.csv")
     return RunRecord(
         key=json_digest({"study": study.study_name, "trial": trial["number"]})[:16],
         name=f"trial {trial['number']}",
@@ -97,18 +99,26 @@ def build_trial_record(study: "Study", folder: Path, settings: Params) -> RunRec
         params={**logged_params, **trial["point"]},
         tags={
             "state": trial["state"],
-            "run": run["key"],
+            "run_key": run["key"],
             "diagnosis": ", ".join(trial["findings"]) or "nothing wrong is proven",
             "mlflow.source.git.commit": run_log.environment_info()["commit"],
         },
-        history=read_csv(folder / "history.csv"),
-        metrics=drop_missing(trial["numbers"]),
-        images=[("samples", epochs, folder / "samples.png")],
+        history=history,
+        metrics=_trial_metrics(trial["numbers"], history[0]),
+        images=[("samples", len(history), folder / "samples.png")],
         artifacts=[(folder / name, "") for name in ("params.yaml", "trial.json", "history.csv")],
     )
 
 
 PARAM_SECTIONS = ("model", "objective", "train", "prior", "evaluate")
+
+
+def _trial_metrics(values: dict[str, Any], columns: Collection[str]) -> dict[str, float]:
+    """A trial's metrics; those of the best epoch by other keys than the curves."""
+    return {
+        best_key(name) if name in columns else name: value
+        for name, value in drop_missing(values).items()
+    }
 
 
 def drop_missing(values: dict[str, Any]) -> dict[str, float]:

@@ -6,7 +6,7 @@ that point in it and, so that it is short and its metric is the chain's own,
     train.epochs          the trial's length; schedules that count epochs are shortened alike, so
                           that beta rises over the same share of a short training as of a long one
     train.threads         what the worker has; other counts round differently
-    prior.fit, .gmm       one Gaussian mixture of `sweep.gmm_components`
+    prior.fit             one Gaussian mixture of `sweep.gmm_components`
     evaluate.samples      `sweep.samples`
 
 so that `dvc repro` on these very params makes these very numbers. No torch, no Optuna.
@@ -132,9 +132,7 @@ def apply_quick_scoring(tree: Mapping[str, Any], settings: Params, threads: int)
     sweep = settings.sweep
     quick = {
         "train.threads": threads,
-        "prior.fit": ["gmm"],
-        "prior.gmm.components": [sweep.gmm_components],
-        "prior.gmm.partitions": 1,
+        "prior.fit": {"gmm": {"components": [sweep.gmm_components], "partitions": 1}},
         "evaluate.samples": sweep.samples,
     }
     return params.replace_values(tree, quick)

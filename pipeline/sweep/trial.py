@@ -8,13 +8,14 @@ the metric stands.
 
 Data, judge and the features of real images are opened once a process (`TrialContext`).
 
-Numbers of a trial, all of the validation split:
+Metrics of a trial, all of the validation split (`valid_sample_fd` ...):
 
-sample_fd, sample_kernel, coverage     samples beside real images, n against n
-standard_distance, standard_kernel           the same of samples of N(0, I)
-reconstruction_fd, _kernel, mse        decoded means of mu, of those very images
-prior_gap                                    sample_fd - reconstruction_fd
-bits_per_dim, rate, distortion, active_units   of the best epoch, as training's history has them
+sample_fd, sample_kd, coverage         samples beside real images, n against n
+standard_fd, standard_kd               the same of samples of N(0, I)
+reconstruction_fd, reconstruction_kd   decoded means of the same real images
+mse                                    of the decoded means
+prior_gap                              sample_fd - reconstruction_fd
+bits_per_dim, rate, distortion, active_units   of the best epoch, from the history
 """
 
 import tempfile
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.config.metrics import keyed
 from pipeline.config.schema import Params
 from pipeline.factory.build import build_machine, build_plan, build_state, warn_if_not_compiled
 from pipeline.factory.run_key import describe_run
@@ -226,8 +228,8 @@ def score_weights(
     samples, scores = score_samples(
         context, trial_state.training_state.ema.model, trial_state.settings
     )
-    names = ("bits_per_dim", "rate", "distortion", "active_units")
-    metrics = scores | {name: row[f"valid_{name}"] for name in names}
+    names = [f"valid_{name}" for name in ("bits_per_dim", "rate", "distortion", "active_units")]
+    metrics = scores | {name: row[name] for name in names}
     trial_state.latest_metrics = metrics, samples[:SHEET_SAMPLES]
     trial_state.seconds.scoring += time.perf_counter() - start
     return metrics
@@ -264,17 +266,18 @@ def score_samples(
     sample_scores, standard_scores, reconstruction_scores = (
         score_images(context, pixels) for pixels in (samples, standard_samples, decoded)
     )
-    return samples, {
-        "sample_distance": sample_scores["distance"],
-        "sample_kernel": sample_scores["kernel"],
+    metrics = {
+        "sample_fd": sample_scores["fd"],
+        "sample_kd": sample_scores["kd"],
         "coverage": sample_scores["coverage"],
-        "standard_distance": standard_scores["distance"],
-        "standard_kernel": standard_scores["kernel"],
-        "reconstruction_distance": reconstruction_scores["distance"],
-        "reconstruction_kernel": reconstruction_scores["kernel"],
-        "prior_gap": sample_scores["distance"] - reconstruction_scores["distance"],
+        "standard_fd": standard_scores["fd"],
+        "standard_kd": standard_scores["kd"],
+        "reconstruction_fd": reconstruction_scores["fd"],
+        "reconstruction_kd": reconstruction_scores["kd"],
+        "prior_gap": sample_scores["fd"] - reconstruction_scores["fd"],
         "mse": float(np.square((real.astype(np.float64) - decoded) / 255).mean()),
     }
+    return samples, keyed(metrics, "valid")
 
 
 def score_images(context: TrialContext, images: np.ndarray) -> dict[str, Any]:

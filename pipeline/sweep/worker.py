@@ -108,7 +108,7 @@ def run_optuna_trial(
     set_constraints(trial, result.metrics, settings)
     write_trial_files(study.study_name, trial.number, trial_params, result, record)
     sync_trial(tracker, study, trial.number, settings)
-    spent_seconds = {"training": seconds.training, "judging": seconds.scoring}
+    spent_seconds = {"training": seconds.training, "scoring": seconds.scoring}
     spent_seconds["total"] = time.perf_counter() - start
     trial.set_user_attr(
         "seconds", {name: round(value, 3) for name, value in spent_seconds.items()}
@@ -206,7 +206,7 @@ def get_goal_value(metrics: Mapping[str, float | None], goal: str) -> float:
 
 def set_constraints(trial: "Trial", metrics: Mapping[str, float | None], settings: Params) -> None:
     """Collapsed models are no solutions: both constraints are met at 0 or below."""
-    rate, active = metrics["rate"], metrics["active_units"]
+    rate, active = metrics["valid_rate"], metrics["valid_active_units"]
     assert rate is not None
     assert active is not None
     trial.set_constraint("rate", settings.sweep.min_rate - rate)

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import ROOT
+from pipeline.config.metrics import mlflow_name
 from pipeline.runtime.console import defer_signals, info, warn
 from pipeline.runtime.run_log import UNKNOWN
 from pipeline.tracking import backend
@@ -284,9 +285,10 @@ class RunWriter:
         if HEADLINE_STEP_TAG not in state.tags:
             self._send_tags(state, {HEADLINE_STEP_TAG: str(self._next_step(record, parent))})
         step = int(state.tags[HEADLINE_STEP_TAG])
+        headline = {mlflow_name(name): value for name, value in record.headline.items()}
         copies = (
             Point(name, step, float(value), state.start_ms)
-            for name, value in record.headline.items()
+            for name, value in headline.items()
             if math.isfinite(value) and step not in self._steps(parent, name)
         )
         self._log(parent, copies)

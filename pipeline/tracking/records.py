@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import params
+from pipeline.config.metrics import key, keyed, split_key
 from pipeline.config.params import flatten
 from pipeline.config.schema import Tracking
 from pipeline.factory import raw_data
@@ -21,7 +22,8 @@ from pipeline.tracking.run_record import RunRecord
 from vae.errors import UserError
 from vae.io import json_digest, read_csv, read_json
 
-DATA_PARAMS_TAG = "params.data"  # tag of a training's row
+DATA_PARAMS_TAG = "data_params"  # tag of a training's row
+INDEX = ("split", "shipped")  # keys of reports/prior.json that are not priors
 
 
 def sync_records(settings: Tracking, *makers: Callable[[str], RunRecord]) -> None:
@@ -48,7 +50,7 @@ def data_record(experiment: str) -> RunRecord:
         status="FINISHED",
         params=flatten(spec["preprocessing"]),
         tags=_environment_tags(data_key()) | {"data": spec["digest"]},
-        metrics=numeric_values(report),
+        metrics=_data_metrics(report),
         artifacts=[
             (paths.SPEC, ""),
             (paths.report_path("data"), ""),
@@ -57,15 +59,32 @@ def data_record(experiment: str) -> RunRecord:
     )
 
 
+def _data_metrics(report: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers of reports/data.json under keys that carry their split."""
+    counts = {key("count", split): count for split, count in report["counts"].items()}
+    tables = {
+        key(name, split): values
+        for name in ("classes", "pixels")
+        for split, values in report[name].items()
+    }
+    rest = {name: report[name] for name in ("levels", "spectrum")}
+    values = numeric_values(counts | tables | keyed(rest, "train"))
+    return {name.replace("/", "_"): value for name, value in values.items()}
+
+
 def extractor_record(experiment: str) -> RunRecord:
     """The judges that artifacts/extractor holds: a row of their own, beside the data's."""
     report = read_json(paths.report_path("extractor"))
     spec = read_json(paths.SPEC)
     history = paths.EXTRACTOR / "history.csv"
-    tests = {f"test.{name}": result for name, result in report["tests"].items() if result}
+    tests = {
+        key(f"{name}.sensitivity", result["split"]): result
+        for name, result in report["tests"].items()
+        if result
+    }
     return RunRecord(
         key=report["key"],
-        name=f"{spec['name']} judges {report['key'][:8]}",
+        name=f"{spec['name']} feature extractors {report['key'][:8]}",
         stage="extractor",
         experiment=f"{experiment}-data",
         status="FINISHED",
@@ -85,10 +104,10 @@ def train_record(
     pictures: Path,
 ) -> RunRecord:
     """A training, live or finished; `pictures` is the folder of its sheets."""
-    key = run["key"]
+    run_key = run["key"]
     epochs = {
         line["epoch"]: line
-        for line in run_log.read_events(paths.run_log_path(key))
+        for line in run_log.read_events(paths.run_log_path(run_key))
         if "epoch" in line
     }
     finished = status == "FINISHED"
@@ -98,14 +117,14 @@ def train_record(
         for kind in ("samples", "reconstructions")
     ]
     return RunRecord(
-        key=key,
-        name=f"{run['data_set']} {run['params']['model']['network']['name']} {key[:8]}",
+        key=run_key,
+        name=f"{run['data_set']} {run['params']['model']['network']['name']} {run_key[:8]}",
         stage="train",
         experiment=experiment,
         status=status,
         params=flatten(run["params"]),
         tags={
-            **_environment_tags(key),
+            **_environment_tags(run_key),
             **{name: run[name] for name in ("data", "code")},
             DATA_PARAMS_TAG: data_params_json(run["data"]),
         },
@@ -157,9 +176,11 @@ def final_numbers(
     report: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
     """Numbers of reports/train.json that no curve has."""
-    return {
-        name: value for name, value in numeric_values(report).items() if name not in history[0]
+    numbers = numeric_values({**report, "best": {}})
+    best = {
+        best_key(name): value for name, value in numeric_values(report.get("best", {})).items()
     }
+    return {name: value for name, value in numbers.items() if name not in history[0]} | best
 
 
 def _train_artifacts() -> list[tuple[Path, str]]:
@@ -196,10 +217,11 @@ def prior_record(experiment: str) -> RunRecord:
     """
     report = read_json(paths.report_path("prior"))
     metrics = report["metrics"]
-    record = _child_record("prior", report, experiment, paths.FIGURES / "prior", metrics)
+    by_prior = keyed({name: item for name, item in metrics.items() if name not in INDEX}, "valid")
+    record = _child_record("prior", report, experiment, paths.FIGURES / "prior", by_prior)
     return dataclasses.replace(
         record,
-        tags={**record.tags, "prior": metrics["shipped"]},
+        tags={**record.tags, "shipped_prior": metrics["shipped"]},
         headline=prior_headline(metrics),
         artifacts=[*record.artifacts, (paths.PRIOR_INDEX, ""), (paths.PRIOR / "curves.csv", "")],
     )
@@ -207,13 +229,8 @@ def prior_record(experiment: str) -> RunRecord:
 
 def prior_headline(metrics: Mapping[str, Any]) -> dict[str, float]:
     """What the model's row shows of the metrics of reports/prior.json."""
-    shipped_metrics, names = (
-        numeric_values(metrics[metrics["shipped"]]),
-        ("two_sample", "marginal_kl"),
-    )
-    return {
-        f"valid_prior_{name}": shipped_metrics[name] for name in names if name in shipped_metrics
-    }
+    values, names = numeric_values(metrics[metrics["shipped"]]), ("mmd2", "marginal_kl_bound")
+    return {f"valid_prior_{name}": values[name] for name in names if name in values}
 
 
 def evaluate_record(experiment: str) -> RunRecord:
@@ -222,7 +239,7 @@ def evaluate_record(experiment: str) -> RunRecord:
     record = _child_record(
         "evaluate", report, experiment, paths.FIGURES / "evaluate", report["metrics"]
     )
-    distances = numeric_values(_sample_metrics(read_json(paths.report_path("judges"))))
+    distances = numeric_values(_sample_metrics(read_json(paths.report_path("sample_metrics"))))
     return dataclasses.replace(
         record,
         tags={**record.tags, **_diagnosis_tag(report["model"])},
@@ -236,9 +253,9 @@ def evaluate_record(experiment: str) -> RunRecord:
 
 
 def _sample_metrics(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Distances under names that carry the judge and the number of images."""
+    """Distances under keys that carry the feature extractor and the number of images."""
     return {
-        f"{extractor}_n{metrics['n']}.{split}": metrics
+        key(f"{extractor}_n{metrics['n']}", split): metrics
         for extractor, branch in report.items()
         for split, metrics in branch["splits"].items()
     }
@@ -275,7 +292,13 @@ def _child_record(
 
 def headline_metrics(numbers: Mapping[str, float]) -> dict[str, float]:
     """What the model's row shows of a later stage's numbers: those that are no part of another."""
-    return {f"test_{name}": value for name, value in numbers.items() if "." not in name}
+    return {name: value for name, value in numbers.items() if "." not in name}
+
+
+def best_key(name: str) -> str:
+    """The key of the best epoch's value of a column: `valid_best_rate` of `valid_rate`."""
+    split, column = split_key(name)
+    return f"{split}_best_{column}"
 
 
 def stage_key(stage: str, model: str, params: Mapping[str, Any], code: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import NAMESPACE_OID, uuid5
 
+from pipeline.config.metrics import mlflow_name
 from vae.io import json_digest, sha256_file
 
 RUNNING = "RUNNING"
@@ -109,7 +110,7 @@ def metric_points(record: RunRecord, start: int) -> Iterator[Point]:
         time_ms = step_time_ms(record, step, start)
         for name, value in entry.items():
             if name != "epoch" and value is not None and math.isfinite(value):
-                yield Point(name, step, float(value), time_ms)
+                yield Point(mlflow_name(name), step, float(value), time_ms)
 
 
 def _has_diverged(record: RunRecord) -> bool:

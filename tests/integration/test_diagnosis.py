@@ -38,7 +38,7 @@ def test_the_verdict_names_the_fault_and_what_it_lacks(collapsed: tuple[Checkout
     assert found["posterior_collapse"]["severity"] == "fault"
     assert found["posterior_collapse"]["numbers"]["rate"] < 0.1
     assert verdict["model"] == read_json(reports / "train.json")["key"]
-    assert verdict["not_judged"]["partial_collapse"] == "a latent space in use"
+    assert verdict["not_assessed"]["partial_collapse"] == "a latent space in use"
     page = (reports / "diagnosis.md").read_text()
     assert "## fault: posterior collapse" in page
     assert "Nothing wrong" not in page

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(600)
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A tiny run on digits whose chain has reached the evaluation."""
-    options = ("tracking.enabled=false", "prior.fit=[gmm]")
+    options = ("tracking.enabled=false", "prior.fit={gmm: {components: [10], partitions: 1}}")
     checkout = Checkout(tmp_path_factory.mktemp("run") / "project", *options)
     checkout.run_stages("evaluate")
     return checkout

@@ -58,9 +58,7 @@ class Evaluate(Section):
     repeats: PositiveInt
     """draws of the shipped prior's samples, each with a seed of its own, that show the spread"""
     feature_extractors: Annotated[tuple[ExtractorName, ...], as_tuple, Field(min_length=1)]
-    """auto = in_domain, without labels efficientnet_lite2; inception_v3_compat; clip-;
-    dinov2-
-    """
+    """auto = in_domain, or without labels efficientnet_lite2; inception_v3_compat; clip-; dinov2-"""
     failures: Annotated[int, Field(ge=10, le=20)]
     """worst, median and best reconstructions, and worst samples, that the gallery shows"""
     inception_weights: str | None

@@ -1,8 +1,9 @@
 """The section `prior`: what z is drawn from."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator, with_config
+from typing_extensions import TypedDict
 
 from pipeline.config.schema.types import (
     DeviceName,
@@ -15,13 +16,18 @@ from pipeline.config.schema.types import (
     as_tuple,
 )
 
-PRIOR_NAMES = (
-    "standard = N(0, I) | gaussian, full covariance | gmm = Gaussian mixture | flow matching"
-)
-PriorName = Literal["standard", "gaussian", "gmm", "flow"]
+
+class Standard(Section):
+    """N(0, I)"""
+
+
+class Gaussian(Section):
+    """one Gaussian with full covariance"""
 
 
 class Gmm(Section):
+    """Gaussian mixture with full covariances"""
+
     components: Annotated[tuple[PositiveInt, ...], as_tuple, Field(min_length=1)]
     """numbers to try, validation chooses; too many for the codes and dimensions are left out"""
     partitions: PositiveInt
@@ -29,6 +35,8 @@ class Gmm(Section):
 
 
 class Flow(Section):
+    """flow matching: a small network carries noise to codes"""
+
     width: PositiveInt
     """hidden units of a residual block"""
     depth: PositiveInt
@@ -47,24 +55,31 @@ class Flow(Section):
     """Heun steps from noise to code"""
 
 
+@with_config(ConfigDict(extra="forbid", strict=True))
+class Fits(TypedDict, total=False):
+    """Options by the prior's name; absent priors are not fitted, and stay absent in the tree."""
+
+    standard: Standard
+    gaussian: Gaussian
+    gmm: Gmm
+    flow: Flow
+
+
 class Prior(Section):
     seed: NonNegativeInt
     """of encodings, fits and draws"""
     codes: PositiveInt
     """to fit to, about: each training image has from 1 to 8 draws of q(z | x)"""
-    fit: Annotated[tuple[PriorName, ...], as_tuple, Field(min_length=1, description=PRIOR_NAMES)]
+    fit: Fits
+    """the priors to fit, by name; validation chooses the shipped one"""
     temperature: PositiveFloat
     """of draws of the shipped prior: covariances times its square (flow: its noise times it)"""
-    gmm: Gmm
-    """Gaussian mixtures with full covariances"""
-    flow: Flow
-    """a small network that carries noise to codes"""
     device: DeviceName
     """auto takes CUDA where there is one"""
 
     @field_validator("fit")
     @classmethod
-    def _unique_names(cls, names: tuple[PriorName, ...]) -> tuple[PriorName, ...]:
-        if len(set(names)) < len(names):
-            raise ValueError(f"`prior.fit` names one twice: {', '.join(names)}")
-        return names
+    def _is_not_empty(cls, fit: Fits) -> Fits:
+        if not fit:
+            raise ValueError("`prior.fit` names no prior")
+        return fit

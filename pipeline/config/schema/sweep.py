@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.config.metrics import goals
 from pipeline.config.schema.types import (
     FiniteFloat,
     NonNegativeFloat,
@@ -14,20 +15,6 @@ from pipeline.config.schema.types import (
     as_tuple,
 )
 
-Metric = Literal[
-    "sample_distance",
-    "sample_kernel",
-    "coverage",
-    "standard_distance",
-    "standard_kernel",
-    "reconstruction_distance",
-    "reconstruction_kernel",
-    "prior_gap",
-    "bits_per_dim",
-    "rate",
-    "distortion",
-    "mse",
-]
 ChoiceValue = float | int | bool | str | None
 
 
@@ -77,10 +64,19 @@ Distribution = Annotated[
 
 
 class Goal(Section):
-    metric: Metric
-    """a number of a trial (pipeline/sweep/trial.py)"""
+    metric: str
+    """a metric of a trial, on the validation split"""
     direction: Literal["minimize", "maximize"]
     """which way is better"""
+
+    @field_validator("metric")
+    @classmethod
+    def _is_goal(cls, name: str) -> str:
+        if name not in goals():
+            raise ValueError(
+                f"`sweep.goals`: no metric `{name}`; choose one of {', '.join(goals())}"
+            )
+        return name
 
 
 class NoPruner(Section):

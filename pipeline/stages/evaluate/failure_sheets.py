@@ -42,7 +42,7 @@ def draw_sheets(
         _draw_classes(reconstructions["by_class"], images, decode, folder / "by_class.png")
     _draw_samples(report["samples"], images, folder / "samples.png")
     if report["tests"]:
-        write_png(tests_chart(report["tests"]), folder / "tests.png")
+        write_png(tests_chart(report["tests"]), folder / "correlations.png")
 
 
 def tests_chart(tests: Sequence[Mapping[str, Any]]) -> Chart:

@@ -165,14 +165,14 @@ def rank_reconstructions(
             "label": _label_name(split.labels, index, inputs.classes),
             "numbers": _values_at(numbers, index),
             "percentiles": own_percentiles,
-            "hypothesis": ranking.explain_reconstruction(own_percentiles, confirmed_directions),
+            "explanation": ranking.explain_reconstruction(own_percentiles, confirmed_directions),
         }
 
     def items(index: np.ndarray) -> list[dict[str, Any]]:
         return [item(one) for one in index.tolist()]
 
     return {
-        "criteria": "the mean percentile of distortion (nats) and of the distance between an"
+        "criterion": "the mean percentile of distortion (nats) and of the distance between an"
         f" image and its reconstruction in the judge's features, among {len(badness):,} test images",
         "worst": items(ranking.worst(badness, inputs.shown_count)),
         "median": items(ranking.median(badness, inputs.shown_count)),
@@ -241,7 +241,7 @@ def rank_samples(inputs: FailureInputs, test: Measurements) -> dict[str, Any]:
             "label": predicted_class,
             "numbers": _values_at(numbers, index),
             "percentiles": own_percentiles,
-            "hypothesis": ranking.explain_sample(
+            "explanation": ranking.explain_sample(
                 own_percentiles, own_probabilities, inputs.classes
             ),
             "nearest": int(train.index[nearest[index]]),
@@ -250,7 +250,7 @@ def rank_samples(inputs: FailureInputs, test: Measurements) -> dict[str, Any]:
     doubt_text = "" if probabilities is None else " the classifier's doubt,"
     return {
         "prior": prior_samples.prior,
-        "criteria": "the mean percentile of the distance to the nearest of"
+        "criterion": "the mean percentile of the distance to the nearest of"
         f" {len(train.index):,} training images in the judge's features,{doubt_text} and low density"
         f" among them, over {len(prior_samples.images):,} samples; hypotheses are not tested",
         "worst": [

@@ -2,7 +2,7 @@
 
 reports/evaluate.json    the test split: ELBO and its parts, IWAE, latents, and the headline of the
                          first judge for the shipped prior's samples
-reports/judges.json      all distances: by judge, split, and what was compared (judging.py)
+reports/sample_metrics.json   distances by feature extractor, split, and what was compared
 reports/diagnosis.*      the verdict
 artifacts/samples        the images that the judges saw
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from pipeline.config.metrics import keyed
 from pipeline.config.params import to_tree
 from pipeline.config.schema import Params
 from pipeline.factory.build import model_from_tensors
@@ -61,8 +62,8 @@ def evaluate(params: Params) -> None:
     scores = {split: score_split(model, params, machine, split) for split in SPLITS}
     write_rates(scores["test"])
     values = elbo_metrics(model, scores["test"]) | iwae_metrics(model, params, machine)
-    values["ppca_bits_per_dim"] = ppca_bits_per_dim(model)
-    priors = {name: load_prior(name, machine) for name in paths.read_prior_index()["fitted"]}
+    values["train_ppca_bits_per_dim"] = ppca_bits_per_dim(model)
+    priors = {name: load_prior(name, machine) for name in paths.read_prior_index()["names"]}
     values |= information_metrics(scores["test"], density_prior(priors))
     images = generate_images(model, params, machine, scores, priors)
     caches = load_extractors(params, images)
@@ -70,7 +71,7 @@ def evaluate(params: Params) -> None:
         cache.extractor.name: score_images(cache, images, paths.run_log_path(key))
         for cache in caches
     }
-    write_json(paths.report_path("judges"), reports_by_extractor)
+    write_json(paths.report_path("sample_metrics"), reports_by_extractor)
     first = caches[0] if caches else None  # the judge of the headline
     if first:
         headline_report = reports_by_extractor[first.extractor.name]
@@ -110,11 +111,12 @@ def elbo_metrics(model: VAE, scores: elbo.Scores) -> dict[str, float | None]:
     """The headline numbers of the test split."""
     low, high = model.log_var_range
     clamped = (scores.log_var <= low) | (scores.log_var >= high)
-    return elbo.summarise(scores, model.dimensions) | {
+    metrics = elbo.summarise(scores, model.dimensions) | {
         "active_units": active_units(torch.from_numpy(scores.mu)),
-        "log_var_clamped": float(clamped.mean()),
+        "clamped_log_var_fraction": float(clamped.mean()),
         "images": len(scores.mse),
     }
+    return keyed(metrics, "test")
 
 
 def iwae_metrics(model: VAE, params: Params, machine: machines.Machine) -> dict[str, float | None]:
@@ -133,7 +135,7 @@ def iwae_metrics(model: VAE, params: Params, machine: machines.Machine) -> dict[
     )
     steps = -(-count // max(1, settings.batch_size // draws))
     weighted = iwae.concatenate(progress(batches, steps, f"IWAE-{draws}"))
-    return iwae.summarise(weighted, model.dimensions, draws)
+    return keyed(iwae.summarise(weighted, model.dimensions, draws), "test")
 
 
 def density_prior(priors: Mapping[str, Prior]) -> Prior | None:
@@ -142,13 +144,14 @@ def density_prior(priors: Mapping[str, Prior]) -> Prior | None:
     UserError for priors that were kept before there was this choice.
     """
     index = paths.read_prior_index()
-    if "density" not in index:
+    if "density_prior" not in index:
         raise UserError(
             "the priors are kept in another format: it does not name a density",
             where="artifacts/prior/prior.json",
             remedy="run `dvc repro prior`",
         )
-    return None if index["density"] is None else priors[index["density"]]
+    name = index["density_prior"]
+    return None if name is None else priors[name]
 
 
 def information_metrics(scores: elbo.Scores, density: Prior | None) -> dict[str, float | None]:
@@ -159,12 +162,13 @@ def information_metrics(scores: elbo.Scores, density: Prior | None) -> dict[str,
     """
     bound = None if density is None else marginal_kl_bound(density, scores.z)
     value, error = bound or (None, None)
-    return {
+    metrics = {
         "mutual_information": latents.mutual_information(scores.mu, scores.log_var, scores.z),
-        "mutual_information_ceiling": math.log(len(scores.mu)),
+        "mutual_information_max": math.log(len(scores.mu)),
         "marginal_kl_bound": value,
         "marginal_kl_bound_se": error,
     }
+    return keyed(metrics, "test")
 
 
 def load_extractors(
@@ -197,7 +201,7 @@ def score_images(
         count = len(images.samples[prior])
         info(f"{name}: {count:,} samples of {prior} scored in {seconds:.1f} s")
         run_log.append_event(
-            log, "scored", judge=name, prior=prior, samples=count, seconds=seconds
+            log, "scored", feature_extractor=name, prior=prior, samples=count, seconds=seconds
         )
     return report
 
@@ -264,7 +268,7 @@ def draw_classes(report: Mapping[str, Any], shipped_prior: str) -> None:
         for source, class_counts in counts_by_source.items()
     ]
     words = ", ".join(f"{label} {names[label]}" for label in labels[:10])
-    title = f"chi-square {counts['chi_square']:.4g}, misplaced {counts['misplaced']:.1%}"
+    title = f"chi-square {counts['chi_square']:.4g}, misplaced {counts['total_variation']:.1%}"
     panel = Panel(title, words, "share, as the judge sees them", series)
     write_png(
         Chart("Classes of samples and of test images", [panel]), FIGURES_FOLDER / "classes.png"

@@ -60,7 +60,7 @@ def reconstruction_items(renderer: GalleryRenderer, report: Mapping[str, Any]) -
     decoded = np.concatenate([renderer.decode(renderer.encode(batch)) for batch in batches])
     pairs = (renderer.test.take(index).cpu().numpy(), decoded)
     title, pair_label = "Reconstructions", "test image, reconstruction"
-    return [_card_deck("failures", title, report["criteria"], pair_label, entries, pairs)]
+    return [_card_deck("failures", title, report["criterion"], pair_label, entries, pairs)]
 
 
 def _all_entries(report: Mapping[str, Any]) -> Iterator[Entry]:
@@ -95,7 +95,7 @@ def sample_items(report: Mapping[str, Any]) -> list[Item]:
         f"Samples of the prior: {report['prior']}",
         "sample, nearest training image",
     )
-    return [_card_deck("failures-samples", title, report["criteria"], pair_label, entries, pairs)]
+    return [_card_deck("failures-samples", title, report["criterion"], pair_label, entries, pairs)]
 
 
 def _card_deck(
@@ -114,7 +114,7 @@ def _card_deck(
             kind=kind,
             group=group,
             numbers=_without_none(item["numbers"]),
-            text=item["hypothesis"],
+            text=item["explanation"],
             percentiles=_without_none(item["percentiles"]),
         )
         for frame, (kind, group, item) in enumerate(entries)

@@ -114,5 +114,5 @@ def save_image(name: str, image: Any) -> str:
 def load_priors(machine: Machine) -> Mapping[str, Prior]:
     """Every fitted prior of the model by its name, the shipped one first."""
     index = paths.read_prior_index()
-    names = sorted(index["fitted"], key=lambda name: name != index["shipped"])
+    names = sorted(index["names"], key=lambda name: name != index["shipped"])
     return {name: load_prior(name, machine) for name in names}

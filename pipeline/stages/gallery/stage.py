@@ -75,7 +75,7 @@ def header_facts(metadata: dict[str, Any], model: VAE) -> list[tuple[str, str]]:
     """The page's headline."""
     train = read_json(paths.report_path("train"))
     metrics = read_json(paths.report_path("evaluate"))["metrics"]
-    bits = metrics["bits_per_dim"]
+    bits = metrics["test_bits_per_dim"]
     sigma = train["sigma"]
     return [
         ("data set", metadata["data_set"]),
@@ -86,9 +86,9 @@ def header_facts(metadata: dict[str, Any], model: VAE) -> list[tuple[str, str]]:
         ("sigma", "none" if sigma is None else f"{sigma:.4f}"),
         ("epoch", f"{metadata['epoch']} of {train['epochs']}"),
         ("bits/dim", "none" if bits is None else f"{bits:.3f}"),
-        ("rate", f"{metrics['rate']:.1f} nats"),
-        ("MSE", f"{metrics['mse']:.5f}"),
-        ("PSNR", f"{metrics['psnr']:.2f} dB"),
+        ("rate", f"{metrics['test_rate']:.1f} nats"),
+        ("MSE", f"{metrics['test_mse']:.5f}"),
+        ("PSNR", f"{metrics['test_psnr']:.2f} dB"),
         ("run", metadata["key"]),
     ]
 

@@ -115,11 +115,11 @@ def fit_gmm(
         yield FitReport(number, len(counts), count, -densities[str(count)])
     best, scores = select_prior(fitted, held_out, seed)
     candidates = {
-        label: {"two_sample": score.mmd2, "held_out_log_prob": densities[label]}
+        label: {"mmd2": score.mmd2, "log_prob": densities[label]}
         for label, score in scores.items()
     }
     reasons = {str(count): reason for count, reason in infeasible.items()}
-    fit_info = {"components": int(best), "tried": candidates, "left_out": reasons}
+    fit_info = {"components": int(best), "candidates": candidates, "infeasible": reasons}
     yield FitResult(replace(fitted[best], fit_info=fit_info))  # type: ignore[type-var]
 
 

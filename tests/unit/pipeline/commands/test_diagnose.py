@@ -11,6 +11,7 @@ import pytest
 from pipeline import ROOT
 from pipeline.commands import diagnose, log_columns, training_logs
 from pipeline.config import params
+from pipeline.config.metrics import keyed
 from pipeline.runtime import console, paths
 from pipeline.scoring import diagnosis_inputs
 from tests.support.synthetic_failures import SYNTHETIC_FAILURES
@@ -135,6 +136,7 @@ def write_run(evidence: DiagnosisInputs, key: str = "k1", judged: str = "k1") ->
     write_json(paths.report_path("train"), train)
     metrics = {"elbo": evidence.elbo, "elbo_se": 2.0, "mse": evidence.mse, "images": 4000}
     metrics |= {"active_units": 16, "rate": evidence.rate, "memorisation_ratio": 0.9}
+    metrics = keyed(metrics, "test")
     write_json(paths.report_path("evaluate"), {"model": judged, "metrics": metrics})
     write_csv(
         paths.FIGURES / "evaluate" / "rates.csv",

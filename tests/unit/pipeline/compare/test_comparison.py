@@ -13,9 +13,7 @@ from pipeline.compare.candidates import ComparedRun, from_files
 from pipeline.compare.command import write_comparison
 from pipeline.compare.comparison import (
     DASH,
-    METRICS,
     Comparison,
-    Metric,
     build_metrics_table,
     build_params_table,
     format_delta,
@@ -23,6 +21,7 @@ from pipeline.compare.comparison import (
     format_text_table,
     list_remarks,
 )
+from pipeline.config.metrics import COMPARED, find
 from tests.support import browser
 from tests.support.browser import Browser
 from vae.errors import UserError
@@ -48,7 +47,7 @@ BASE = ComparedRun(
     metrics={"test_bits_per_dim": 4.5, "test_bits_per_dim_se": 0.01, "test_psnr": 20.0},
     history=[{"epoch": 1, "valid_rate": 5.0}, {"epoch": 2, "valid_rate": 7.0}],
     rates=[3.0, 4.0],
-    diagnosis={"findings": [], "ruled_out": ["overfitting"], "not_judged": {}},
+    diagnosis={"findings": [], "ruled_out": ["overfitting"], "not_assessed": {}},
     pictures={"samples": png()},
 )
 
@@ -58,16 +57,16 @@ def other(**metrics: float) -> ComparedRun:
 
 
 def verdict(name: str, first: ComparedRun, second: ComparedRun) -> str:
-    rows = {metric.name: cells for metric, cells in Comparison([first, second]).metrics}
+    rows = dict(Comparison([first, second]).metrics)
     return rows[name][1].assessment
 
 
-@pytest.mark.parametrize("metric", [m for m in METRICS if m.direction], ids=lambda m: m.name)
-def test_every_direction_decides_which_way_is_better(metric: Metric) -> None:
-    low, high = (replace(BASE, metrics={metric.name: value}) for value in (1.0, 2.0))
-    down, up = ("better", "worse") if metric.direction == "lower" else ("worse", "better")
-    assert verdict(metric.name, high, low) == down
-    assert verdict(metric.name, low, high) == up
+@pytest.mark.parametrize("metric", [name for name in COMPARED if find(name).direction])
+def test_every_direction_decides_which_way_is_better(metric: str) -> None:
+    low, high = (replace(BASE, metrics={metric: value}) for value in (1.0, 2.0))
+    down, up = ("better", "worse") if find(metric).direction == "lower" else ("worse", "better")
+    assert verdict(metric, high, low) == down
+    assert verdict(metric, low, high) == up
 
 
 @pytest.mark.parametrize(
@@ -81,7 +80,7 @@ def test_a_delta_within_the_errors_of_both_is_no_verdict(delta: float, said: str
 
 def test_what_has_no_direction_has_a_delta_and_no_verdict() -> None:
     runs = [other(test_rate=5.0), other(test_rate=9.0)]
-    ((_, cells),) = [row for row in Comparison(runs).metrics if row[0].name == "test_rate"]
+    ((_, cells),) = [row for row in Comparison(runs).metrics if row[0] == "test_rate"]
     assert (cells[1].delta, cells[1].assessment) == (4.0, "")
 
 
@@ -103,7 +102,7 @@ def test_numbers_that_do_not_compare_have_no_verdict_and_a_reason() -> None:
 
 
 def test_an_objective_compares_with_the_same_objective_only() -> None:
-    name = "best.valid_final_objective"
+    name = "valid_best_final_objective"
     first, second = other(**{name: 5.0}), other(**{name: 3.0})
     assert verdict(name, first, second) == "better"
     assert verdict(name, first, with_params(second, objective__beta="0.5")) == ""
@@ -112,11 +111,11 @@ def test_an_objective_compares_with_the_same_objective_only() -> None:
 
 
 def test_distances_at_other_numbers_of_images_have_no_verdict() -> None:
-    first = other(test_sample_distance=5.0, test_judged_images=270)
-    second = other(test_sample_distance=3.0, test_judged_images=270)
-    assert verdict("test_sample_distance", first, second) == "better"
-    fewer = other(test_sample_distance=3.0, test_judged_images=100)
-    assert verdict("test_sample_distance", first, fewer) == ""
+    first = other(test_sample_fd=5.0, test_sample_images=270)
+    second = other(test_sample_fd=3.0, test_sample_images=270)
+    assert verdict("test_sample_fd", first, second) == "better"
+    fewer = other(test_sample_fd=3.0, test_sample_images=100)
+    assert verdict("test_sample_fd", first, fewer) == ""
 
 
 def test_only_params_that_differ_are_shown() -> None:
@@ -165,8 +164,8 @@ def test_a_missing_number_is_said_to_be_missing() -> None:
     comparison = Comparison([BASE, replace(BASE, metrics={})])
     _, *rows = build_metrics_table(comparison, comparison.metrics)
     assert ["PSNR, dB", "higher", "20.00", "missing", DASH] in rows
-    ((metric, cells),) = [row for row in comparison.metrics if row[0].name == "test_psnr"]
-    assert format_delta(metric, cells[0]) == DASH
+    ((metric, cells),) = [row for row in comparison.metrics if row[0] == "test_psnr"]
+    assert format_delta(find(metric), cells[0]) == DASH
 
 
 def test_the_same_runs_give_the_same_files_and_old_pictures_go(tmp_path: Path) -> None:
@@ -187,9 +186,9 @@ def test_every_number_is_in_the_table_in_full(tmp_path: Path) -> None:
     write_comparison(Comparison([BASE, other(test_psnr=20.123456789, test_new=1.0)]), tmp_path)
     rows = {(row["metric"], row["run"]): row for row in read_csv(tmp_path / "metrics.csv")}
     assert rows["test_psnr", "B"]["value"] == 20.123456789
-    assert rows["test_psnr", "B"]["verdict"] == "better"
+    assert rows["test_psnr", "B"]["assessment"] == "better"
     assert rows["test_new", "A"]["value"] is None
-    assert rows["test_bits_per_dim", "A"]["spread"] == 0.01
+    assert rows["test_bits_per_dim", "A"]["error"] == 0.01
 
 
 def test_the_page_colours_verdicts_and_names_a_missing_picture() -> None:
@@ -235,11 +234,11 @@ def test_no_run_or_too_many_are_refused() -> None:
 
 FILES = {
     "train.json": b'{"key": "k1", "data_set": "digits", "best_epoch": 2, "beta": 1.0}',
-    "evaluate.json": b'{"model": "k1", "metrics": {"mse": 0.5, "judge": "x"}, "params":'
+    "evaluate.json": b'{"model": "k1", "metrics": {"test_mse": 0.5, "feature_extractor": "x"}, "params":'
     b' {"evaluate": {"samples": 9}}}',
-    "prior.json": b'{"model": "k1", "metrics": {"shipped": "gmm", "gmm": {"two_sample": 0.25}},'
+    "prior.json": b'{"model": "k1", "metrics": {"shipped": "gmm", "gmm": {"mmd2": 0.25}},'
     b' "params": {"prior": {"seed": 0}}}',
-    "diagnosis.json": b'{"model": "k1", "findings": [], "ruled_out": [], "not_judged": {}}',
+    "diagnosis.json": b'{"model": "k1", "findings": [], "ruled_out": [], "not_assessed": {}}',
     "history.csv": b"epoch,beta,valid_rate\n1,1.0,5.5\n2,1.0,\n",
     "params.yaml": b"objective: {beta: 1.0}\ntracking: {uri: null}\ndata: {root: /x, seed: 3}\n",
     "machine.json": b'{"commit": "c0", "machine": {"device": "cpu", "threads": 2}}',
@@ -249,7 +248,7 @@ FILES = {
 def test_evidence_files_give_the_names_of_the_trackers_row() -> None:
     found = from_files(FILES.get, "kept x")
     assert found.name == "digits model k1"
-    assert found.metrics == {"best_epoch": 2, "test_mse": 0.5, "valid_prior_two_sample": 0.25}
+    assert found.metrics == {"best_epoch": 2, "test_mse": 0.5, "valid_prior_mmd2": 0.25}
     assert found.params == {
         "objective.beta": "1.0",
         "data.seed": "3",

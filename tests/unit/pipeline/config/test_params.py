@@ -61,7 +61,7 @@ def refuse(*overrides: str) -> str:
         ("sweep.space={a.b: {name: uniform, low: 2.0, high: 1.0}}", ["below", "2.0 and 1.0"]),
         ("sweep.space={a.b: {name: uniform, low: 2.0, high: x}}", ["sweep.space.a.b.high"]),
         ("sweep.trial_seconds=3.0", ["sweep.trial_epochs", "sweep.trial_seconds", "both"]),
-        ("sweep.goals=[{metric: fid, direction: minimize}]", ["sweep.goals", "sample_distance"]),
+        ("sweep.goals=[{metric: fid, direction: minimize}]", ["sweep.goals", "valid_sample_fd"]),
     ],
 )
 def test_a_wrong_value_is_one_line_with_its_path(change: str, words: list[str]) -> None:

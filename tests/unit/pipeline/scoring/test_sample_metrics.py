@@ -78,10 +78,10 @@ def test_both_splits_are_compared_n_with_n_by_one_protocol(
         found = tree["splits"][split]
         assert found["n"] == SIZES[split]
         assert found["halves"]["n"] == SIZES[split] // 2
-        assert found["reconstructions"]["distance"] == pytest.approx(0, abs=1e-9)
+        assert found["reconstructions"]["fd"] == pytest.approx(0, abs=1e-9)
         assert found["reconstructions"]["coverage"] == 1
         good, dark = found["samples"]["gmm"], found["samples"]["standard"]
-        assert dark["distance"] > 5 * max(good["distance"], found["floor"]["distance"])
+        assert dark["fd"] > 5 * max(good["fd"], found["floor"]["fd"])
         assert dark["coverage"] < good["coverage"]
     assert tree["digest"] == "a" * 64
 
@@ -89,7 +89,7 @@ def test_both_splits_are_compared_n_with_n_by_one_protocol(
 def test_a_limit_on_images_holds_for_both_sides(made: sample_metrics.GeneratedImages) -> None:
     tree = sample_metrics.score_images(court(Counting(), most=60), made)
     assert [tree["splits"][split]["n"] for split in ("valid", "test")] == [60, 60]
-    assert tree["splits"]["test"]["reconstructions"]["distance"] == pytest.approx(0, abs=1e-9)
+    assert tree["splits"]["test"]["reconstructions"]["fd"] == pytest.approx(0, abs=1e-9)
 
 
 def test_the_headline_is_the_shipped_priors_with_gap_and_spread(
@@ -98,22 +98,23 @@ def test_the_headline_is_the_shipped_priors_with_gap_and_spread(
     tree = sample_metrics.score_images(court(Counting()), made)
     found = sample_metrics.headline_metrics("in_domain", tree, "gmm")
     samples = tree["splits"]["test"]["samples"]["gmm"]
-    assert found["sample_distance"] == samples["distance"]
-    assert found["prior_gap"] == samples["distance"] - found["reconstruction_distance"]
-    assert found["sample_distance_spread"] > 0
-    assert found["sample_diversity"] == pytest.approx(1, abs=0.1)
-    assert sum(found["sample_class_counts"]) == 150
-    assert (found["judge"], found["prior"], found["judged_images"]) == ("in_domain", "gmm", 120)
+    assert found["test_sample_fd"] == samples["fd"]
+    assert found["test_prior_gap"] == samples["fd"] - found["test_reconstruction_fd"]
+    assert found["test_sample_fd_std"] > 0
+    assert found["test_sample_diversity"] == pytest.approx(1, abs=0.1)
+    assert sum(found["test_sample_class_counts"]) == 150
+    names = (found["feature_extractor"], found["shipped_prior"], found["test_sample_images"])
+    assert names == ("in_domain", "gmm", 120)
 
 
 def test_equal_draws_have_no_spread_and_a_single_one_has_none(
     made: sample_metrics.GeneratedImages,
 ) -> None:
     same = replace(made, repeats=(made.samples["gmm"],))
-    spread = sample_metrics.score_images(court(Counting()), same)["splits"]["test"]["spread"]
-    assert spread["distance"] == spread["coverage"] == 0
+    spread = sample_metrics.score_images(court(Counting()), same)["splits"]["test"]["repeat_std"]
+    assert spread["fd"] == spread["coverage"] == 0
     alone = sample_metrics.score_images(court(Counting()), replace(made, repeats=()))
-    assert alone["splits"]["test"]["spread"] == {}
+    assert alone["splits"]["test"]["repeat_std"] == {}
 
 
 def test_seconds_go_to_the_log_and_the_person_and_never_into_the_numbers(
@@ -133,7 +134,7 @@ def test_seconds_go_to_the_log_and_the_person_and_never_into_the_numbers(
     tree = stage.score_images(slow, made, log)
     assert tree == sample_metrics.score_images(court(Counting()), made)
     lines = [line for line in run_log.read_events(log) if line["event"] == "scored"]
-    assert [(line["judge"], line["prior"], line["samples"]) for line in lines] == [
+    assert [(line["feature_extractor"], line["prior"], line["samples"]) for line in lines] == [
         ("in_domain", "standard", 150),
         ("in_domain", "gmm", 150),
     ]

@@ -49,11 +49,11 @@ def test_it_learns_the_classes_and_passes_its_test(project: Path) -> None:
     assert report["metrics"]["test_accuracy"] > 0.9
     tested = report["tests"]["in_domain"]
     assert tested["passed"]
-    assert tested["distances"]["blur"]["2"] > tested["distances"]["blur"]["0.5"] > tested["floor"]
+    assert tested["fd"]["blur"]["2"] > tested["fd"]["blur"]["0.5"] > tested["floor_fd"]
     assert [row["epoch"] for row in read_csv(paths.EXTRACTOR / "history.csv")] == list(range(1, 7))
     assert extractors.passed_extractors(chosen) == ["in_domain"]
     first = outputs()
-    assert {"classifier.safetensors", "curves.png", "in_domain.png", "about.json"} <= first.keys()
+    assert {"classifier.safetensors", "curves.png", "in_domain.png", "passed.json"} <= first.keys()
     prepare_extractors(chosen)
     assert outputs() == first
 
@@ -62,12 +62,12 @@ def test_a_judge_that_does_not_see_faults_does_not_judge(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Untrained features of a network whose rate is as good as nothing."""
-    real = extractors.features.bends
+    real = extractors.feature_extractors.sensitivity_test
 
     def blind(judge: Any, images: Any, *rest: Any) -> Any:
         return real(judge, np.full_like(images, 128), *rest)
 
-    monkeypatch.setattr(extractors.features, "bends", blind)
+    monkeypatch.setattr(extractors.feature_extractors, "sensitivity_test", blind)
     chosen = settings("extractor.epochs=1")
     report = run(chosen)
     assert not report["tests"]["in_domain"]["passed"]

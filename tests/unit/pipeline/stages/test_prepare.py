@@ -187,4 +187,4 @@ def test_a_cut_spectrum_counts_only_what_it_can_know() -> None:
     assert report["eigenvalues_above"] == {"1": 1, "0.5": 2, "0.25": 2}
     whole = spectrum_summary(np.array([3.0, 0.7, 0.2]), total_variance=3.9, size=3)
     assert whole["eigenvalues_above"]["0.01"] == 3
-    assert whole["explained"] == pytest.approx(1)
+    assert whole["explained_fraction"] == pytest.approx(1)

@@ -32,10 +32,10 @@ MACHINE = Machine("cpu", "fp32", 1)
 KEY = "0123456789abcdef"
 SMALL = (
     "tracking.enabled=false",
-    "prior.gmm.components=[2, 3, 200]",
-    "prior.flow.steps=8",
-    "prior.flow.width=16",
-    "prior.flow.integration_steps=4",
+    "prior.fit.gmm.components=[2, 3, 200]",
+    "prior.fit.flow.steps=8",
+    "prior.fit.flow.width=16",
+    "prior.fit.flow.integration_steps=4",
 )
 
 
@@ -95,30 +95,34 @@ def test_the_stage_fits_chooses_and_draws(
     assert outputs().keys() == expected
     report = read_json(paths.report_path("prior"))
     metrics, index = report["metrics"], read_json(paths.PRIOR_INDEX)
-    assert index["fitted"] == names
+    assert index["names"] == names
     assert index["shipped"] == metrics["shipped"] in names
     assert report["model"] == index["model"] == KEY
-    lowest = min(metrics[name]["two_sample"] for name in names)
+    lowest = min(metrics[name]["mmd2"] for name in names)
     best = metrics[metrics["shipped"]]
-    assert best["two_sample"] - lowest == pytest.approx(best["behind"])
-    assert best["behind"] <= best["noise"] or best["behind"] == 0
-    assert metrics["standard"]["marginal_kl"] == pytest.approx(0, abs=1e-9)
-    assert metrics["gaussian"]["marginal_kl"] > 3 * metrics["gaussian"]["marginal_kl_se"]
-    assert "marginal_kl" not in metrics["flow"]
-    assert index["density"] in names[:3]
-    assert index["density"] == index["shipped"] or index["shipped"] == "flow"
-    assert metrics["gmm"]["left_out"].keys() == {"200"}
+    assert best["mmd2"] - lowest == pytest.approx(best["relative_score"])
+    assert best["relative_score"] <= best["relative_score_se"] or best["relative_score"] == 0
+    assert metrics["standard"]["marginal_kl_bound"] == pytest.approx(0, abs=1e-9)
+    assert (
+        metrics["gaussian"]["marginal_kl_bound"] > 3 * metrics["gaussian"]["marginal_kl_bound_se"]
+    )
+    assert "marginal_kl_bound" not in metrics["flow"]
+    assert index["density_prior"] in names[:3]
+    assert index["density_prior"] == index["shipped"] or index["shipped"] == "flow"
+    assert metrics["gmm"]["infeasible"].keys() == {"200"}
     rows = read_csv(paths.PRIOR / "curves.csv")
-    assert [row["at"] for row in rows if row["prior"] == "gmm"] == [2, 3]
-    assert [row["at"] for row in rows if row["prior"] == "flow"] == [8]
+    assert [row["position"] for row in rows if row["prior"] == "gmm"] == [2, 3]
+    assert [row["position"] for row in rows if row["prior"] == "flow"] == [8]
     said = capsys.readouterr().err.splitlines()
-    assert sum("two-sample" in line for line in said) == 4
+    assert sum("MMD²" in line for line in said) == 4
     assert [line for line in said if "k = 200 is left out" in line]
     row = records.prior_record("x")
     assert row.parent == KEY
-    assert row.tags["prior"] == metrics["shipped"]
-    assert row.headline["valid_prior_two_sample"] == best["two_sample"]
-    assert row.metrics["gaussian.marginal_kl"] == metrics["gaussian"]["marginal_kl"]
+    assert row.tags["shipped_prior"] == metrics["shipped"]
+    assert row.headline["valid_prior_mmd2"] == best["mmd2"]
+    assert (
+        row.metrics["valid_gaussian.marginal_kl_bound"] == metrics["gaussian"]["marginal_kl_bound"]
+    )
 
 
 def test_small_splits_give_several_codes_an_image_and_mirrored_ones_in_pairs() -> None:
@@ -136,32 +140,37 @@ def test_the_same_params_give_the_same_bytes_and_others_do_not(trained: Path) ->
     stage.fit_priors(params_of())
     assert outputs() == first
     assert not any(str(trained).encode() in path.read_bytes() for path in paths.PRIOR.iterdir())
-    stage.fit_priors(params_of("prior.seed=1", "prior.fit=[flow, standard]"))
+    stage.fit_priors(
+        params_of(
+            "prior.seed=1",
+            "prior.fit={flow: {width: 16, depth: 2, steps: 8, batch_size: 256, lr: 0.003, weight_decay: 0.0, ema_decay: 0.99, integration_steps: 4}, standard: {}}",
+        )
+    )
     second = outputs()
     assert "gmm.safetensors" not in second
     assert second["standard.png"] != first["standard.png"]
     assert second["flow.safetensors"] != first["flow.safetensors"]
-    assert read_json(paths.PRIOR_INDEX)["fitted"] == ["standard", "flow"]
-    assert read_json(paths.PRIOR_INDEX)["density"] == "standard"  # a flow has none
+    assert read_json(paths.PRIOR_INDEX)["names"] == ["standard", "flow"]
+    assert read_json(paths.PRIOR_INDEX)["density_prior"] == "standard"  # a flow has none
 
 
 def test_a_spatial_latent_has_priors_of_its_shape(trained: Path) -> None:
     write_model("model.latent={kind: spatial, channels: 3, stride: 4}")
     stage.fit_priors(params_of())
-    for name in read_json(paths.PRIOR_INDEX)["fitted"]:
+    for name in read_json(paths.PRIOR_INDEX)["names"]:
         draws = load.load_prior(name, MACHINE).sample(5, seed=0)
         assert draws.shape == (5, 3, 2, 2)
 
 
 def test_the_test_split_is_not_opened_and_its_change_changes_nothing(trained: Path) -> None:
     assert not (paths.DATA / "test.npy").exists()
-    stage.fit_priors(params_of("prior.fit=[standard, gaussian]"))
+    stage.fit_priors(params_of("prior.fit={standard: {}, gaussian: {}}"))
 
 
 def test_a_kept_prior_is_opened_by_name_or_as_the_shipped_one(trained: Path) -> None:
     with pytest.raises(UserError, match="no fitted prior -> run `dvc repro prior`"):
         load.load_prior("shipped", MACHINE)
-    stage.fit_priors(params_of("prior.fit=[standard, gaussian]", "prior.temperature=0.8"))
+    stage.fit_priors(params_of("prior.fit={standard: {}, gaussian: {}}", "prior.temperature=0.8"))
     assert load.load_prior("shipped", MACHINE).name == read_json(paths.PRIOR_INDEX)["shipped"]
     assert load.load_prior("gaussian", MACHINE).name == "gaussian"
     assert paths.read_prior_index()["temperature"] == 0.8
@@ -181,11 +190,11 @@ def test_a_kept_prior_is_opened_by_name_or_as_the_shipped_one(trained: Path) -> 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("prior.fit=[vamp]", "standard"),
-        ("prior.fit=[gmm, gmm]", "names one twice"),
-        ("prior.fit=[]", "prior.fit"),
-        ("prior.gmm.components=[0]", "prior.gmm.components"),
-        ("prior.flow.ema_decay=1.0", "prior.flow.ema_decay"),
+        ("prior.fit={vamp: {}}", "standard"),
+        ("prior.fit=[standard]", "mapping by name"),
+        ("prior.fit={}", "prior.fit"),
+        ("prior.fit.gmm.components=[0]", "prior.fit.gmm.components"),
+        ("prior.fit.flow.ema_decay=1.0", "prior.fit.flow.ema_decay"),
         ("prior.temperature=0.0", "prior.temperature"),
     ],
 )

@@ -78,17 +78,16 @@ def test_a_trial_changes_its_point_its_length_and_how_it_is_judged_alone() -> No
         "objective.beta_schedule.epochs": 5.0 * 10 / 40,
         "train.epochs": 10,
         "train.threads": 1,
-        "prior.fit": ["gmm"],
-        "prior.gmm.components": [10],
+        "prior.fit.gmm.components": [10],
         "evaluate.samples": 2000,
     }
 
 
 def test_a_trial_has_one_mixture_of_one_em_whatever_the_chain_fits() -> None:
     settings = load_preset("fashion_mnist")
-    assert settings.prior.gmm.partitions > 1
+    assert settings.prior.fit["gmm"].partitions > 1
     point = space.find_point(settings)
-    assert space.build_trial_params(settings, point, 3, 1).prior.gmm.partitions == 1
+    assert space.build_trial_params(settings, point, 3, 1).prior.fit["gmm"].partitions == 1
 
 
 SCHEDULES = [

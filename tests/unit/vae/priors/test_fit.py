@@ -40,12 +40,12 @@ def test_a_mixture_finds_planted_clusters_and_their_number() -> None:
     assert about["components"] == 4
     assert isinstance(prior, MixturePrior)
     np.testing.assert_allclose(prior.mixture.weights, 0.25, atol=0.03)
-    tried = about["tried"]
-    assert tried["4"]["held_out_log_prob"] > tried["2"]["held_out_log_prob"] + 1
-    assert tried["4"]["two_sample"] < tried["2"]["two_sample"]
+    tried = about["candidates"]
+    assert tried["4"]["log_prob"] > tried["2"]["log_prob"] + 1
+    assert tried["4"]["mmd2"] < tried["2"]["mmd2"]
     log_prob = prior.log_prob(held_out)
     assert log_prob is not None
-    assert tried["4"]["held_out_log_prob"] == pytest.approx(log_prob.mean())
+    assert tried["4"]["log_prob"] == pytest.approx(log_prob.mean())
 
 
 def test_components_are_limited_by_codes_dimensions_and_time() -> None:
@@ -62,7 +62,7 @@ def test_components_are_limited_by_codes_dimensions_and_time() -> None:
     assert "too long" in str(gaussian_mixture.infeasible_reason(1_000_000, 200, 100))
     prior = gmm([50], sample_gaussian(100, 0)[0], sample_gaussian(50, 1)[0])
     assert prior.metadata()["fit"]["components"] == 1
-    assert prior.metadata()["fit"]["left_out"].keys() == {"50"}
+    assert prior.metadata()["fit"]["infeasible"].keys() == {"50"}
 
 
 def test_a_mixture_in_parts_finds_planted_clusters() -> None:
@@ -105,7 +105,7 @@ def test_parts_take_four_times_the_components_and_no_more() -> None:
     prior = fit_prior(
         "gmm", sample_clusters(100, 1), sample_clusters(50, 2), components=[99], partitions=5
     )
-    assert prior.metadata()["fit"]["left_out"].keys() == {"99"}
+    assert prior.metadata()["fit"]["infeasible"].keys() == {"99"}
 
 
 def test_a_part_too_small_for_a_covariance_joins_another() -> None:

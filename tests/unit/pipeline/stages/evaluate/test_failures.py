@@ -77,7 +77,7 @@ def inputs(labels: bool = True, logits: bool = True, **changed: Any) -> FailureI
             scores if logits else None,
         ),
         "decode": lambda index: 255 - test.images[index],
-        "count": COUNT,
+        "shown_count": COUNT,
         "seed": 0,
     }
     return FailureInputs(**(whole | changed))
@@ -100,10 +100,10 @@ def test_the_report_has_its_form() -> None:
         "text",
     }
     found = report["reconstructions"]
-    assert found.keys() == {"criteria", "worst", "median", "best", "by_class"}
-    assert report["samples"].keys() == {"prior", "criteria", "worst"}
+    assert found.keys() == {"criterion", "worst", "median", "best", "by_class"}
+    assert report["samples"].keys() == {"prior", "criterion", "worst"}
     assert found["by_class"].keys() == {"plain", "loud"}
-    keys = {"index", "label", "numbers", "percentiles", "hypothesis"}
+    keys = {"index", "label", "numbers", "percentiles", "explanation"}
     for item in [*found["worst"], *found["median"], *found["best"]]:
         assert item.keys() == keys
         assert all(0 <= place <= 1 for place in item["percentiles"].values())
@@ -111,7 +111,7 @@ def test_the_report_has_its_form() -> None:
     assert {len(found[kind]) for kind in ("worst", "median", "best")} == {COUNT}
     assert report["tests"][0].keys() == {
         *("attribute", "error", "direction", "rho_valid", "rho", "low", "high"),
-        *("p", "p_holm", "verdict"),
+        *("p", "p_holm", "outcome"),
     }
     assert {test["attribute"] for test in report["tests"]} == found["worst"][0][
         "percentiles"
@@ -126,7 +126,7 @@ def test_the_planted_failures_lead_and_are_explained() -> None:
     report = failures.failure_report(inputs())
     worst = report["reconstructions"]["worst"][0]
     assert (worst["index"], worst["numbers"]["distortion"]) == (3, 1000)
-    assert "high contrast" in worst["hypothesis"]
+    assert "high contrast" in worst["explanation"]
     sample = report["samples"]["worst"][0]
     assert sample["index"] == 8
     whole = inputs()
@@ -163,7 +163,7 @@ def test_shuffled_errors_change_the_text_and_take_the_explanations() -> None:
     assert "The distortion rises with contrast" in told["text"]
     assert "rises with contrast" not in null["text"]
     plain = [test for test in null["tests"] if test["error"] == "distortion"]
-    assert {test["verdict"] for test in plain} == {"not confirmed"}
+    assert {test["outcome"] for test in plain} == {"not confirmed"}
 
 
 def test_without_labels_and_logits_nothing_needs_them() -> None:
@@ -192,7 +192,7 @@ def test_files_are_whole_repeatable_and_free_of_nan(folder: Path) -> None:
     assert read_json(folder / "failures.json") == report
     assert "NaN" not in text
     assert json.loads(text)["text"] == report["text"]
-    names = ("best", "by_class", "median", "samples", "tests", "worst")
+    names = ("best", "by_class", "correlations", "median", "samples", "worst")
     pictures = folder / "figures" / "failures"
     assert sorted(path.stem for path in pictures.iterdir()) == sorted(names)
     before = {name: (pictures / f"{name}.png").read_bytes() for name in names}
@@ -224,10 +224,10 @@ def _starts(pixels: np.ndarray, tile: np.ndarray) -> np.ndarray:
 
 def test_few_images_of_one_class_are_no_crash(folder: Path) -> None:
     small = split("small", 8)
-    whole = replace(inputs(), valid=small, test=replace(small, labels=np.zeros(8, int)), count=20)
+    whole = replace(inputs(), valid=small, test=replace(small, labels=np.zeros(8, int)), shown_count=20)
     report = write_failures(replace(whole, decode=lambda index: small.images[index]))
     assert report["tests"] == []
     assert report["regression"] == []
     assert "Nothing was tested" in report["text"]
     assert len(report["reconstructions"]["worst"]) == 8
-    assert not (folder / "figures" / "failures" / "tests.png").exists()
+    assert not (folder / "figures" / "failures" / "correlations.png").exists()

@@ -48,7 +48,7 @@ def scores() -> Scores:
 
 def keep_index(**more: Any) -> None:
     write_json(paths.RUN, {"key": "key"})
-    write_json(paths.PRIOR_INDEX, {"model": "key", "fitted": [], "shipped": "flow", **more})
+    write_json(paths.PRIOR_INDEX, {"model": "key", "names": [], "shipped": "flow", **more})
 
 
 def test_the_test_codes_choose_nothing(
@@ -57,18 +57,18 @@ def test_the_test_codes_choose_nothing(
     bounds = {name: marginal_kl_bound(prior, scores.z) for name, prior in priors.items()}
     assert max(bounds, key=lambda name: bounds[name] or (0.0, 0.0)) == "gmm"
     for chosen, expected in bounds.items():
-        keep_index(density=chosen)
+        keep_index(density_prior=chosen)
         found = stage.information_metrics(scores, stage.density_prior(priors))
-        assert (found["marginal_kl_bound"], found["marginal_kl_bound_se"]) == expected
+        assert (found["test_marginal_kl_bound"], found["test_marginal_kl_bound_se"]) == expected
 
 
 def test_without_a_density_there_is_no_bound(
     project: Path, priors: dict[str, Prior], scores: Scores
 ) -> None:
-    keep_index(density=None)
+    keep_index(density_prior=None)
     found = stage.information_metrics(scores, stage.density_prior(priors))
-    assert found["marginal_kl_bound"] is found["marginal_kl_bound_se"] is None
-    assert found["mutual_information"] is not None
+    assert found["test_marginal_kl_bound"] is found["test_marginal_kl_bound_se"] is None
+    assert found["test_mutual_information"] is not None
 
 
 def test_priors_from_before_the_choice_are_refused_with_the_remedy(

@@ -25,7 +25,7 @@ def item(index: int, label: str | None = None, **more: Any) -> dict[str, Any]:
         "label": label,
         "numbers": {"mse": index / 10, "ssim": None},
         "percentiles": {"edge_density": 0.75},
-        "hypothesis": f"why {index}",
+        "explanation": f"why {index}",
         **more,
     }
 
@@ -43,7 +43,7 @@ def report() -> dict[str, Any]:
     }
     return {
         "reconstructions": {
-            "criteria": "By squared error.",
+            "criterion": "By squared error.",
             "worst": [item(3, "cat"), item(9, "dog")],
             "median": [item(5, "dog")],
             "best": [item(0, "cat")],
@@ -54,7 +54,7 @@ def report() -> dict[str, Any]:
         },
         "samples": {
             "prior": "flow",
-            "criteria": "By distance.",
+            "criterion": "By distance.",
             "worst": [item(4, nearest=11), item(2, nearest=6)],
         },
         "tests": [test],
