@@ -157,8 +157,11 @@ def _find_renamed(tree: Mapping[str, Any]) -> str | None:
     sweep = tree.get("sweep")
     space, goals = (sweep.get(name) if isinstance(sweep, Mapping) else () for name in SWEEP_KEYS)
     for old, new in RENAMED_KEYS.items():
-        if _has_path(tree, old.split(".")) or (isinstance(space, Mapping) and old in space):
+        if _has_path(tree, old.split(".")):
             return f"`{old}` is called `{new}` now"
+        for path in space if isinstance(space, Mapping) else ():
+            if path == old or path.startswith(f"{old}."):
+                return f"`{path}` is called `{new}{path.removeprefix(old)}` now"
     if isinstance(tree.get("prior"), Mapping) and isinstance(tree["prior"].get("fit"), list):
         return f"`prior.fit` is a mapping by name now: {FIT_EXAMPLE}"
     for goal in goals if isinstance(goals, list) else ():

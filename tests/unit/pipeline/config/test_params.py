@@ -1,15 +1,25 @@
 """params.yaml is strict: what is wrong is named with its path; what is right survives a trip."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from pipeline.config import params
-from pipeline.config.params import flatten, load, override, parse, render, to_tree
+from pipeline.config import metrics, params
+from pipeline.config.params import (
+    RENAMED_KEYS,
+    RENAMED_METRICS,
+    flatten,
+    load,
+    override,
+    parse,
+    render,
+    to_tree,
+)
 from pipeline.config.preset import load_preset
 from pipeline.config.schema import Params
 from vae.errors import UserError
@@ -75,6 +85,36 @@ def test_a_missing_key_is_named() -> None:
     del tree["train"]["epochs"]
     with pytest.raises(UserError, match=r"`train\.epochs` is missing"):
         parse(tree)
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED_KEYS.items())
+def test_an_old_key_is_one_line_with_the_new_name(old: str, new: str) -> None:
+    known = flatten(BASE) | {"data.valid_fraction": 0.1}
+    assert any(key == new or key.startswith(f"{new}.") for key in known), new
+    tree = override(BASE, [])
+    *parents, last = old.split(".")
+    node = tree
+    for name in parents:
+        node = node.setdefault(name, {})
+    node[last] = {} if old in ("prior.gmm", "prior.flow") else 1
+    with pytest.raises(UserError, match=rf"`{re.escape(new)}` now") as caught:
+        parse(tree)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED_METRICS.items())
+def test_an_old_goal_is_one_line_with_the_new_name(old: str, new: str) -> None:
+    assert new in metrics.goals()
+    assert f"`{new}` now" in refuse(f"sweep.goals=[{{metric: {old}, direction: minimize}}]")
+
+
+def test_a_list_of_priors_is_refused_with_an_example_of_the_mapping() -> None:
+    assert "mapping by name" in refuse("prior.fit=[standard, gmm]")
+
+
+def test_an_old_key_of_a_sweeps_space_is_refused_with_the_new_name() -> None:
+    space = "{prior.gmm.components: {name: choice, values: [1]}}"
+    assert "`prior.fit.gmm.components` now" in refuse(f"sweep.space={space}")
 
 
 def test_the_keys_of_another_choice_are_idle_and_refused() -> None:
@@ -152,6 +192,7 @@ def test_a_value_of_a_foreign_type_is_refused_or_kept(leaf: str, value: Any) -> 
         assert kept == value
 
 
+@settings(deadline=None)
 @given(st.floats(min_value=1e-12, max_value=1e6), st.integers(1, 10**6), st.booleans())
 def test_rendered_values_are_read_back_exactly(lr: float, epochs: int, flip: bool) -> None:
     tree = override(BASE, [])
@@ -162,6 +203,7 @@ def test_rendered_values_are_read_back_exactly(lr: float, epochs: int, flip: boo
     assert parse(params.parse_yaml(render(chosen))) == chosen
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20))
 def test_rendered_text_is_read_back_exactly(name: str) -> None:
     tree = override(BASE, [])

@@ -150,7 +150,10 @@ def _prior_changes(inputs: DiagnosisInputs) -> list[SuggestedChange]:
     beta = quantities.final_beta(inputs) or 1.0
     changes = [SuggestedChange("objective.beta", f"{2 * beta:g}", "encodings closer to the prior")]
     if not _has_fitted_prior(inputs):
-        priors, reason = "{standard: {}, gaussian: {}, gmm: {components: [10], partitions: 1}}", "validation selects the closest"
+        priors, reason = (
+            "{standard: {}, gaussian: {}, gmm: {components: [10], partitions: 1}}",
+            "validation selects the closest",
+        )
         changes.insert(0, SuggestedChange("prior.fit", priors, reason))
     if inputs.latent_shape is not None and len(inputs.latent_shape) == 1:
         half = max(1, inputs.latent_shape[0] // 2)

@@ -224,7 +224,9 @@ def _starts(pixels: np.ndarray, tile: np.ndarray) -> np.ndarray:
 
 def test_few_images_of_one_class_are_no_crash(folder: Path) -> None:
     small = split("small", 8)
-    whole = replace(inputs(), valid=small, test=replace(small, labels=np.zeros(8, int)), shown_count=20)
+    whole = replace(
+        inputs(), valid=small, test=replace(small, labels=np.zeros(8, int)), shown_count=20
+    )
     report = write_failures(replace(whole, decode=lambda index: small.images[index]))
     assert report["tests"] == []
     assert report["regression"] == []
