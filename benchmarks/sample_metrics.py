@@ -31,7 +31,7 @@ from pipeline.scoring import extractors, sample_metrics
 from vae import device as machines
 from vae.data.batches import Images
 from vae.errors import UserError
-from vae.evaluation.metrics import iwae
+from vae.evaluation.metrics import elbo, iwae
 from vae.io import read_array, write_json
 from vae.models.vae import VAE
 from vae.rng import numpy_generator
@@ -105,7 +105,7 @@ def time_iwae(images: int) -> dict[str, Any]:
         count=images,
         batch_size=preset_params.evaluate.batch_size,
     )
-    iwae.concatenate(batches)
+    elbo.concatenate(batches)
     seconds = time.perf_counter() - start
     operations = count_decoding_operations(model) * DRAWS * IMAGES
     full_seconds = seconds / images * IMAGES

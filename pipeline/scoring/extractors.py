@@ -19,7 +19,7 @@ from pipeline.runtime.console import info, warn
 from vae import imagenet
 from vae.device import Machine
 from vae.errors import UserError
-from vae.evaluation.metrics import feature_extractors, fidelity
+from vae.evaluation.metrics import feature_extractors
 from vae.evaluation.metrics.classifier import load
 from vae.io import read_array, read_json
 
@@ -49,9 +49,9 @@ def load_extractor(
     """A judge by name; UserError where its weights are missing."""
     if name == "in_domain":
         return feature_extractors.in_domain_extractor(load(paths.CLASSIFIER), machine)
-    if name == fidelity.INCEPTION:
+    if name == feature_extractors.INCEPTION:
         path = settings.evaluate.inception_weights
-        file = fidelity.inception_file(ROOT / path if path else None)
+        file = feature_extractors.inception_file(ROOT / path if path else None)
         return feature_extractors.inception_extractor(file, machine)
     if name in imagenet.EVALUATION_NETWORKS:
         return feature_extractors.imagenet_extractor(name, machine)

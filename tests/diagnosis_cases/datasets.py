@@ -52,7 +52,7 @@ class DataSubset:
 class ReferenceFeatures:
     """A judge and the features (N, F) of what it compares with; training labels (N,)."""
 
-    extractor: feature_extractors.FeatureExtractor
+    extractor: feature_extractors.NetworkExtractor
     train: np.ndarray
     test: np.ndarray
     labels: np.ndarray

@@ -134,7 +134,7 @@ def iwae_metrics(model: VAE, params: Params, machine: machines.Machine) -> dict[
         batch_size=settings.batch_size,
     )
     steps = -(-count // max(1, settings.batch_size // draws))
-    weighted = iwae.concatenate(progress(batches, steps, f"IWAE-{draws}"))
+    weighted = elbo.concatenate(progress(batches, steps, f"IWAE-{draws}"))
     return keyed(iwae.summarise(weighted, model.dimensions, draws), "test")
 
 

@@ -1,1 +1,1 @@
-"""What a trained model is worth: bounds on the likelihood, reconstruction errors, latents."""
+"""Evaluation on held-out images: metrics, failures, diagnosis. Parts of it need scipy."""

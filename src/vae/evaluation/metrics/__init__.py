@@ -1,1 +1,1 @@
-"""Numbers on held-out images: likelihood bounds, latents, features and sample quality."""
+"""Bounds, latent statistics, feature extractors and sample metrics."""

@@ -1,26 +1,24 @@
-"""The in-domain feature network: a small classifier, trained once per data set.
+"""The in-domain feature extractor: a small classifier, trained once per data set.
 
-An ImageNet network has never seen a digit or a drawing of a shirt; a network that can tell the
-data's own classes apart looks at what matters there. For images of shorter side s, with
-p = max(2, round(log2(s / 8))) halvings and F features:
+ImageNet has no handwritten digits; a network that separates the data's own classes represents
+what matters for them. For images of shorter side s, with p = max(2, round(log2(s / 8))) halvings
+and F features:
 
-    p times:   3x3 convolution, batch normalisation, ReLU, maximum over 2x2 places
+    p times:   3x3 convolution, batch normalisation, ReLU, 2x2 maximum pooling
     twice:     3x3 convolution to F channels, batch normalisation, ReLU
-    features   mean over the places that are left (B, F); logits = W features + b
+    features   mean over positions (B, F); logits = W features + b
 
-The i-th of the p layers has F / 2^(p-i) channels, 8 at least. Cross-entropy, AdamW, the rate
-warmed over half an epoch and then falling along half a cosine. Afterwards every normalisation is
-folded into the convolution before it (an exact rewriting, up to rounding), so that an image's
-features depend on no other image; the folded weights are what is saved, and their digest, with
-the shape, is the network's name among judges.
+The i-th of the p layers has F / 2^(p-i) channels, at least 8. Cross-entropy, AdamW, half an epoch
+of warm-up, then a cosine schedule to 0. After training each normalisation is folded into the
+convolution before it (exact up to rounding), so an image's features do not depend on other images.
+The folded weights are saved; their digest, with the shape, identifies the extractor.
 
-Everything follows from the seed: weights (seed, "weights"), order (seed, "order", epoch), changes
-of images (seed, "augment", step); bit for bit on a CPU with the same threads and precision.
+Everything follows from the seed: weights (seed, "weights"), order (seed, "order", epoch),
+augmentation (seed, "augment", step); equal to the bit on a CPU with the same threads and precision.
 
-What is *not* guaranteed: that the features see what the classes do not need. The mean over places
-forgets where a feature stood, and two networks of other seeds give other numbers: distances are
-comparable under one digest only. It has seen the training split, so real training images look
-better to it than real held-out ones.
+Not guaranteed: that the features represent what the classes do not need. The mean over positions
+drops where a feature is, and another seed gives other distances: they are comparable under one
+digest only. The training split was seen, so training images look better to it than held-out ones.
 """
 
 import hashlib
@@ -51,7 +49,7 @@ WARMUP_EPOCHS = 0.5  # epochs
 
 @dataclass(frozen=True)
 class ClassifierShape:
-    """Of a classifier: its images, the features it makes of them, the classes it knows."""
+    """Shape of the images, number of features and of classes."""
 
     channels: int
     height: int
@@ -78,9 +76,9 @@ def _trunk(shape: ClassifierShape, folded: bool) -> nn.Sequential:
 
 
 class Classifier(nn.Module):
-    """uint8 images (B, C, H, W) -> features (B, F); `head` makes logits (B, classes) of them.
+    """uint8 images (B, C, H, W) -> features (B, F); `head`: features -> logits (B, classes).
 
-    ValueError for images of another shape: of another size, it would be another ruler.
+    Raises ValueError for images of another shape.
     """
 
     def __init__(self, shape: ClassifierShape, folded: bool) -> None:
@@ -99,7 +97,7 @@ class Classifier(nn.Module):
         return self.trunk(to_float(images))
 
     def to_bytes(self) -> bytes:
-        """What `save` writes: weights and shape."""
+        """The file that `save` writes: weights and shape."""
         return tensor_bytes(self.state_dict(), asdict(self.shape))
 
     def digest(self) -> str:
@@ -113,7 +111,7 @@ def save(path: Path, classifier: Classifier) -> None:
 
 
 def load(path: Path) -> Classifier:
-    """The classifier of a file, bit for bit; UserError unless `save` wrote it."""
+    """The classifier of a file, equal to the bit; UserError unless `save` wrote it."""
     tensors, metadata = read_tensors(path)
     try:
         with torch.device("meta"):
@@ -121,7 +119,7 @@ def load(path: Path) -> Classifier:
         classifier.load_state_dict(tensors, assign=True)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"no classifier of this program ({error})",
+            f"not a classifier of this program ({error})",
             where=str(path),
             remedy="delete it and run again",
         ) from error
@@ -129,13 +127,13 @@ def load(path: Path) -> Classifier:
 
 
 def _freeze(classifier: Classifier) -> Classifier:
-    # The file keeps no memory layout, and sums round otherwise in another one.
+    # The file has no memory layout, and sums round differently in another one.
     classifier.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     return classifier
 
 
 def _fold_batch_norm(classifier: Classifier) -> Classifier:
-    """Normalisations folded into their convolutions, frozen."""
+    """The frozen classifier with normalisations folded into their convolutions."""
     classifier.eval()
     for layer in classifier.trunk:
         if isinstance(layer, ConvNormAct):
@@ -151,7 +149,7 @@ def _fold_batch_norm(classifier: Classifier) -> Classifier:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images of one split and their labels (N,), 0 ... classes - 1."""
+    """Images of a split and their labels (N,), 0 ... classes - 1."""
 
     images: Images
     labels: np.ndarray
@@ -163,7 +161,7 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """What a training of a classifier does; `lr` is the highest rate."""
+    """Settings of a classifier's training; `lr` is the maximum."""
 
     seed: int
     epochs: int
@@ -181,10 +179,10 @@ def train_classifier(
     *,
     feature_dim: int,
 ) -> Generator[StepReport | EpochReport, None, Classifier]:
-    """Reports of a training; the generator's value is the classifier, folded and frozen.
+    """Yields reports; the generator's value is the classifier, folded and frozen.
 
-    A row has epoch, step, train_loss (nats an image) and train_accuracy, both while the weights
-    change, and valid_accuracy after the epoch. Raises Diverged when the loss is no number.
+    A row has epoch, step, train_loss (nats per image) and train_accuracy, both means over the
+    epoch's steps, and valid_accuracy. Raises DivergenceError when the loss is not finite.
     """
     channels, height, width = train.images.shape
     shape = ClassifierShape(
@@ -214,11 +212,11 @@ def _train_epoch(
     machine: Machine,
     epoch: int,
 ) -> Generator[StepReport, None, EpochMetrics]:
-    """One pass in the order of (seed, "order", epoch), its last, smaller batch left out."""
+    """One pass in the order of (seed, "order", epoch), without the last, smaller batch."""
     classifier.train()
     steps, size = train.images.steps(config.batch_size), config.batch_size
     order = numpy_generator(config.seed, "order", epoch).permutation(len(train.images))
-    sums = torch.zeros(3, dtype=torch.float64, device=machine.device)  # loss, right, images
+    sums = torch.zeros(3, dtype=torch.float64, device=machine.device)  # loss, correct, images
     for index in range(steps):
         step, batch_indices = epoch * steps + index, order[index * size : (index + 1) * size]
         progress = Progress((step + 0.5) / steps, config.epochs)
@@ -231,7 +229,7 @@ def _train_epoch(
     loss, correct, count = sums.tolist()
     if not math.isfinite(loss):
         raise DivergenceError(
-            f"the classifier's loss is no finite number in epoch {epoch + 1}",
+            f"the classifier's loss is not finite in epoch {epoch + 1}",
             remedy="lower its learning rate",
         )
     row: EpochMetrics = {"epoch": epoch + 1, "step": (epoch + 1) * steps}
@@ -245,7 +243,7 @@ def _train_step(
     labels: Tensor,
     machine: Machine,
 ) -> Tensor:
-    """One step; the batch's summed loss, right answers and images (3,)."""
+    """One step; returns the batch's summed loss, correct answers and images (3,)."""
     with machine.autocast():
         logits = classifier.head(classifier(images)).float()
     loss = functional.cross_entropy(logits, labels)
@@ -260,7 +258,7 @@ def _train_step(
 def accuracy(
     classifier: Classifier, split: LabelledImages, machine: Machine, batch_size: int = 256
 ) -> float:
-    """Share of a split's images whose highest logit is their label's."""
+    """Fraction of a split's images whose largest logit is that of their label."""
     classifier.eval()
     correct, start = 0, 0
     for batch in split.images.ordered_batches(batch_size):

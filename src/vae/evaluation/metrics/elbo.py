@@ -3,24 +3,26 @@
 For every image, with one z ~ q(z | x) whose noise is (seed, "evaluate", batch):
 
     distortion, rate, ELBO = -(distortion + rate)     nats of the density (models.likelihoods)
-    bits/dim = (-log mass + rate) / (d log 2)         of the 8-bit image; None without a mass
+    bits/dim = (-log P + rate) / (d log 2)            P: probability of the 8-bit image; None
+                                                      for a likelihood without one
 
-and of its reconstruction from z = mu, cut to [0, 1]:
+and of its reconstruction from z = mu, clipped to [0, 1]:
 
     MSE    mean over sub-pixels of (x - m)^2
-    PSNR   10 log10(1 / MSE), decibels; a perfect image is counted with the MSE of 1e-10
-    shuffled PSNR   the PSNR of the image decoded from another image's mu (the next of the batch):
-           as high as the PSNR, z says nothing that the decoder heeds
-    SSIM   structural similarity with an 11x11 Gaussian window of sigma 1.5 (smaller where the
-           image is), K = (0.01, 0.03), mean over places and channels (Wang et al. 2004)
+    PSNR   10 log10(1 / MSE), decibels; the MSE is at least 1e-10
+    shuffled PSNR   PSNR of the image decoded from another image's mu (the next of the batch); if
+           it equals the PSNR, the decoder ignores z
+    SSIM   structural similarity with an 11x11 Gaussian window of sigma 1.5 (smaller for smaller
+           images), K = (0.01, 0.03), mean over positions and channels (Wang et al. 2004)
 
-Values are kept an image; means are float64 sums with one division, and their standard errors are
-the sample deviation over sqrt(N). One z an image makes the mean ELBO unbiased; it is not IWAE.
+Values are kept per image. Means are float64 sums with one division, and their standard errors are
+the sample deviation over sqrt(N). One z per image makes the mean ELBO unbiased; it is not IWAE.
 """
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -37,11 +39,15 @@ STREAM = "evaluate"
 MIN_MSE = 1e-10
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
+Batch = TypeVar("Batch", bound=Any)  # a dataclass of arrays (N, ...)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Values of N images; float64 arrays (N,), those of latents (N, *latent); mass may be None."""
+    """Values of N images, float64 (N,), those of latents (N, *latent).
+
+    `discrete_nll` is None for a likelihood without a probability of the 8-bit image.
+    """
 
     distortion: np.ndarray
     rate: np.ndarray
@@ -78,25 +84,20 @@ def score(
         )
 
 
-def concatenate(batches: Iterable[Scores]) -> Scores:
-    """All batches as one."""
-    all_batches = list(batches)
-    discrete_nlls = [batch.discrete_nll for batch in all_batches if batch.discrete_nll is not None]
-    return Scores(
-        distortion=np.concatenate([batch.distortion for batch in all_batches]),
-        rate=np.concatenate([batch.rate for batch in all_batches]),
-        discrete_nll=np.concatenate(discrete_nlls) if discrete_nlls else None,
-        mu=np.concatenate([batch.mu for batch in all_batches]),
-        log_var=np.concatenate([batch.log_var for batch in all_batches]),
-        z=np.concatenate([batch.z for batch in all_batches]),
-        mse=np.concatenate([batch.mse for batch in all_batches]),
-        shuffled_mse=np.concatenate([batch.shuffled_mse for batch in all_batches]),
-        ssim=np.concatenate([batch.ssim for batch in all_batches]),
+def concatenate(batches: Iterable[Batch]) -> Batch:
+    """Batches of one dataclass of arrays as one; a field that is None stays None."""
+    listed = list(batches)
+    columns = {
+        field.name: [getattr(batch, field.name) for batch in listed] for field in fields(listed[0])
+    }
+    return replace(
+        listed[0],
+        **{name: np.concatenate(c) for name, c in columns.items() if c[0] is not None},
     )
 
 
 def per_image(scores: Scores, dimensions: int) -> dict[str, np.ndarray | None]:
-    """Everything that is one number per image, (N,); bits/dim is None without a mass."""
+    """All values with one number per image, (N,); bits/dim may be None."""
     rate = scores.rate.reshape(len(scores.rate), -1).sum(1)
     bits = dimensions * math.log(2)
     return {
@@ -114,7 +115,7 @@ def per_image(scores: Scores, dimensions: int) -> dict[str, np.ndarray | None]:
 
 
 def summarise(scores: Scores, dimensions: int) -> dict[str, float | None]:
-    """Mean and standard error (`..._se`) of everything that is one number per image."""
+    """Mean and standard error (`..._se`) of `per_image`."""
     summary: dict[str, float | None] = {}
     for name, array in per_image(scores, dimensions).items():
         summary[name] = None if array is None else float(array.mean())
@@ -135,7 +136,7 @@ def standard_error(values: np.ndarray) -> float:
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:
-    """Structural similarity of images (B, C, H, W) in [0, 1], (B,), at most 1."""
+    """Structural similarity (B,) of images (B, C, H, W) in [0, 1], at most 1."""
     channels, *size = x.shape[1:]
     window = _window(min(SSIM_WINDOW, *size), x)
     kernel = window.expand(channels, 1, -1, -1)
@@ -153,7 +154,7 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _window(length: int, like: Tensor) -> Tensor:
-    """A Gaussian window (length, length) that sums to 1, in the type of `like`."""
+    """A Gaussian window (length, length) with sum 1, with the dtype and device of `like`."""
     offset = torch.arange(length, dtype=like.dtype, device=like.device) - (length - 1) / 2
     profile = torch.exp(-offset.square() / (2 * SSIM_SIGMA**2))
     return torch.outer(profile, profile) / profile.sum().square()

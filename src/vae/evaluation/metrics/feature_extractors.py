@@ -1,85 +1,75 @@
-"""Judges: frozen networks whose features stand for images, and the test they must pass first.
+"""Feature extractors: frozen networks whose features represent images, and a test of each.
 
 name                   features   weights                             images
-in_domain_extractor              64 - 128   trained on this data (classifier)   of its own shape
-efficientnet_lite2     1,280      a package (pretrained)              any size, 1 or 3 channels
-inception_v3_compat    2,048      torch-fidelity's file (fidelity)    any size, 1 or 3 channels
-clip-..., dinov2-...   its own    torch-fidelity's downloads          any size, 1 or 3 channels
+in_domain              64 - 128   trained on this data (classifier)   of its own shape
+efficientnet_lite2     1,280      a package (imagenet)                any size, 1 or 3 channels
+inception_v3_compat    2,048      torch-fidelity's file               any size, 1 or 3 channels
+clip-..., dinov2-...   various    torch-fidelity's downloads          any size, 1 or 3 channels
 
-An extractor takes uint8 images (B, C, H, W) at their native size to float32 features (B, F); each
-resizes as it was trained to, and grey images count as three equal channels. `digest` is the
-SHA-256 of its weights: numbers are comparable under one digest only. None of them is ever a loss.
+An extractor maps uint8 images (B, C, H, W) of their native size to float32 features (B, F). Each
+resizes as in its training; grey images become three equal channels. `digest` is the SHA-256 of its
+weights: numbers are comparable under one digest only. None of them is ever used in a loss.
 
-A ruler must bend the right way. From images two random halves A and B are made, and the Frechet
-distance to all of A of n images of B is taken as they are (the floor) and after faults of rising
-strength:
+Sensitivity test: an extractor is used only if its Frechet distance rises under known faults. The
+images are split into random halves A and B. The distance to all of A of n images of B is taken
+without a fault (the floor) and after faults of rising strength:
 
     blur      Gaussian, sigma 0.5, 1, 2 pixels
     noise     Gaussian, sigma 5, 15, 40 of 255, the same draw
     dropped   n images of B without 10, 30, 50 % of the classes; without labels, of its darkest
               90, 70, 50 %
 
-Along each the distance must rise strictly, and at its strongest stand above the floor; a weak
-fault may hide below, and the table says which are seen. n is what the strongest drop leaves: the
-same everywhere, because the distance's bias grows as n falls and would pass for a fault seen.
+Along each fault the distance must rise strictly, and end above the floor; a weak fault may stay
+below it. n is the number of images left at the strongest drop and the same everywhere, because the
+bias of the distance grows as n falls and would look like a fault.
 
-What is *not* guaranteed: that a judge that passes sees other faults, or that it weighs these as
-people do. The features of in_domain_extractor and inception_v3_compat are computed in float32,
-those of efficientnet_lite2 in the machine's precision; two machines may round differently.
+Not guaranteed: that an extractor that passes detects other faults, or weighs these as people do.
+Features of in_domain and of torch-fidelity's networks are computed in float32, those of
+efficientnet_lite2 in the machine's precision; two machines may round differently.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from http.client import HTTPException
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from vae import imagenet
 from vae.data.batches import Images, to_float
 from vae.device import Machine
+from vae.downloads import (
+    OfficialWeights,
+    fetch_official_weights,
+    require_weights_file,
+    socket_timeout,
+)
+from vae.errors import UserError
 from vae.evaluation.metrics import fidelity
 from vae.evaluation.metrics.classifier import Classifier
+from vae.evaluation.metrics.fidelity import torch_fidelity_module
 from vae.io import sha256_file, tensor_bytes
 from vae.rng import numpy_generator
 
+INCEPTION = "inception_v3_compat"
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 BLUR_SIGMAS = (0.5, 1.0, 2.0)  # pixels
 NOISE_SIGMAS = (5.0, 15.0, 40.0)  # of 255
 DROPPED_FRACTIONS = (0.1, 0.3, 0.5)  # of the classes, or of the images, the brightest first
 
 
-class FeatureExtractor(Protocol):
-    """Whatever makes features of images."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def digest(self) -> str:
-        """Hex SHA-256 of the weights."""
-        ...
-
-    @property
-    def feature_dim(self) -> int:
-        """F, the length of a feature vector."""
-        ...
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) -> float32 (B, F) on the extractor's device."""
-        ...
-
-    def logits(self, features: Tensor) -> Tensor | None:
-        """(B, classes) of features (B, F); None where it has no classes to tell apart."""
-        ...
-
-
 @dataclass(frozen=True)
 class NetworkExtractor:
-    """An extractor made of a network and, where it has one, its head."""
+    """A network from uint8 images (B, C, H, W) to features (B, F), and its head, if any.
+
+    `digest` is the hex SHA-256 of the weights, `feature_dim` is F.
+    """
 
     name: str
     digest: str
@@ -93,6 +83,7 @@ class NetworkExtractor:
             return self.network(images.to(self.machine.device)).float()
 
     def logits(self, features: Tensor) -> Tensor | None:
+        """(B, classes) of features (B, F); None for a network without classes."""
         if self.head is None:
             return None
         with torch.no_grad():
@@ -100,7 +91,7 @@ class NetworkExtractor:
 
 
 def in_domain_extractor(classifier: Classifier, machine: Machine) -> NetworkExtractor:
-    """The judge of a trained classifier."""
+    """The extractor of a trained classifier."""
     classifier.to(machine.device)
     size, exact = classifier.shape.features, replace(machine, precision="fp32")
     return NetworkExtractor(
@@ -111,7 +102,7 @@ def in_domain_extractor(classifier: Classifier, machine: Machine) -> NetworkExtr
 def imagenet_extractor(
     name: str, machine: Machine, weights: Path | None = None
 ) -> NetworkExtractor:
-    """A judge of pretrained.JUDGES; UserError if its weights are missing or another network's."""
+    """A network of imagenet.EVALUATION_NETWORKS; UserError without its own weights."""
     network = imagenet.load_pooled_features(name, weights).to(machine.device)
     digest = imagenet.weights_digest(name, weights)
     size = network(torch.zeros(1, 3, 8, 8, device=machine.device)).shape[1]
@@ -120,30 +111,87 @@ def imagenet_extractor(
     )
 
 
+def inception_file(path: Path | None = None) -> Path:
+    """The file of Inception's weights: the given one, else the official one, downloaded.
+
+    Raises UserError unless its SHA-256 is the official one: other weights do not give a FID, and
+    torch-fidelity unpickles the file, so it must be known first.
+    """
+    address = torch_fidelity_module("feature_extractor_inceptionv3").URL_INCEPTION_V3
+    setting = "evaluate.inception_weights"
+    alternative = f"take {INCEPTION} out of evaluate.feature_extractors"
+    if path is None:
+        file = fetch_official_weights(
+            OfficialWeights("Inception", address, INCEPTION_SHA256, setting, alternative)
+        )
+    else:
+        expected = f"a copy of {address}"
+        file = require_weights_file("Inception", path, setting=setting, expected=expected)
+    if sha256_file(file) != INCEPTION_SHA256:
+        raise UserError(
+            f"not Inception's weights (their SHA-256 is {INCEPTION_SHA256})",
+            where=str(file),
+            remedy=f"put a complete copy of {address} there, or delete it and set no weights",
+        )
+    return file
+
+
 def inception_extractor(weights: Path, machine: Machine) -> NetworkExtractor:
-    """torch-fidelity's Inception; UserError unless the file holds its weights."""
-    network = fidelity.load_inception(weights).to(machine.device)
-    size, exact = network.fc.in_features, replace(machine, precision="fp32")
+    """torch-fidelity's Inception; UserError unless `inception_file` accepts the file.
 
-    def features(images: Tensor) -> Tensor:
-        return network(images.expand(-1, 3, -1, -1))[0]
-
-    def head(pooled: Tensor) -> Tensor:
-        return fidelity.inception_logits(network, pooled)
-
-    return NetworkExtractor(fidelity.INCEPTION, sha256_file(weights), size, exact, features, head)
-
-
-def torch_fidelity_extractor(name: str, machine: Machine) -> NetworkExtractor:
-    """An extractor that torch-fidelity registers, by its name there; UserError without weights."""
-    network = fidelity.load_registered(name).to(machine.device)
+    The head has no bias, as torch-fidelity's `logits_unbiased`.
+    """
+    file = inception_file(weights)
+    module = torch_fidelity_module("feature_extractor_inceptionv3")
+    network = module.FeatureExtractorInceptionV3(
+        "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(file)
+    ).to(machine.device)
     exact = replace(machine, precision="fp32")
+
+    def head(features: Tensor) -> Tensor:
+        return functional.linear(features, network.fc.weight)
+
+    size, digest = network.fc.in_features, sha256_file(weights)
+    return NetworkExtractor(INCEPTION, digest, size, exact, _three_channels(network), head)
+
+
+def _three_channels(network: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
+    """The features of a network of torch-fidelity, for images of 1 or 3 channels."""
 
     def features(images: Tensor) -> Tensor:
         return network(images.expand(-1, 3, -1, -1))[0].flatten(1)
 
+    return features
+
+
+def torch_fidelity_extractor(name: str, machine: Machine) -> NetworkExtractor:
+    """Any extractor in torch-fidelity's registry, with the features that its FID uses.
+
+    Raises UserError for an unknown name, or if its weights cannot be downloaded.
+    """
+    registry = torch_fidelity_module("registry").FEATURE_EXTRACTORS_REGISTRY
+    if name not in registry:
+        raise UserError(
+            f"torch-fidelity has no extractor {name!r}",
+            where="evaluate.feature_extractors",
+            remedy=f"choose one of: {', '.join(sorted(registry))}",
+        )
+    layer = registry[name].get_default_feature_layer_for_metric("fid")
+    try:
+        with socket_timeout():
+            network = torch_fidelity_module("utils").create_feature_extractor(
+                name, [layer], cuda=False, verbose=False
+            )
+    except (OSError, RuntimeError, EOFError, ImportError, HTTPException) as error:
+        raise UserError(
+            f"torch-fidelity's {name} is not available ({str(error) or type(error).__name__})",
+            where="evaluate.feature_extractors",
+            remedy="run it where its weights can be downloaded, or take it out of the list",
+        ) from None
+    features = _three_channels(network.to(machine.device))
     size = features(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=machine.device)).shape[1]
     digest = hashlib.sha256(tensor_bytes(network.state_dict(), {})).hexdigest()
+    exact = replace(machine, precision="fp32")
     return NetworkExtractor(name, digest, size, exact, features, None)
 
 
@@ -151,36 +199,36 @@ def torch_fidelity_extractor(name: str, machine: Machine) -> NetworkExtractor:
 
 
 def extract_batches(
-    extractor: FeatureExtractor, images: Images, batch_size: int
+    extractor: NetworkExtractor, images: Images, batch_size: int
 ) -> Iterator[np.ndarray]:
-    """Features (B, F) batch by batch, in the split's order."""
+    """Features (B, F) per batch, in the split's order."""
     for batch in images.ordered_batches(batch_size):
         yield extractor(batch).cpu().numpy()
 
 
-def extract(extractor: FeatureExtractor, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    """Features (N, F) of uint8 images (N, C, H, W), which stay where they are, on disk even."""
+def extract(extractor: NetworkExtractor, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+    """Features (N, F) of uint8 images (N, C, H, W), which may be memory-mapped."""
     batches = extract_batches(extractor, Images(images, "cpu", "disk"), batch_size)
     return np.concatenate(list(batches))
 
 
-def class_logits(extractor: FeatureExtractor, features: np.ndarray) -> np.ndarray | None:
-    """Logits (N, classes) of features (N, F); None where the extractor has no classes."""
+def class_logits(extractor: NetworkExtractor, features: np.ndarray) -> np.ndarray | None:
+    """Logits (N, classes) of features (N, F); None for an extractor without classes."""
     logits = extractor.logits(torch.from_numpy(features))
     return None if logits is None else logits.cpu().numpy()
 
 
-def reference(extractor: FeatureExtractor, features: np.ndarray) -> fidelity.Reference:
-    """The real side of comparisons under this extractor."""
+def reference(extractor: NetworkExtractor, features: np.ndarray) -> fidelity.Reference:
+    """The reference for comparisons under this extractor."""
     return fidelity.Reference(features, extractor.name, extractor.digest)
 
 
-# The test
+# Sensitivity test
 
 
 @dataclass(frozen=True)
 class SensitivityResult:
-    """Frechet distances of n images: the floor, and under each fault by strength."""
+    """Frechet distances of n images: the floor, and for each fault by strength."""
 
     n: int
     floor: float
@@ -193,24 +241,16 @@ class SensitivityResult:
 
     @property
     def passed(self) -> bool:
-        """Whether it rises under every fault: only then may the extractor judge."""
+        """Whether the distance rises under every fault."""
         return all(map(self.detects, self.distances))
-
-    def table(self) -> list[dict[str, str | float | bool]]:
-        """One row a distance: fault, strength, distance, whether it is seen above the floor."""
-        return [
-            {"fault": fault, "strength": strength, "distance": value, "seen": value > self.floor}
-            for fault, by_strength in self.distances.items()
-            for strength, value in by_strength.items()
-        ]
 
 
 def sensitivity_test(
-    extractor: FeatureExtractor, images: np.ndarray, seed: int, labels: np.ndarray | None = None
+    extractor: NetworkExtractor, images: np.ndarray, seed: int, labels: np.ndarray | None = None
 ) -> SensitivityResult:
-    """The test on uint8 images (N, C, H, W), best with n above F; labels (N,) say the modes.
+    """The test on uint8 images (N, C, H, W), best with n above F; labels (N,) are the modes.
 
-    With a few hundred images chance moves the distance as far as a weak fault does.
+    With a few hundred images, chance changes the distance as much as a weak fault does.
     """
     order = numpy_generator(seed, "bends").permutation(len(images))
     half = len(images) // 2
@@ -243,7 +283,7 @@ def sensitivity_test(
 def _subsets_without_modes(
     images: np.ndarray, labels: np.ndarray | None, seed: int
 ) -> dict[float, np.ndarray]:
-    """Which images are left, by the share of modes that is dropped."""
+    """Indices of the remaining images, by the dropped fraction of modes."""
     if labels is None or len(np.unique(labels)) < 2:
         brightness_rank = np.argsort(images.mean((1, 2, 3)), kind="stable").argsort()
         return {

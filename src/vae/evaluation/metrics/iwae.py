@@ -1,15 +1,15 @@
-"""The importance-weighted bound: closer to log p(x) the more draws it takes.
+"""The importance-weighted bound, which approaches log p(x) as the number of draws grows.
 
     log w_k = log p(x | z_k) + log p(z_k) - log q(z_k | x),   z_k ~ q(z | x)
     IWAE-K  = log 1/K sum_k w_k                               (Burda et al. 2016)
 
-In expectation it is never below the ELBO, E[log w], rises with K and stays below log p(x). Image
-n draws its noise from (seed, "iwae", n), whatever is computed at a time. Decoded images are held
-some at a time and only their log weights kept, so K is bounded by time alone; the logsumexp is
+In expectation it is at least the ELBO E[log w], grows with K and stays below log p(x). Image n
+draws its noise from (seed, "iwae", n), independent of the batch size. Decoded images are held a
+few at a time and only their log weights are kept, so K is limited only by time; the logsumexp is
 in float64.
 
-Both are given of the density (nats, beside the ELBO) and, where the likelihood has one, of the
-mass of the 8-bit image, whose bound is a bound on bits/dim.
+Both bounds are given for the density (nats, as the ELBO) and, where the likelihood has one, for
+the probability of the 8-bit image, which gives a bound on bits/dim.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ from vae.rng import normal
 
 @dataclass(frozen=True)
 class Bounds:
-    """Of images, nats, (N,): IWAE-K and the mean log weight of the same draws; mass or None."""
+    """Per image (N,), nats: IWAE-K, mean log weight of the same draws, IWAE-K of the 8-bit image."""
 
     iwae: np.ndarray
     elbo: np.ndarray
@@ -47,7 +47,7 @@ def estimate(
     count: int,
     batch_size: int,
 ) -> Iterator[Bounds]:
-    """IWAE-`draws` of the first `count` images, `batch_size` decoded images at a time."""
+    """IWAE-`draws` of the first `count` images, with `batch_size` decoded images at a time."""
     model.eval()
     start = 0
     for batch in images.ordered_batches(max(1, batch_size // draws), count):
@@ -65,7 +65,7 @@ def estimate(
 
 
 def _bounds(model: VAE, x: Tensor, noise: Tensor, batch_size: int) -> Bounds:
-    """Of images (B, C, H, W) with noise (B, K, *latent), in pieces along K."""
+    """Bounds of images (B, C, H, W) with noise (B, K, *latent), in chunks along K."""
     posterior = model.encode(x)
     chunk_size = max(1, batch_size // len(x))
     chunks = [
@@ -84,7 +84,7 @@ def _bounds(model: VAE, x: Tensor, noise: Tensor, batch_size: int) -> Bounds:
 def _log_weights(
     model: VAE, x: Tensor, posterior: Posterior, noise: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """log w (B, K) of the density and of the mass, for noise (B, K, *latent)."""
+    """log w (B, K) of the density and of the 8-bit image, for noise (B, K, *latent)."""
     expanded = Posterior(posterior.mu[:, None], posterior.log_var[:, None])
     z = expanded.rsample(noise)
     ratio = 0.5 * (noise.square() + expanded.log_var - z.square()).flatten(2).sum(2)
@@ -102,19 +102,6 @@ def _log_mean_exp(log_weights: Tensor) -> np.ndarray:
     log_mean = torch.logsumexp(log_weights, 1) - np.log(log_weights.shape[1])
     values: np.ndarray = log_mean.cpu().numpy()
     return values
-
-
-def concatenate(batches: Iterator[Bounds]) -> Bounds:
-    """All batches as one."""
-    all_batches = list(batches)
-    discrete_iwaes = [
-        batch.discrete_iwae for batch in all_batches if batch.discrete_iwae is not None
-    ]
-    return Bounds(
-        iwae=np.concatenate([batch.iwae for batch in all_batches]),
-        elbo=np.concatenate([batch.elbo for batch in all_batches]),
-        discrete_iwae=np.concatenate(discrete_iwaes) if discrete_iwaes else None,
-    )
 
 
 def summarise(bounds: Bounds, dimensions: int, draws: int) -> dict[str, float | None]:

@@ -221,4 +221,4 @@ def test_a_significant_but_negligible_correlation_is_called_negligible() -> None
     valid, test = side(), side()
     (relation,) = correlate(valid, test)
     assert (relation.outcome, relation.substantial) == ("confirmed", False)
-    assert "All that is confirmed is negligible: ink" in text_of(valid, test)
+    assert "All confirmed correlations are negligible: brightness" in text_of(valid, test)

@@ -1,4 +1,4 @@
-"""The best constant image against averages over real draws, and the published collapse's cost."""
+"""The best constant image equals averages over augmented images and a published collapse."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_mean_and_variance_are_those_of_many_augmented_images(augmentation: Augm
     np.testing.assert_allclose(constant.variance, drawn.var(0, unbiased=False), atol=0.02)
 
 
-def test_no_other_constant_costs_less() -> None:
+def test_other_constants_have_a_higher_distortion() -> None:
     x = to_float(torch.from_numpy(images())).double()
     constant = best_constant_image(images(), Augmentation())
 
@@ -43,7 +43,7 @@ def test_no_other_constant_costs_less() -> None:
     assert constant.bernoulli_distortion() < bce((best + 0.02).clamp(0, 1))
 
 
-def test_gaussian_costs_are_the_mean_negative_log_density() -> None:
+def test_the_gaussian_distortion_is_the_mean_negative_log_density() -> None:
     x = to_float(torch.from_numpy(images())).double()
     constant = best_constant_image(images(), Augmentation())
     mean = torch.from_numpy(constant.mean)
@@ -65,7 +65,7 @@ def test_gaussian_costs_are_the_mean_negative_log_density() -> None:
         ("laplace", {"scale": 1.0}, False),
     ],
 )
-def test_what_has_no_formula_has_no_number(
+def test_likelihoods_without_a_closed_form_have_none(
     likelihood: str, options: dict[str, object], known: bool
 ) -> None:
     constant = best_constant_image(images(), Augmentation())
@@ -73,8 +73,8 @@ def test_what_has_no_formula_has_no_number(
 
 
 @pytest.mark.real_data("cifar10")
-def test_the_published_collapse_costs_what_the_mean_image_costs(real_data_root: Path) -> None:
-    """Mean BCE of 0.6604-0.6609 over padded crops of CIFAR-10: nothing but the mean image.
+def test_a_published_collapse_has_the_distortion_of_the_mean_image(real_data_root: Path) -> None:
+    """A published training on padded crops of CIFAR-10 stays at a mean BCE of 0.6604-0.6609.
 
     Without the crops' black border the same image costs 0.6891.
     """

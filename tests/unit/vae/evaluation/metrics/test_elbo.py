@@ -1,4 +1,4 @@
-"""Sums that do not depend on the batch size; PSNR and SSIM against independent formulas."""
+"""Metrics do not depend on the batch size; PSNR and SSIM equal independent formulas."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_reconstruction_errors_do_not_depend_on_the_batch_size() -> None:
     np.testing.assert_allclose(all_at_once.rate, split.rate, rtol=1e-4, atol=1e-6)
 
 
-def test_the_elbo_is_minus_distortion_minus_rate_and_bits_come_from_the_mass() -> None:
+def test_elbo_and_bits_per_dim_follow_from_their_terms() -> None:
     vae = model(Gaussian(0.3))
     scores = concatenate(score(vae, images(), CPU, seed=0, batch_size=16))
     summary = summarise(scores, vae.dimensions)
@@ -65,33 +65,32 @@ def test_the_elbo_is_minus_distortion_minus_rate_and_bits_come_from_the_mass() -
     assert summary["psnr"] == pytest.approx(psnr)
 
 
-def test_shuffled_codes_tell_whether_the_decoder_heeds_them() -> None:
-    """Equal where the decoder gives one image for all; lower where it draws what it is told."""
+def test_shuffled_psnr_is_lower_only_if_the_decoder_uses_z() -> None:
     vae = model(Gaussian(0.3))
     with torch.no_grad():
         vae.decoder.stem.weight.zero_()
-    deaf = summarise(concatenate(score(vae, images(), CPU, seed=0, batch_size=16)), 144)
-    assert deaf["shuffled_psnr"] == pytest.approx(deaf["psnr"])
+    constant = summarise(concatenate(score(vae, images(), CPU, seed=0, batch_size=16)), 144)
+    assert constant["shuffled_psnr"] == pytest.approx(constant["psnr"])
 
     x = to_float(next(images(16).ordered_batches(16)))
     codes = torch.arange(16.0)[:, None].expand(16, 4)
 
-    class Copyist(torch.nn.Module):
+    class LookupDecoder(torch.nn.Module):
         def forward(self, z: torch.Tensor) -> torch.Tensor:
             return x[z[:, 0].round().long().clamp(0, 15)]
 
-    class Numberer(torch.nn.Module):
+    class IndexEncoder(torch.nn.Module):
         def forward(self, batch: torch.Tensor) -> torch.Tensor:
             return torch.stack([codes, torch.full_like(codes, -8.0)], 1)
 
-    vae.encoder, vae.decoder = Numberer(), Copyist()  # type: ignore[assignment]
-    told = summarise(concatenate(score(vae, images(16), CPU, seed=0, batch_size=16)), 144)
-    assert told["psnr"] == pytest.approx(100)
-    assert told["shuffled_psnr"] is not None
-    assert told["shuffled_psnr"] < 10
+    vae.encoder, vae.decoder = IndexEncoder(), LookupDecoder()  # type: ignore[assignment]
+    exact = summarise(concatenate(score(vae, images(16), CPU, seed=0, batch_size=16)), 144)
+    assert exact["psnr"] == pytest.approx(100)
+    assert exact["shuffled_psnr"] is not None
+    assert exact["shuffled_psnr"] < 10
 
 
-def test_bernoulli_reports_no_bits() -> None:
+def test_bernoulli_has_no_bits_per_dim() -> None:
     vae = model(Bernoulli(binary=False))
     summary = summarise(concatenate(score(vae, images(), CPU, seed=0, batch_size=16)), 144)
     assert summary["bits_per_dim"] is None
@@ -99,15 +98,15 @@ def test_bernoulli_reports_no_bits() -> None:
     assert summary["elbo"] is not None
 
 
-def test_standard_error_is_that_of_the_mean() -> None:
+def test_the_standard_error_is_the_deviation_of_the_mean() -> None:
     draws = numpy_generator(1, "draws").normal(3, 2, (2000, 50))
     errors = [standard_error(row) for row in draws]
     assert np.mean(errors) == pytest.approx(draws.mean(1).std(), rel=0.05)
     assert standard_error(np.ones(1)) == 0
 
 
-def test_ssim_is_the_published_formula() -> None:
-    """Against scipy's Gaussian filter, truncated to the same 11x11 window, interior places."""
+def test_ssim_equals_the_published_formula() -> None:
+    """Against scipy's Gaussian filter, truncated to the same 11x11 window, interior pixels."""
     generator = torch_generator(0, "ssim")
     x = torch.rand(1, 1, 24, 24, generator=generator, dtype=torch.float64)
     y = (x + 0.2 * torch.rand(1, 1, 24, 24, generator=generator, dtype=torch.float64)).clamp(0, 1)

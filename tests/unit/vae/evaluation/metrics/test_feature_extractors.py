@@ -1,17 +1,17 @@
-"""The classifier learns, repeats and is kept exactly; judges see what they should, or fail."""
+"""The classifier learns, repeats and is saved exactly; extractors pass the sensitivity test."""
 
 from collections.abc import Generator
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from vae.data.batches import Augmentation, Images
 from vae.device import Machine
 from vae.errors import UserError
-from vae.evaluation.metrics import feature_extractors
+from vae.evaluation.metrics import feature_extractors, fidelity
 from vae.evaluation.metrics.classifier import (
     Classifier,
     ClassifierConfig,
@@ -23,6 +23,7 @@ from vae.evaluation.metrics.classifier import (
     train_classifier,
 )
 from vae.evaluation.metrics.feature_extractors import (
+    NetworkExtractor,
     SensitivityResult,
     class_logits,
     extract,
@@ -37,7 +38,7 @@ from vae.rng import initialisation, numpy_generator
 from vae.training.loop import DivergenceError, EpochReport, StepReport
 
 CPU = Machine("cpu", "fp32", 1)
-LESSON = ClassifierConfig(
+CONFIG = ClassifierConfig(
     seed=0, epochs=8, batch_size=32, lr=3e-3, weight_decay=1e-2, augmentation=Augmentation()
 )
 Reports = Generator[StepReport | EpochReport, None, Classifier]
@@ -54,18 +55,18 @@ def digits() -> tuple[LabelledImages, LabelledImages]:
     return train, valid
 
 
-def whole(reports: Reports) -> tuple[list[StepReport | EpochReport], Classifier]:
-    seen = []
+def run(reports: Reports) -> tuple[list[StepReport | EpochReport], Classifier]:
+    reports_so_far = []
     while True:
         try:
-            seen.append(next(reports))
+            reports_so_far.append(next(reports))
         except StopIteration as end:
-            return seen, end.value
+            return reports_so_far, end.value
 
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[list[StepReport | EpochReport], Classifier]:
-    return whole(train_classifier(*digits(), LESSON, CPU, feature_dim=64))
+    return run(train_classifier(*digits(), CONFIG, CPU, feature_dim=64))
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -75,7 +76,7 @@ def noise(*shape: int) -> np.ndarray:
 # The classifier
 
 
-def test_it_learns_digits_and_says_so(
+def test_it_learns_digits_and_reports_every_epoch(
     trained: tuple[list[StepReport | EpochReport], Classifier],
 ) -> None:
     reports, classifier = trained
@@ -88,18 +89,17 @@ def test_it_learns_digits_and_says_so(
     assert accuracy(classifier, digits()[1], CPU) == pytest.approx(rows[-1]["valid_accuracy"])
 
 
-def test_it_repeats_bit_for_bit_and_another_seed_is_another_network() -> None:
+def test_it_repeats_to_the_bit_and_depends_on_the_seed() -> None:
     short = ClassifierConfig(3, 1, 64, 3e-3, 1e-2, Augmentation(crop_padding=1))
-    once, twice = (
-        whole(train_classifier(*digits(), short, CPU, feature_dim=16))[1].digest()
-        for _ in range(2)
+    first, second = (
+        run(train_classifier(*digits(), short, CPU, feature_dim=16))[1].digest() for _ in range(2)
     )
     other = ClassifierConfig(4, 1, 64, 3e-3, 1e-2, Augmentation(crop_padding=1))
-    assert once == twice
-    assert whole(train_classifier(*digits(), other, CPU, feature_dim=16))[1].digest() != once
+    assert first == second
+    assert run(train_classifier(*digits(), other, CPU, feature_dim=16))[1].digest() != first
 
 
-def test_a_file_gives_the_same_network_under_its_digest(
+def test_a_file_gives_the_same_network_and_digest(
     trained: tuple[list[StepReport | EpochReport], Classifier], tmp_path: Path
 ) -> None:
     _, classifier = trained
@@ -117,19 +117,19 @@ def test_other_files_are_refused(
 ) -> None:
     path = tmp_path / "features.safetensors"
     save(path, trained[1])
-    tensors, about = read_tensors(path)
-    for strange in ({}, {**about, "features": 32}, {**about, "epoch": 3}):
-        write_bytes(path, tensor_bytes(tensors, strange))
-        with pytest.raises(UserError, match="no classifier of this program"):
+    tensors, metadata = read_tensors(path)
+    for other in ({}, {**metadata, "features": 32}, {**metadata, "epoch": 3}):
+        write_bytes(path, tensor_bytes(tensors, other))
+        with pytest.raises(UserError, match="not a classifier of this program"):
             load(path)
 
 
-def test_an_image_does_not_depend_on_the_others(
+def test_features_do_not_depend_on_other_images(
     trained: tuple[list[StepReport | EpochReport], Classifier],
 ) -> None:
     images = torch.from_numpy(noise(6, 1, 8, 8))
-    alone = torch.cat([trained[1](image[None]) for image in images])
-    torch.testing.assert_close(trained[1](images), alone, rtol=1e-5, atol=1e-5)
+    single = torch.cat([trained[1](image[None]) for image in images])
+    torch.testing.assert_close(trained[1](images), single, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_an_image_does_not_depend_on_the_others(
     [((1, 8, 8), 4), ((1, 28, 28), 4), ((3, 32, 32), 4), ((3, 64, 48), 5), ((3, 64, 64), 5)],
     ids=str,
 )
-def test_images_of_any_size_give_features_and_all_weights_learn(
+def test_images_of_any_size_give_features_and_all_weights_have_a_gradient(
     shape: tuple[int, int, int], convolutions: int
 ) -> None:
     with initialisation(0):
@@ -151,10 +151,10 @@ def test_images_of_any_size_give_features_and_all_weights_learn(
         classifier(torch.from_numpy(noise(4, *shape[:2], shape[2] + 8)))
 
 
-def test_a_training_that_explodes_says_so() -> None:
-    wild = ClassifierConfig(0, 1, 64, 1e38, 0.0, Augmentation())
-    with pytest.raises(DivergenceError, match="the classifier's loss is no finite number"):
-        whole(train_classifier(*digits(), wild, CPU, feature_dim=16))
+def test_a_training_that_diverges_raises() -> None:
+    config = ClassifierConfig(0, 1, 64, 1e38, 0.0, Augmentation())
+    with pytest.raises(DivergenceError, match="the classifier's loss is not finite"):
+        run(train_classifier(*digits(), config, CPU, feature_dim=16))
 
 
 def test_each_image_needs_a_label() -> None:
@@ -162,56 +162,60 @@ def test_each_image_needs_a_label() -> None:
         LabelledImages(Images(noise(4, 1, 8, 8), "cpu"), np.zeros(3, np.int64))
 
 
-# Judges
+# Extractors
 
 
-def test_the_in_domain_judge_is_the_classifier(
+def test_the_in_domain_extractor_has_the_logits_of_the_classifier(
     trained: tuple[list[StepReport | EpochReport], Classifier],
 ) -> None:
     _, classifier = trained
-    judge, valid = in_domain_extractor(classifier, CPU), digits()[1]
+    extractor, valid = in_domain_extractor(classifier, CPU), digits()[1]
     pixels = valid.images.array
-    found = extract(judge, pixels, batch_size=100)
-    assert (found.shape, found.dtype, judge.feature_dim) == ((597, 64), np.float32, 64)
-    np.testing.assert_allclose(found, extract(judge, pixels, batch_size=597), rtol=1e-5, atol=1e-5)
-    logits = class_logits(judge, found)
+    found = extract(extractor, pixels, batch_size=100)
+    assert (found.shape, found.dtype, extractor.feature_dim) == ((597, 64), np.float32, 64)
+    np.testing.assert_allclose(
+        found, extract(extractor, pixels, batch_size=597), rtol=1e-5, atol=1e-5
+    )
+    logits = class_logits(extractor, found)
     assert logits is not None
     assert (logits.argmax(1) == valid.labels).mean() > 0.95
 
 
-def test_the_imagenet_judge_takes_grey_and_coloured_images_and_has_no_classes() -> None:
-    judge = imagenet_extractor("efficientnet_lite2", CPU)
+def test_the_imagenet_extractor_takes_grey_and_coloured_images_and_has_no_classes() -> None:
+    extractor = imagenet_extractor("efficientnet_lite2", CPU)
     grey = noise(2, 1, 28, 28)
-    found = extract(judge, grey)
-    assert (found.shape, judge.feature_dim, len(judge.digest)) == ((2, 1280), 1280, 64)
-    np.testing.assert_allclose(extract(judge, grey.repeat(3, axis=1)), found, rtol=1e-4, atol=1e-4)
-    assert class_logits(judge, found) is None
+    found = extract(extractor, grey)
+    assert (found.shape, extractor.feature_dim, len(extractor.digest)) == ((2, 1280), 1280, 64)
+    np.testing.assert_allclose(
+        extract(extractor, grey.repeat(3, axis=1)), found, rtol=1e-4, atol=1e-4
+    )
+    assert class_logits(extractor, found) is None
 
 
-# The test before judging
+# Sensitivity test
 
 
-def test_the_trained_judge_passes_and_the_table_says_how(
+def test_the_trained_extractor_passes_and_repeats(
     trained: tuple[list[StepReport | EpochReport], Classifier],
 ) -> None:
-    judge, (train, _) = in_domain_extractor(trained[1], CPU), digits()
-    found = sensitivity_test(judge, train.images.array, 0, train.labels)
+    extractor, (train, _) = in_domain_extractor(trained[1], CPU), digits()
+    found = sensitivity_test(extractor, train.images.array, 0, train.labels)
     assert found.passed
-    table = found.table()
-    assert [(row["fault"], row["strength"]) for row in table] == [
-        *(("blur", sigma) for sigma in (0.5, 1, 2)),
-        *(("noise", sigma) for sigma in (5, 15, 40)),
-        *(("dropped", share) for share in (0.1, 0.3, 0.5)),
-    ]
+    assert {fault: tuple(by_strength) for fault, by_strength in found.distances.items()} == {
+        "blur": (0.5, 1, 2),
+        "noise": (5, 15, 40),
+        "dropped": (0.1, 0.3, 0.5),
+    }
     assert found.n == 298
-    assert all(row["seen"] for row in table if row["fault"] != "noise")
-    assert found == sensitivity_test(judge, train.images.array, 0, train.labels)
+    for fault in ("blur", "dropped"):
+        assert min(found.distances[fault].values()) > found.floor
+    assert found == sensitivity_test(extractor, train.images.array, 0, train.labels)
 
 
 @pytest.mark.parametrize(
     ("noise", "rises"),
     [((0.9, 1.1, 1.2), True), ((1.2, 1.1, 1.3), False), ((0.7, 0.8, 0.9), False)],
-    ids=["a weak fault hides", "not monotone", "never above the floor"],
+    ids=["weakest below the floor", "not monotone", "never above the floor"],
 )
 def test_a_distance_rises_by_strength_and_ends_above_the_floor(
     noise: tuple[float, ...], rises: bool
@@ -224,40 +228,30 @@ def test_a_distance_rises_by_strength_and_ends_above_the_floor(
     assert (found.detects("blur"), found.detects("noise"), found.passed) == (True, rises, rises)
 
 
-class Blind:
-    """A judge to whom all images are alike."""
-
-    name, digest, feature_dim = "blind", "0" * 64, 2
-
-    def __call__(self, images: Tensor) -> Tensor:
-        return torch.zeros(len(images), 2)
-
-    def logits(self, features: Tensor) -> None:
-        return None
-
-
-def test_a_judge_that_does_not_see_faults_fails() -> None:
-    found = sensitivity_test(Blind(), noise(400, 1, 8, 8), 0)
+def test_an_extractor_without_sensitivity_fails() -> None:
+    constant = NetworkExtractor(
+        "constant", "0" * 64, 2, CPU, lambda x: torch.zeros(len(x), 2), None
+    )
+    found = sensitivity_test(constant, noise(400, 1, 8, 8), 0)
     assert not found.passed
     assert found.n == 100  # half of the half that is compared
-    assert not any(row["seen"] for row in found.table())
 
 
 def test_without_labels_the_brightest_images_are_dropped() -> None:
     pixels = np.arange(100, dtype=np.uint8)[:, None, None, None].repeat(8, 2).repeat(8, 3)
-    kept = feature_extractors._subsets_without_modes(pixels, None, seed=0)
-    assert {share: (len(index), index.max()) for share, index in kept.items()} == {
+    subsets = feature_extractors._subsets_without_modes(pixels, None, seed=0)
+    assert {fraction: (len(index), index.max()) for fraction, index in subsets.items()} == {
         0.1: (90, 89),
         0.3: (70, 69),
         0.5: (50, 49),
     }
 
 
-def test_classes_are_dropped_one_after_the_other() -> None:
+def test_dropped_classes_are_nested() -> None:
     labels = np.arange(100) % 10
-    kept = feature_extractors._subsets_without_modes(noise(100, 1, 8, 8), labels, seed=0)
-    left = [set(labels[index]) for index in kept.values()]
-    assert list(kept) == [0.1, 0.3, 0.5]
+    subsets = feature_extractors._subsets_without_modes(noise(100, 1, 8, 8), labels, seed=0)
+    left = [set(labels[index]) for index in subsets.values()]
+    assert list(subsets) == [0.1, 0.3, 0.5]
     assert [len(classes) for classes in left] == [9, 7, 5]
     assert left[0] > left[1] > left[2]
     assert list(
@@ -267,18 +261,18 @@ def test_classes_are_dropped_one_after_the_other() -> None:
     ) == [0.5]
 
 
-def test_a_judge_and_the_distances_work_together(
+def test_blur_raises_the_distance_under_the_trained_extractor(
     trained: tuple[list[StepReport | EpochReport], Classifier],
 ) -> None:
-    judge, (train, valid) = in_domain_extractor(trained[1], CPU), digits()
-    real = reference(judge, extract(judge, valid.images.array[:500]))
-    fake = extract(judge, train.images.array[:500])
-    healthy = compare(real, fake, seed=0, logits=class_logits(judge, fake))
-    blurred = extract(judge, feature_extractors._blur(train.images.array[:500], 1.0))
-    ill = compare(real, blurred, seed=0)
+    extractor, (train, valid) = in_domain_extractor(trained[1], CPU), digits()
+    real = reference(extractor, extract(extractor, valid.images.array[:500]))
+    fake = extract(extractor, train.images.array[:500])
+    healthy = compare(real, fake, seed=0, logits=class_logits(extractor, fake))
+    blurred = extract(extractor, feature_extractors._blur(train.images.array[:500], 1.0))
+    worse = compare(real, blurred, seed=0)
     assert healthy.digest == trained[1].digest()
-    assert ill.fd > 3 * healthy.fd
-    assert ill.coverage < healthy.coverage
+    assert worse.fd > 3 * healthy.fd
+    assert worse.coverage < healthy.coverage
     assert healthy.classifier_score is not None
     assert healthy.classifier_score > 6
 
@@ -287,7 +281,7 @@ def test_a_judge_and_the_distances_work_together(
 
 
 class Tiny(torch.nn.Module):
-    """What torch-fidelity asks of a registered extractor."""
+    """The interface of an extractor in torch-fidelity's registry."""
 
     def __init__(self, name: str, layers: list[str], **options: object) -> None:
         super().__init__()
@@ -303,14 +297,20 @@ class Tiny(torch.nn.Module):
         return (pooled.flatten(1) @ self.weights,)
 
 
-def test_any_registered_extractor_judges_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_registered_extractor_is_available_by_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
     monkeypatch.setitem(FEATURE_EXTRACTORS_REGISTRY, "clip-vit-b-32", Tiny)
-    judge = feature_extractors.torch_fidelity_extractor("clip-vit-b-32", Machine("cpu", "fp32", 1))
+    extractor = feature_extractors.torch_fidelity_extractor("clip-vit-b-32", CPU)
     grey = torch.randint(0, 256, (5, 1, 9, 9), dtype=torch.uint8)
-    assert (judge.name, judge.feature_dim, len(judge.digest)) == ("clip-vit-b-32", 7, 64)
-    torch.testing.assert_close(judge(grey), judge(grey.expand(-1, 3, -1, -1)))
+    assert (extractor.name, extractor.feature_dim, len(extractor.digest)) == (
+        "clip-vit-b-32",
+        7,
+        64,
+    )
+    torch.testing.assert_close(extractor(grey), extractor(grey.expand(-1, 3, -1, -1)))
 
 
 def test_an_unknown_extractor_and_one_without_weights_are_one_line(
@@ -319,12 +319,72 @@ def test_an_unknown_extractor_and_one_without_weights_are_one_line(
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
     with pytest.raises(UserError, match="no extractor 'clop'"):
-        feature_extractors.torch_fidelity_extractor("clop", Machine("cpu", "fp32", 1))
+        feature_extractors.torch_fidelity_extractor("clop", CPU)
 
     class Absent(Tiny):
         def __init__(self, *arguments: object, **options: object) -> None:
             raise OSError("no network")
 
     monkeypatch.setitem(FEATURE_EXTRACTORS_REGISTRY, "clip-rn50", Absent)
-    with pytest.raises(UserError, match="clip-rn50 cannot be had"):
-        feature_extractors.torch_fidelity_extractor("clip-rn50", Machine("cpu", "fp32", 1))
+    with pytest.raises(UserError, match="clip-rn50 is not available"):
+        feature_extractors.torch_fidelity_extractor("clip-rn50", CPU)
+
+
+def test_missing_inception_weights_are_one_line_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[str] = []
+
+    def refuse(address: str, path: str, digest: str, progress: bool) -> None:
+        requests.extend((address, path, digest))
+        raise URLError("Name or service not known")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    with pytest.raises(UserError) as caught:
+        feature_extractors.inception_file()
+    address, path, digest = requests
+    message = str(caught.value)
+    assert digest == feature_extractors.INCEPTION_SHA256
+    assert digest.startswith(Path(address).stem.rpartition("-")[2])
+    assert message.startswith(f"{path}: no weights of Inception")
+    for part in (
+        address,
+        "not known",
+        "set evaluate.inception_weights",
+        "out of evaluate.feature_extractors",
+    ):
+        assert part in message
+    assert "\n" not in message
+    Path(path).write_bytes(b"half of it")
+    with pytest.raises(UserError, match=f"{path}: not Inception's weights .* delete it"):
+        feature_extractors.inception_file()
+
+
+def test_inception_uses_grey_images_as_three_equal_channels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = fidelity.torch_fidelity_module(
+        "feature_extractor_inceptionv3"
+    ).FeatureExtractorInceptionV3
+    with monkeypatch.context() as patched:  # random weights; no test downloads
+        patched.setattr(network, "load_state_dict", lambda *_: None)
+        patched.setattr(torch, "load", lambda *_, **__: None)
+        made = network("x", ["2048"], feature_extractor_weights_path="")
+    path = tmp_path / "inception.pth"
+    torch.save(made.state_dict(), path)
+    digest = sha256_file(path)
+    monkeypatch.setattr(feature_extractors, "INCEPTION_SHA256", digest)
+    extractor = feature_extractors.inception_extractor(path, CPU)
+    grey = torch.from_numpy(numpy_generator(0, "grey").integers(0, 256, (2, 1, 28, 28), np.uint8))
+    features = extractor(grey)
+    assert (extractor.name, extractor.digest, extractor.feature_dim) == (
+        feature_extractors.INCEPTION,
+        digest,
+        2048,
+    )
+    torch.testing.assert_close(features, extractor(grey.expand(-1, 3, -1, -1)))
+    torch.testing.assert_close(features, made(grey.expand(-1, 3, -1, -1))[0])
+    logits = extractor.logits(features)
+    assert logits is not None
+    assert logits.shape == (2, 1008)

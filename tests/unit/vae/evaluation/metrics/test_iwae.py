@@ -1,4 +1,4 @@
-"""IWAE against the exact evidence of a linear-Gaussian model, whose posterior is known."""
+"""IWAE approaches the exact evidence of a linear-Gaussian model with a known posterior."""
 
 import math
 
@@ -10,7 +10,8 @@ from torch.distributions import MultivariateNormal
 
 from vae.data.batches import Images, to_float
 from vae.device import Machine
-from vae.evaluation.metrics.iwae import concatenate, estimate, summarise
+from vae.evaluation.metrics.elbo import concatenate
+from vae.evaluation.metrics.iwae import estimate, summarise
 from vae.models.likelihoods.continuous import Gaussian
 from vae.models.likelihoods.discrete import Bernoulli
 from vae.models.vae import VAE
@@ -21,7 +22,7 @@ SHAPE, LATENT, SIGMA = (1, 2, 3), 2, 0.4
 
 
 class Encoder(nn.Module):
-    """q(z | x) = N(mu(x), v): the true posterior mean and, on purpose, another variance."""
+    """q(z | x) = N(mu(x), v): the true posterior mean with `factor` times its variance."""
 
     def __init__(self, weights: Tensor, factor: float) -> None:
         super().__init__()
@@ -73,13 +74,13 @@ def evidence(weights: Tensor) -> float:
     return MultivariateNormal(torch.zeros(len(covariance)), covariance).log_prob(x).mean().item()
 
 
-def test_many_draws_reach_the_exact_evidence() -> None:
+def test_many_draws_approach_the_exact_evidence() -> None:
     vae, weights = model(factor=2.0)
-    there = bound(vae, draws=20_000, at_once=50_000)
-    assert there["iwae"] == pytest.approx(evidence(weights), abs=0.02)
+    metrics = bound(vae, draws=20_000, at_once=50_000)
+    assert metrics["iwae"] == pytest.approx(evidence(weights), abs=0.02)
 
 
-def test_the_bound_rises_with_the_draws_from_the_elbo() -> None:
+def test_the_bound_grows_with_the_draws_from_the_elbo() -> None:
     vae, weights = model(factor=3.0)
     bounds = [bound(vae, draws)["iwae"] for draws in (1, 10, 1000)]
     assert bounds[0] < bounds[1] < bounds[2] < evidence(weights) + 0.05
@@ -88,12 +89,12 @@ def test_the_bound_rises_with_the_draws_from_the_elbo() -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 40, 4096])
-def test_what_is_computed_at_a_time_changes_nothing(at_once: int) -> None:
+def test_the_batch_size_has_no_effect(at_once: int) -> None:
     vae, _ = model(factor=2.0)
     assert bound(vae, 20, at_once)["iwae"] == pytest.approx(bound(vae, 20)["iwae"], abs=1e-4)
 
 
-def test_the_first_images_are_taken() -> None:
+def test_only_the_first_images_are_evaluated() -> None:
     vae, _ = model(factor=2.0)
     assert bound(vae, 20, count=5)["iwae_images"] == 5
     few = concatenate(estimate(vae, images(), CPU, seed=0, draws=20, count=5, batch_size=64))
@@ -101,18 +102,20 @@ def test_the_first_images_are_taken() -> None:
     np.testing.assert_allclose(few.iwae, all_.iwae[:5], rtol=1e-5)
 
 
-def test_bits_come_from_the_mass_of_pixels() -> None:
+def test_bits_per_dim_follow_from_the_probability_of_8_bit_pixels() -> None:
     vae, _ = model(factor=2.0)
-    there = bound(vae, 500)
-    assert there["iwae"] is not None
-    nats = there["iwae"] - math.prod(SHAPE) * math.log(255)  # a wide sigma: mass = density * bin
-    edges_apart = 0.6  # the edge bins are open, so they hold more
-    assert there["iwae_bits_per_dim"] == pytest.approx(
-        -nats / (math.prod(SHAPE) * math.log(2)), abs=edges_apart
+    metrics = bound(vae, 500)
+    assert metrics["iwae"] is not None
+    nats = metrics["iwae"] - math.prod(SHAPE) * math.log(
+        255
+    )  # a wide sigma: probability = density * bin
+    edge_bins = 0.6  # the edge bins are open, so they contain more
+    assert metrics["iwae_bits_per_dim"] == pytest.approx(
+        -nats / (math.prod(SHAPE) * math.log(2)), abs=edge_bins
     )
 
 
-def test_without_a_mass_there_are_no_bits() -> None:
+def test_without_a_discrete_likelihood_there_are_no_bits_per_dim() -> None:
     vae, _ = model(factor=2.0)
     vae.likelihood = Bernoulli(binary=False)
     assert bound(vae, 5)["iwae_bits_per_dim"] is None

@@ -1,4 +1,4 @@
-"""Principal axes against the covariance, information against closed forms, any latent shape."""
+"""Principal axes are eigenvectors of the covariance; mutual information equals closed forms."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_axes_are_the_eigenvectors_of_the_covariance() -> None:
     np.testing.assert_allclose(abs(axes @ vectors[:, ::-1]), np.eye(6), atol=1e-9)
 
 
-def test_scales_are_the_standard_deviations_along_the_axes_and_hold_all_variance() -> None:
+def test_scales_are_the_standard_deviations_along_the_axes() -> None:
     mu = encodings(50, 2, 3, 2)
     mean, axes, scale = principal_axes(mu, 12)
     along = np.tensordot(mu - mean, axes, axes=([1, 2, 3], [1, 2, 3]))
@@ -40,7 +40,7 @@ def test_scales_are_the_standard_deviations_along_the_axes_and_hold_all_variance
 
 
 @pytest.mark.parametrize("latent", [(12,), (3, 2, 2)], ids=str)
-def test_a_planted_direction_is_found_whatever_the_latents_shape(latent: tuple[int, ...]) -> None:
+def test_a_planted_direction_is_recovered_in_any_latent_shape(latent: tuple[int, ...]) -> None:
     generator = numpy_generator(0, "planted")
     planted = generator.normal(size=latent)
     planted /= np.linalg.norm(planted)
@@ -54,7 +54,7 @@ def test_a_planted_direction_is_found_whatever_the_latents_shape(latent: tuple[i
     assert scale[1] < 0.03
 
 
-def test_the_largest_component_is_positive_so_mirrored_encodings_have_the_same_axes() -> None:
+def test_mirrored_encodings_have_the_same_axes() -> None:
     mu = encodings(100, 8)
     _, axes, scale = principal_axes(mu, 8)
     mean, mirrored, same = principal_axes(-mu, 8)
@@ -79,7 +79,7 @@ def test_collapsed_encodings_have_no_spread() -> None:
     assert not scale.any()
 
 
-def test_rates_are_means_over_images_and_lead_by_their_size() -> None:
+def test_rates_are_means_over_images_and_ordered_by_size() -> None:
     rate = np.zeros((3, 2, 1, 2))
     rate[:, 1, 0, 0] = [1, 2, 3]
     rate[:, 0, 0, 1] = 5
@@ -88,27 +88,27 @@ def test_rates_are_means_over_images_and_lead_by_their_size() -> None:
     assert order_by_rate(rates).tolist() == [1, 2, 0, 3]
 
 
-def test_the_index_code_information_is_the_entropy_of_the_index_for_codes_that_tell_all() -> None:
+def test_the_information_of_distinct_codes_is_log_n() -> None:
     mu = 100.0 * np.arange(40)[:, None, None, None] * np.ones((1, 2, 1, 3))
     log_var = np.full_like(mu, -2.0)
     assert mutual_information(mu, log_var, mu) == pytest.approx(np.log(40))
 
 
-def test_codes_that_tell_nothing_have_no_information() -> None:
+def test_equal_posteriors_have_no_information() -> None:
     mu, z = np.zeros((1200, 3)), np.random.default_rng(0).normal(size=(1200, 3))
     assert mutual_information(mu, np.zeros_like(mu), z) == pytest.approx(0, abs=1e-9)
 
 
-def test_the_information_is_that_of_two_gaussians_and_chunks_do_not_matter(
+def test_the_information_equals_that_of_two_gaussians_for_any_chunk_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Half of the posteriors at +1, half at -1: I is the information of one bit through noise."""
+    """Half of the posteriors at +1, half at -1: one bit through a Gaussian channel."""
     generator = np.random.default_rng(1)
     mu = np.repeat([1.0, -1.0], 2000)[:, None]
     z = mu + generator.normal(size=mu.shape)
     found = mutual_information(mu, np.zeros_like(mu), z)
     draws = generator.normal(size=200_000) + 1
-    bit = np.log(2) - np.log1p(np.exp(-2 * draws)).mean()  # closed up to one integral
-    assert found == pytest.approx(bit, abs=0.02)
+    expected = np.log(2) - np.log1p(np.exp(-2 * draws)).mean()  # closed up to one integral
+    assert found == pytest.approx(expected, abs=0.02)
     monkeypatch.setattr(latents, "CHUNK", 77)
     assert mutual_information(mu, np.zeros_like(mu), z) == pytest.approx(found, rel=1e-12)

@@ -1,4 +1,4 @@
-"""The linear prediction against oracles: a numerical minimum, and the Gaussian's own density."""
+"""The linear prediction equals a numerical minimum and the density of probabilistic PCA."""
 
 import itertools
 import math
@@ -22,7 +22,7 @@ def predict(**options: float) -> tuple[float, int, float, float]:
 
 
 def direction(eigenvalue: float, sigma: float, beta: float) -> tuple[float, float, float]:
-    """Best objective, its square and its rate, of one direction, by search."""
+    """Minimum of the objective of one direction, its squared error and its rate."""
 
     def terms(point: np.ndarray) -> tuple[float, float]:
         w, v, log_t = point
@@ -34,11 +34,8 @@ def direction(eigenvalue: float, sigma: float, beta: float) -> tuple[float, floa
         square, rate = terms(point)
         return square / (2 * sigma**2) + beta * rate
 
-    starts = [
-        (1.0, 0.5, -1.0),
-        (0.1, 0.1, 0.0),
-        (math.sqrt(eigenvalue), 1 / math.sqrt(eigenvalue), -2.0),
-    ]
+    root = math.sqrt(eigenvalue)
+    starts = [(1.0, 0.5, -1.0), (0.1, 0.1, 0.0), (root, 1 / root, -2.0)]
     options = {"maxiter": 20_000, "maxfev": 20_000, "xatol": 1e-10, "fatol": 1e-13}
     found = [minimize(objective, x, method="Nelder-Mead", options=options) for x in starts]
     best = min(found, key=lambda result: result.fun)
@@ -47,7 +44,7 @@ def direction(eigenvalue: float, sigma: float, beta: float) -> tuple[float, floa
 
 @pytest.mark.parametrize("beta", [0.3, 1.0, 4.0])
 @pytest.mark.parametrize("sigma", [0.2, 0.6])
-def test_it_is_the_minimum_that_a_search_finds(beta: float, sigma: float) -> None:
+def test_the_prediction_equals_a_numerical_minimum(beta: float, sigma: float) -> None:
     searched = [direction(value, sigma, beta) for value in EIGENVALUES]
     rate, active, elbo, mean_square = predict(sigma=sigma, beta=beta)
     d = len(EIGENVALUES)
@@ -60,7 +57,7 @@ def test_it_is_the_minimum_that_a_search_finds(beta: float, sigma: float) -> Non
 
 
 @pytest.mark.parametrize("latent", [0, 1, 2, 5])
-def test_with_beta_1_it_is_the_likelihood_of_probabilistic_pca(latent: int) -> None:
+def test_with_beta_1_the_elbo_is_the_likelihood_of_probabilistic_pca(latent: int) -> None:
     sigma = 0.4
     variances = np.full(5, sigma**2)
     kept = [value for value in EIGENVALUES[:latent] if value > sigma**2]
@@ -71,13 +68,13 @@ def test_with_beta_1_it_is_the_likelihood_of_probabilistic_pca(latent: int) -> N
     assert predict(latent=latent)[2] == pytest.approx(float(density.logpdf(points).mean()))
 
 
-def test_the_formula_of_the_rate() -> None:
+def test_the_rate_equals_its_formula() -> None:
     rate, active, _, _ = predict(sigma=1.0, beta=0.5, latent=2)
     assert active == 2
     assert rate == pytest.approx(0.5 * math.log(2.0 / 0.5) + 0.5 * math.log(0.9 / 0.5))
 
 
-def test_rate_and_units_fall_as_the_price_rises() -> None:
+def test_rate_and_units_fall_as_beta_rises() -> None:
     found = [predict(beta=beta) for beta in (0.1, 0.5, 1, 2, 10, 100)]
     for before, after in itertools.pairwise(found):
         assert after[0] < before[0] or before[0] == 0
@@ -85,7 +82,7 @@ def test_rate_and_units_fall_as_the_price_rises() -> None:
     assert found[-1][:2] == (0.0, 0)
 
 
-def test_leading_eigenvalues_alone_never_promise_more() -> None:
+def test_fewer_eigenvalues_give_lower_bounds() -> None:
     whole = predict_linear_vae(EIGENVALUES, total_variance=3.26, dimensions=5, latent=4, sigma=0.1)
     few = predict_linear_vae(
         EIGENVALUES[:2], total_variance=3.26, dimensions=5, latent=4, sigma=0.1
@@ -95,25 +92,25 @@ def test_leading_eigenvalues_alone_never_promise_more() -> None:
 
 
 @pytest.mark.parametrize(("sigma", "beta"), [(0.0, 1.0), (1.0, 0.0), (1.0, -1.0)])
-def test_a_free_rate_has_no_optimum(sigma: float, beta: float) -> None:
+def test_beta_and_sigma_must_be_positive(sigma: float, beta: float) -> None:
     with pytest.raises(ValueError, match="must be positive"):
         predict(sigma=sigma, beta=beta)
 
 
 @pytest.mark.parametrize("components", [1, 3, 4])
-def test_ppca_costs_what_its_gaussian_costs(components: int) -> None:
+def test_ppca_bits_per_dim_equal_those_of_its_gaussian(components: int) -> None:
     """Mean log-density of points with exactly this covariance, under the fitted Gaussian."""
     sigma2 = np.mean(EIGENVALUES[components:])
     fitted = np.diag([*EIGENVALUES[:components], *[sigma2] * (5 - components)])
     trace = np.trace(np.linalg.solve(fitted, np.diag(EIGENVALUES)))
     nats = -multivariate_normal(np.zeros(5), fitted).logpdf(np.zeros(5)) + 0.5 * trace
-    there = ppca_bits_per_dim(
+    bits = ppca_bits_per_dim(
         EIGENVALUES, total_variance=sum(EIGENVALUES), dimensions=5, components=components
     )
-    assert there == pytest.approx(nats / (5 * math.log(2)) + math.log2(255))
+    assert bits == pytest.approx(nats / (5 * math.log(2)) + math.log2(255))
 
 
-def test_ppca_needs_its_eigenvalues_and_some_to_spare() -> None:
+def test_ppca_needs_its_eigenvalues_and_a_remainder() -> None:
     for components, values in ((5, EIGENVALUES), (3, EIGENVALUES[:2]), (3, [1.0, 0.5, 0.0])):
-        there = ppca_bits_per_dim(values, total_variance=3.26, dimensions=5, components=components)
-        assert there is None
+        bits = ppca_bits_per_dim(values, total_variance=3.26, dimensions=5, components=components)
+        assert bits is None
