@@ -130,7 +130,7 @@ def describe_effort(
     minutes = summary["seconds"]["total"] / 60
     lengths = sorted({int(row["epochs"]) for row in rows if row["epochs"]})
     epochs = "-".join(map(str, sorted({lengths[0], lengths[-1]})))
-    judging = summary["seconds"]["judging"] / summary["seconds"]["total"]
+    judging = summary["seconds"]["scoring"] / summary["seconds"]["total"]
     threads = "1 CPU thread" if stamp["threads"] == 1 else f"{stamp['threads']} CPU threads"
     return (
         f"{len(rows)} trials ({states}) of {epochs} epochs on {threads} each: {minutes:.0f} "

@@ -190,11 +190,11 @@ def _score_samples(
     )
     return {
         "prior": prior_name,
-        "floor_distance": _frechet_distance(real_statistics, reference.train[order[:count]]),
-        "reconstruction_distance": _frechet_distance(
+        "floor_fd": _frechet_distance(real_statistics, reference.train[order[:count]]),
+        "reconstruction_fd": _frechet_distance(
             real_statistics, feature_extractors.extract(reference.extractor, reconstructions)
         ),
-        "sample_distance": comparison.fd,
+        "sample_fd": comparison.fd,
         "precision": comparison.precision,
         "recall": comparison.recall,
         "coverage": comparison.coverage,

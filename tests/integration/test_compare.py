@@ -70,7 +70,7 @@ def numbers(checkout: Checkout) -> dict[tuple[str, str], float]:
 
 def test_without_arguments_the_newest_finished_runs_are_compared(made: Checkout) -> None:
     output = compare(made)
-    assert "comparing the newest 2 of 2 finished runs of `vae`" in output
+    assert "comparing the newest 2 of 2 finished runs of `image-vae`" in output
     assert re.search(r"^objective\.beta +0\.5 +1\.0$", output, re.MULTILINE)
     assert "train.seed" not in output, "equal params are not shown"
     (lacks,) = [line for line in output.splitlines() if line.startswith("A lacks")]
@@ -82,7 +82,7 @@ def test_without_arguments_the_newest_finished_runs_are_compared(made: Checkout)
     folder = made.folder / "reports" / "comparison"
     assert {"index.html", "comparison.md", "plotly.min.js"} <= {p.name for p in folder.iterdir()}
     judged = read_json(made.folder / "reports" / "evaluate.json")["metrics"]
-    assert numbers(made)["test_psnr", "B"] == judged["psnr"]
+    assert numbers(made)["test_psnr", "B"] == judged["test_psnr"]
     gallery = made.folder / "reports" / "gallery" / "reconstructions.png"
     assert (folder / "B-reconstructions.png").read_bytes() == gallery.read_bytes()
     assert "A-reconstructions.png" not in {path.name for path in folder.iterdir()}
@@ -139,9 +139,9 @@ def test_a_revision_without_a_store_says_what_is_missing(made: Checkout) -> None
         (("--runs", "kept:nope"), "no kept evidence `nope`"),
         (
             ("--experiments", "nope"),
-            "no experiment `nope` in the tracker -> there are: .*vae, vae-data$",
+            "no experiment `nope` in the tracker -> there are: .*image-vae, image-vae-data$",
         ),
-        (("--experiments", "vae-data"), "no finished run in `vae-data`"),
+        (("--experiments", "image-vae-data"), "no finished run in `image-vae-data`"),
         (("--git", "nope"), "unknown revision `nope`"),
         (("--git", "HEAD~2"), "no evidence of a training in reports/train.json"),
     ],

@@ -69,7 +69,7 @@ def test_two_processes_have_the_curve_of_one(
 def test_only_the_first_process_tracks_and_writes(by_two: Checkout) -> None:
     assert by_two.query_store(STATUS) == [("FINISHED",)]
     points = by_two.query_store(
-        "SELECT step FROM metrics WHERE key = 'train_objective' ORDER BY step"
+        "SELECT step FROM metrics WHERE key = 'train/objective' ORDER BY step"
     )
     assert points == [(1,), (2,), (3,), (4,)]
     key = read_json(by_two.folder / "artifacts/model/run.json")["key"]

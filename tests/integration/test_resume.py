@@ -71,7 +71,7 @@ def points_of(checkout: Checkout) -> dict[str, list[int]]:
         name: [step for (step,) in checkout.query_store(steps, run, name)]
         for name in ("train_objective", "valid_rate", "lr")
     }
-    folder = checkout.folder / "mlruns" / "vae" / run / "artifacts" / "images"
+    folder = checkout.folder / "mlruns" / "image-vae" / run / "artifacts" / "images"
     images = [int(path.name.split("+")[2]) for path in folder.glob("*.png")]
     return found | {"images": images}
 

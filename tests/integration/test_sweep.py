@@ -80,7 +80,7 @@ def test_a_study_leaves_a_table_files_pages_and_rows(searched: Checkout) -> None
     assert len(set(points(searched))) == 4
     folder = study(searched) / "trials" / "00003"
     facts = read_json(folder / "trial.json")
-    assert facts["numbers"]["sample_distance"] == rows[3]["sample_distance"] > 0
+    assert facts["numbers"]["valid_sample_fd"] == rows[3]["valid_sample_fd"] > 0
     assert len(read_csv(folder / "history.csv")) == 2
     page = (study(searched) / "report" / "index.html").read_text()
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
@@ -90,18 +90,18 @@ def test_a_study_leaves_a_table_files_pages_and_rows(searched: Checkout) -> None
     assert len(above) == 1
     below = "SELECT count(*) FROM tags WHERE key = 'mlflow.parentRunId' AND value = ?"
     assert searched.query_store(below, above[0][0]) == [(4,)]
-    curve = "SELECT count(*) FROM metrics WHERE key = 'valid_rate'"
+    curve = "SELECT count(*) FROM metrics WHERE key = 'valid/rate'"
     assert searched.query_store(curve) == [(8,)]
-    logged = "SELECT metrics.value FROM metrics WHERE key = 'sample_distance' ORDER BY 1"
+    logged = "SELECT metrics.value FROM metrics WHERE key = 'valid/sample_fd' ORDER BY 1"
     found = sorted(value for (value,) in searched.query_store(logged))
-    best = min(row["sample_distance"] for row in rows)
-    assert found == pytest.approx(sorted([*(row["sample_distance"] for row in rows), best]))
+    best = min(row["valid_sample_fd"] for row in rows)
+    assert found == pytest.approx(sorted([*(row["valid_sample_fd"] for row in rows), best]))
 
 
 def test_status_needs_no_torch(searched: Checkout) -> None:
     output = searched.run("python", "-m", "pipeline", "sweep", "status")
     assert "4 complete" in output
-    best = min(trials(searched), key=lambda row: float(row["sample_distance"]))
+    best = min(trials(searched), key=lambda row: float(row["valid_sample_fd"]))
     assert f"best: {best['trial']}" in output
     code = "import sys, optuna, pipeline.sweep.command; from pipeline.sweep.status import watch; "
     code += "print('torch' in sys.modules, 'mlflow' in sys.modules)"
@@ -110,7 +110,7 @@ def test_status_needs_no_torch(searched: Checkout) -> None:
 
 
 def test_a_promoted_trial_is_what_the_chain_makes(searched: Checkout) -> None:
-    best = min(trials(searched), key=lambda row: float(row["sample_distance"]))
+    best = min(trials(searched), key=lambda row: float(row["valid_sample_fd"]))
     path = searched.folder / "params.yaml"
     before = path.read_text()
     output = searched.run("python", "-m", "pipeline", "sweep", "promote")
@@ -128,13 +128,11 @@ def test_a_promoted_trial_is_what_the_chain_makes(searched: Checkout) -> None:
     history = read_csv(searched.folder / "artifacts" / "model" / "history.csv")
     trial = study(searched) / "trials" / f"{best['trial']:05d}"
     assert history == read_csv(trial / "history.csv")
-    judged = read_json(searched.folder / "reports" / "judges.json")["in_domain"]["splits"]
+    judged = read_json(searched.folder / "reports" / "sample_metrics.json")["in_domain"]["splits"]
     numbers = read_json(trial / "trial.json")["numbers"]
     chain = judged["valid"]
-    assert chain["samples"]["gmm"]["distance"] == pytest.approx(numbers["sample_distance"])
-    assert chain["reconstructions"]["distance"] == pytest.approx(
-        numbers["reconstruction_distance"]
-    )
+    assert chain["samples"]["gmm"]["fd"] == pytest.approx(numbers["valid_sample_fd"])
+    assert chain["reconstructions"]["fd"] == pytest.approx(numbers["valid_reconstruction_fd"])
     path.write_text(before)
 
 
@@ -172,13 +170,13 @@ def test_promote_full_changes_the_swept_params_alone(searched: Checkout) -> None
 def test_equal_seeds_propose_equal_trials_also_when_resumed(fresh: Checkout) -> None:
     fresh.run(*RUN)
     whole = points(fresh)
-    numbers = [row["sample_distance"] for row in trials(fresh)]
+    numbers = [row["valid_sample_fd"] for row in trials(fresh)]
     shutil.rmtree(study(fresh))
     fresh.run(*RUN, "-S", "sweep.trials=2")
     assert points(fresh) == whole[:2]
     assert "2 trials so far" in fresh.run(*RUN)
     assert points(fresh) == whole
-    assert [row["sample_distance"] for row in trials(fresh)] == numbers
+    assert [row["valid_sample_fd"] for row in trials(fresh)] == numbers
 
 
 def test_a_killed_worker_loses_no_trial(fresh: Checkout) -> None:

@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from pipeline import ROOT
+from pipeline.config.metrics import mlflow_name
 from pipeline.tracking import backend, mlflow_sync
 from pipeline.tracking.mlflow_sync import RunRecord, Tracker, connect, is_synced
 from vae.errors import UserError
@@ -102,7 +103,7 @@ def trained(epochs: int, status: str = "RUNNING", **more: Any) -> RunRecord:
         "params": {"model.latent.dim": 8, "train.clip_norm": None},
         "tags": {"commit": "abc"},
         "history": history,
-        "times": {epoch: 1e9 + epoch for epoch in range(1, epochs + 1)},
+        "epoch_times": {epoch: 1e9 + epoch for epoch in range(1, epochs + 1)},
     }
     return RunRecord("model", "digits conv", "train", "vae", status, **(given | more))
 
@@ -111,7 +112,7 @@ def expected(row: RunRecord) -> list[tuple[str, int, float]]:
     """What `points` must say of a row."""
     entries = [{"epoch": 0, **row.metrics}, *row.history]
     return sorted(
-        (name, int(entry["epoch"]), value)
+        (mlflow_name(name), int(entry["epoch"]), value)
         for entry in entries
         for name, value in entry.items()
         if name != "epoch"
@@ -227,8 +228,8 @@ def test_a_headline_is_copied_once_an_evaluation(root: Path) -> None:
     for _ in range(2):
         assert tracker.sync(child("first", test_bits=3.0))
         assert connect(None, True, root=root).sync(child("second", test_bits=2.0))
-    copies = [point for point in points(root, "model") if point[0] == "test_bits"]
-    assert copies == [("test_bits", 0, 3.0), ("test_bits", 1, 2.0)]
+    copies = [point for point in points(root, "model") if point[0] == "test/bits"]
+    assert copies == [("test/bits", 0, 3.0), ("test/bits", 1, 2.0)]
     model = ask(root, "SELECT run_uuid FROM tags WHERE key = 'key' AND value = 'model'")[0][0]
     assert texts(root, "first")["mlflow.parentRunId"] == model
 
@@ -239,15 +240,15 @@ def test_a_headline_cut_between_its_tag_and_its_copy_is_copied_once(root: Path) 
     tracker.sync(child("first", test_bits=3.0))
     with database(root) as rows:
         rows.execute(
-            "DELETE FROM metrics WHERE key = 'test_bits' AND step = 0 AND run_uuid IN "
+            "DELETE FROM metrics WHERE key = 'test/bits' AND step = 0 AND run_uuid IN "
             "(SELECT run_uuid FROM tags WHERE key = 'key' AND value = 'model')"
         )
-        rows.execute("DELETE FROM latest_metrics WHERE key = 'test_bits'")
+        rows.execute("DELETE FROM latest_metrics WHERE key = 'test/bits'")
     later = connect(None, True, root=root)
     later.sync(child("second", test_bits=2.0))
     later.sync(child("first", test_bits=3.0))
-    copies = [point for point in points(root, "model") if point[0] == "test_bits"]
-    assert copies == [("test_bits", 0, 3.0), ("test_bits", 1, 2.0)]
+    copies = [point for point in points(root, "model") if point[0] == "test/bits"]
+    assert copies == [("test/bits", 0, 3.0), ("test/bits", 1, 2.0)]
 
 
 def test_a_child_waits_for_its_parent(root: Path) -> None:
@@ -257,7 +258,7 @@ def test_a_child_waits_for_its_parent(root: Path) -> None:
     tracker.sync(trained(1, "FINISHED"))
     tracker.close()
     assert is_synced(child("first", test_bits=3.0), root=root)
-    assert ("test_bits", 0, 3.0) in points(root, "model")
+    assert ("test/bits", 0, 3.0) in points(root, "model")
 
 
 # Pictures and files
@@ -286,7 +287,7 @@ def test_a_picture_cut_by_a_kill_is_mended(root: Path) -> None:
     before = files_of(root)
     full = next(path for path in before if path.suffix == ".png")
     full.write_bytes(full.read_bytes()[:20])
-    connect(None, True, root=root).sync(replace(row, epoch_times={}))
+    connect(None, True, root=root).sync(replace(row, epoch_epoch_times={}))
     assert files_of(root) == before
     assert full.read_bytes() == (root / "a.png").read_bytes()
 
@@ -549,7 +550,7 @@ def test_a_server_gets_the_same(
         assert tracker.sync(row)
         assert tracker.sync(child("first", test_bits=3.0))
     assert is_synced(row, server, root=here)
-    assert points(root, "model") == sorted([*expected(row), ("test_bits", 0, 3.0)])
+    assert points(root, "model") == sorted([*expected(row), ("test/bits", 0, 3.0)])
     assert statuses(root) == [("digits conv", "FINISHED"), ("first", "FINISHED")]
     assert len([path for path in root.rglob("artifacts/**/*") if path.is_file()]) == 3
 
