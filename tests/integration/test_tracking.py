@@ -287,7 +287,7 @@ def test_a_picture_cut_by_a_kill_is_mended(root: Path) -> None:
     before = files_of(root)
     full = next(path for path in before if path.suffix == ".png")
     full.write_bytes(full.read_bytes()[:20])
-    connect(None, True, root=root).sync(replace(row, epoch_epoch_times={}))
+    connect(None, True, root=root).sync(replace(row, epoch_times={}))
     assert files_of(root) == before
     assert full.read_bytes() == (root / "a.png").read_bytes()
 

@@ -1,5 +1,6 @@
 """The evaluate stage: numbers of a trained model and its priors on held-out images.
 
+reports/metrics.json     at most 16 headline numbers, the only metrics of DVC
 reports/evaluate.json    the test split: ELBO and its parts, IWAE, latents, and the headline of the
                          first judge for the shipped prior's samples
 reports/sample_metrics.json   distances by feature extractor, split, and what was compared
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 
-from pipeline.config.metrics import keyed
+from pipeline.config.metrics import HEADLINE, keyed
 from pipeline.config.params import to_tree
 from pipeline.config.schema import Params
 from pipeline.factory.build import model_from_tensors
@@ -83,9 +84,17 @@ def evaluate(params: Params) -> None:
     report = {"key": key, "model": metadata["key"], "epoch": metadata["epoch"], "code": code}
     report |= upstream_keys | {"params": settings}
     write_json(paths.report_path("evaluate"), report | {"metrics": values})
+    write_headline(values)
     write_diagnosis()
     run_log.append_event(paths.run_log_path(key), "end", status="FINISHED")
     records.sync_records(params.tracking, records.shipped_train_record, records.evaluate_record)
+
+
+def write_headline(metrics: Mapping[str, Any]) -> None:
+    """reports/metrics.json, the metrics that DVC shows: the run's headline numbers."""
+    reports = {stage: read_json(paths.report_path(stage)) for stage in ("train", "prior")}
+    values = reports["train"] | records.prior_headline(reports["prior"]["metrics"]) | dict(metrics)
+    write_json(paths.report_path("metrics"), {name: values.get(name) for name in HEADLINE})
 
 
 def evaluate_checkpoint(params: Params, name: str) -> str:
