@@ -34,8 +34,7 @@ from pipeline.tracking import records
 from vae.device import Machine
 from vae.evaluation.metrics.latents import principal_axes
 from vae.figures.charts import Chart, Panel, Series
-from vae.figures.png import write_png
-from vae.figures.scatter import Cloud, write_scatter
+from vae.figures.png import Cloud, write_png, write_scatter
 from vae.figures.sheets import save_png
 from vae.io import tensor_bytes, write_bytes, write_csv, write_json
 from vae.models.vae import VAE

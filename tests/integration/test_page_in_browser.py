@@ -187,7 +187,7 @@ def test_the_slider_moves_the_frame_by_keyboard_and_by_choice(
 
 def cards(chromium: Browser) -> list[str]:
     return chromium.run(
-        "[...document.querySelectorAll('.case')].filter(e => e.offsetParent)"
+        "[...document.querySelectorAll('.card-item')].filter(e => e.offsetParent)"
         ".map(e => e.querySelector('h4').firstChild.data.trim())"
     )
 
@@ -195,7 +195,7 @@ def cards(chromium: Browser) -> list[str]:
 def choose(chromium: Browser, name: str, value: str) -> list[str]:
     """Set a field of the deck as a person's choice; the cards that are seen then, in order."""
     chromium.run(
-        f"(() => {{ const field = document.querySelector('.cases form').elements['{name}'];"
+        f"(() => {{ const field = document.querySelector('.card-deck form').elements['{name}'];"
         f"field.value = '{value}';"
         "field.dispatchEvent(new Event('input', {bubbles: true})); })()"
     )
@@ -215,25 +215,25 @@ def test_sorting_changes_the_order_and_cards_without_the_number_go_last(deck: Br
     assert choose(deck, "sort", "mse") == ["#1", "#2", "#4", "#3"]
     assert choose(deck, "sort", "rate") == ["#3", "#1", "#4", "#2"]
     assert choose(deck, "sort", "% contrast") == ["#2", "#3", "#4", "#1"]
-    deck.run("document.querySelector('.cases button').focus()")
+    deck.run("document.querySelector('.card-deck button').focus()")
     deck.press("Enter")
     assert cards(deck) == ["#1", "#4", "#3", "#2"]
     assert choose(deck, "sort", "rate") == ["#4", "#1", "#3", "#2"]
     assert choose(deck, "sort", "") == ["#1", "#2", "#3", "#4"]
     choose(deck, "sort", "mse")
-    deck.click(".cases button")
+    deck.click(".card-deck button")
     assert cards(deck) == ["#1", "#2", "#4", "#3"]
 
 
 def test_a_card_takes_its_frame_with_it(deck: Browser, tmp_path: Path) -> None:
     choose(deck, "sort", "rate")
-    assert grey(deck, ".case .frame", tmp_path / "screen.png") == GREYS[0, 2]
+    assert grey(deck, ".card-item .frame", tmp_path / "screen.png") == GREYS[0, 2]
 
 
 def test_filters_hide_and_count(deck: Browser) -> None:
     assert choose(deck, "kind", "worst") == ["#1", "#2"]
     assert choose(deck, "group", "dog") == ["#2"]
-    assert deck.run("document.querySelector('.cases output').textContent") == "1 of 4"
+    assert deck.run("document.querySelector('.card-deck output').textContent") == "1 of 4"
     assert choose(deck, "kind", "") == ["#2", "#4"]
     deck.run("document.querySelector('[name=text]').focus()")
     deck.press("F", "l", "a", "t")

@@ -1,1 +1,1 @@
-"""Sheets of images, charts of numbers, and the offline page that shows both."""
+"""Charts, sheets of images and HTML pages from plain numbers and arrays."""

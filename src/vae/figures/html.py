@@ -1,64 +1,35 @@
-"""A chart as HTML, drawn by plotly in the browser; readable on light and on dark paper."""
+"""Charts as HTML, drawn by plotly in the browser, readable on light and dark backgrounds."""
 
 import html
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from vae.figures.charts import Chart, Panel, Series, log_ticks, needs_markers
-from vae.io import write_text
 
-TEXT_COLOUR, GRID_COLOUR = "#7a828c", "rgba(128,136,146,0.28)"  # both show on white and on black
+TEXT_COLOUR, GRID_COLOUR = "#7a828c", "rgba(128,136,146,0.28)"  # visible on white and on black
 TRANSPARENT = "rgba(0,0,0,0)"
 PANEL_WIDTH = 540  # pixels, at most
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ margin: 1.5rem; font-family: system-ui, sans-serif; }}
-h1 {{ font-size: 1.25rem; }}
-</style>
-<script src="{script}"></script>
-</head>
-<body>
-<h1>{title}</h1>
-{chart}
-</body>
-</html>
-"""
-
-
-def write_html(chart: Chart, path: Path, script: str) -> None:
-    """Write a whole page with the one chart; it loads `script` and nothing else."""
-    fields = {"title": html.escape(chart.title), "script": html.escape(script)}
-    write_text(path, _PAGE.format(**fields, chart=chart_div(chart, "chart")))
+THEME = {
+    "template": "none",
+    "paper_bgcolor": TRANSPARENT,
+    "plot_bgcolor": TRANSPARENT,
+    "font": {"family": "system-ui, sans-serif", "size": 13, "color": TEXT_COLOUR},
+}
 
 
 def chart_div(chart: Chart, element_id: str) -> str:
-    """The chart's element and the lines that fill it; the id is the caller's, never random."""
+    """The chart's element and its script; the caller gives the id, so that it is not random."""
     fragment = _element(_figure(chart), element_id)
     return f'<div style="max-width:{PANEL_WIDTH * chart.shape[1] + 200}px">{fragment}</div>'
 
 
 def plotly_div(figure: Any, element_id: str) -> str:
-    """A plotly figure that another library has made, on this paper: the same as `chart_div`."""
+    """A plotly figure of another library, with the theme of `chart_div`."""
     import plotly.graph_objects
 
     themed = plotly.graph_objects.Figure(figure)
-    themed.update_layout(
-        template="none",
-        title=None,
-        paper_bgcolor=TRANSPARENT,
-        plot_bgcolor=TRANSPARENT,
-        font={"family": "system-ui, sans-serif", "size": 13, "color": TEXT_COLOUR},
-        margin={"l": 70, "r": 20, "t": 40, "b": 60},
-    )
+    themed.update_layout(THEME | {"title": None, "margin": {"l": 70, "r": 20, "t": 40, "b": 60}})
     return _element(themed, element_id)
 
 
@@ -67,7 +38,7 @@ def _element(figure: Any, element_id: str) -> str:
 
     text: str = plotly.io.to_html(
         figure,
-        # The bar over the chart would cover its legend and offers to send the data away.
+        # The toolbar would cover the legend and offers to upload the data.
         config={"displayModeBar": False, "responsive": True},
         include_plotlyjs=False,
         full_html=False,
@@ -77,7 +48,7 @@ def _element(figure: Any, element_id: str) -> str:
 
 
 def plotly_script() -> str:
-    """The text of plotly's script, some megabytes: one file serves all pages of a folder."""
+    """The text of plotly's script, some megabytes, shared by all pages of a folder."""
     from plotly.offline import get_plotlyjs
 
     text: str = get_plotlyjs()
@@ -95,26 +66,21 @@ def _figure(chart: Chart) -> Any:
     )
     for index, panel in enumerate(chart.panels):
         _add_panel(figure, panel, index, columns)
+    margin = {"l": 60, "r": 20, "t": 40, "b": 50}
     figure.update_layout(
-        template="none",
-        height=max(290 * rows, 340) + 50,
-        margin={"l": 60, "r": 20, "t": 40, "b": 50},
-        paper_bgcolor=TRANSPARENT,
-        plot_bgcolor=TRANSPARENT,
-        font={"family": "system-ui, sans-serif", "size": 13, "color": TEXT_COLOUR},
-        bargap=0.15,
+        THEME | {"height": max(290 * rows, 340) + 50, "margin": margin, "bargap": 0.15}
     )
     return figure
 
 
 def _escape(text: str) -> str:
-    return html.escape(text, quote=False)  # plotly reads some HTML in its texts
+    return html.escape(text, quote=False)  # plotly interprets some HTML in its texts
 
 
 def _add_panel(figure: Any, panel: Panel, index: int, columns: int) -> None:
     row, column = index // columns + 1, index % columns + 1
     legend = "legend" if index == 0 else f"legend{index + 1}"
-    # Axes without a trace would not be drawn.
+    # plotly does not draw axes without a trace.
     for line, colour in panel.coloured_series() or [(Series("", (), ()), TEXT_COLOUR)]:
         figure.add_trace(_trace(panel, line, colour, legend), row, column)
     points = panel.visible_points()
@@ -131,7 +97,7 @@ def _add_panel(figure: Any, panel: Panel, index: int, columns: int) -> None:
 
 
 def _category_axis(names: Sequence[str]) -> dict[str, Any]:
-    """Names for the numbers of an axis, the first one on top."""
+    """Names for the numbers of an axis, the first at the top."""
     texts = [_escape(name) for name in names]
     span = [len(names) - 0.5, -0.5]
     return {"tickvals": list(range(len(names))), "ticktext": texts, "range": span}
@@ -153,7 +119,7 @@ def _axis(label: str, log: bool, values: list[float]) -> dict[str, Any]:
 
 
 def _integer_ticks(panel: Panel) -> dict[str, Any]:
-    """Ticks at whole numbers; where they are few, one at each."""
+    """Integer ticks; one for each number if there are few."""
     if not panel.integer_x or not panel.visible_points():
         return {}
     x = [x for x, _ in panel.visible_points()]
@@ -163,17 +129,13 @@ def _integer_ticks(panel: Panel) -> dict[str, Any]:
 def _style_panel(
     figure: Any, panel: Panel, index: int, cell: tuple[int, int], legend: str
 ) -> None:
-    """The title to the left above its axes; the legend to the right, above them or inside."""
+    """The title above the axes on the left; the legend on the right, above them or inside."""
     subplot = figure.get_subplot(*cell)
     (left, right), (bottom, top) = subplot.xaxis.domain, subplot.yaxis.domain
     figure.layout.annotations[index].update(x=left, xanchor="left", font={"size": 14})
-    heights = {"top": top, "middle": (bottom + top) / 2, "bottom": bottom}
-    inside = panel.emptiest_third
-    corner: dict[str, Any] = {"x": right, "xanchor": "right", "bgcolor": TRANSPARENT}
-    if panel.legend_above:
-        corner |= {"y": top, "yanchor": "bottom", "orientation": "h"}
-    else:
-        corner |= {"y": heights[inside], "yanchor": inside, "orientation": "v"}
+    corner: dict[str, Any] = {"x": right, "xanchor": "right", "y": top, "bgcolor": TRANSPARENT}
+    above = panel.legend_above
+    corner |= {"yanchor": "bottom", "orientation": "h"} if above else {"yanchor": "top"}
     figure.update_layout({legend: corner})
     if not panel.visible_points():
         middle = {"x": (left + right) / 2, "y": (bottom + top) / 2, "showarrow": False}

@@ -1,12 +1,12 @@
-"""Curves of several runs in one panel: the same quantity, one line a run.
+"""Curves of several runs: one quantity per panel, one line per run.
 
 A run has the same colour in every panel. The palette repeats after its last colour; lines of the
-second round are dashed, so that up to twice as many runs are told apart. A legend of many runs
-would cover the curves: then the first panel, whose curves fall, has the only one.
+second round are dashed, so up to twice as many runs are distinct. Many runs have one legend, in
+the first panel, because legends would cover the curves.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,16 +22,16 @@ _CURVES = (
     ("Beta", "weight of the rate", "beta"),
 )
 
-MAX_RUNS_WITH_LEGENDS = 4  # runs whose names fit above every panel
+MAX_RUNS_WITH_LEGENDS = 4  # runs up to which every panel has a legend
 
 History = Sequence[Mapping[str, float | None]]
 
 
 def overlay_curves(runs: Mapping[str, History]) -> Chart | None:
-    """Validation curves of runs by their labels, from rows with an `epoch`, one row an epoch.
+    """Validation curves of runs by their labels, from rows with an `epoch`, one row per epoch.
 
     Objective, distortion and rate are in nats per image. A quantity without a value in any run
-    has no panel; a run without a history has no line. None where nothing can be drawn.
+    has no panel; a run without a history has no line. None if there is nothing to draw.
     """
     panels = [
         Panel(
@@ -50,35 +50,25 @@ def overlay_curves(runs: Mapping[str, History]) -> Chart | None:
     return Chart("Validation", _with_one_legend(visible, len(runs))) if visible else None
 
 
-@dataclass(frozen=True)
-class _PanelWithoutLegend(Panel):
-    """A panel whose colours another one explains."""
-
-    @property
-    def has_legend(self) -> bool:
-        return False
-
-
 def _with_one_legend(panels: Sequence[Panel], runs: int) -> list[Panel]:
-    """The first panel explains the others, if they are many and it has all their lines."""
+    """A legend in the first panel only, if there are many runs and it has all of them."""
     first, *others = panels
     names = {line.name for line in first.series}
-    if runs <= MAX_RUNS_WITH_LEGENDS or any(
-        line.name not in names for panel in others for line in panel.series
-    ):
+    covers_all = all(line.name in names for panel in others for line in panel.series)
+    if runs <= MAX_RUNS_WITH_LEGENDS or not covers_all:
         return list(panels)
-    return [first, *(_PanelWithoutLegend(p.title, p.x_label, p.y_label, p.series) for p in others)]
+    return [first, *(replace(panel, legend=False) for panel in others)]
 
 
 def column_values(rows: History, name: str) -> list[float | None]:
-    """A column; None where a row lacks it."""
+    """A column, with None where a row lacks it."""
     return [row.get(name) for row in rows]
 
 
 def overlay_spectra(runs: Mapping[str, Sequence[float]]) -> Chart | None:
     """KL of each latent dimension in nats, largest first, of runs by their labels.
 
-    None where no run has rates.
+    None if no run has rates.
     """
     lines = [
         _line(label, index, range(1, len(rates) + 1), np.sort(np.asarray(rates))[::-1].tolist())

@@ -1,12 +1,11 @@
-"""The page: tabs of pictures, widgets and charts, opened from the disk by a double click.
+"""The page: tabs of pictures, widgets and charts, opened from disk by a double click.
 
-`write_page` puts `index.html` and plotly's script into a folder where the pictures lie already.
-The page names its files relatively and loads nothing else: no network, no fonts, no second page;
-its style and its own script (`page/`) stand in it. It works without a mouse (arrow keys change
-tabs, pictures and frames), on a telephone, and in light and dark; a tab has an address
-(`index.html#samples`). Without scripts it shows all tabs in a row, every card of every deck, and
-the middle frame of a slider. Without plotly's script (Git may keep a page without it) a picture
-stands in for a chart, or a sentence says what is missing.
+`write_page` writes `index.html` and plotly's script into the folder of the pictures. The page has
+relative links only and loads nothing from a network; its style and script (`templates/`) are
+inlined. It works without a mouse (arrow keys change tabs, pictures and frames), on a telephone, and
+in light and dark; a tab has an address (`index.html#samples`). Without scripts all tabs, all cards
+and the middle frame of each slider are visible. Without plotly's script a picture replaces a chart,
+or a sentence names what is missing.
 
 Equal input gives equal bytes under one version of jinja2 and plotly.
 """
@@ -35,12 +34,12 @@ from vae.io import write_text
 
 TEMPLATES = Path(__file__).with_name("templates")
 Item = Picture | Chart | Drawing | Slider | CardDeck | Table | Findings | Prose | Plot
-SLIDER_WIDTH, CASE_WIDTH = 640, 272  # pixels that a frame is enlarged to, by a whole factor
+SLIDER_WIDTH, CARD_WIDTH = 640, 272  # pixels of a frame, enlarged by an integer factor
 
 
 @dataclass(frozen=True)
 class Tab:
-    """One tab: its items in their order; `note` is a sentence above them."""
+    """One tab with its items; `note` is a sentence above them."""
 
     name: str
     items: Sequence[Item] = ()
@@ -52,9 +51,9 @@ def write_page(
 ) -> Path:
     """Write `folder/index.html` and the script beside it; returns the page's path.
 
-    `facts` are the headline's pairs of name and value. ValueError without tabs, for two tabs
-    with one address, or for a picture that is not an image file inside the folder or is no
-    sprite of its frames.
+    `facts` are pairs of name and value below the title. Raises ValueError without tabs, for two
+    tabs with one address, or for a picture that is not an image file inside the folder or does
+    not have the size of its frames.
     """
     folder = Path(folder)
     rendered = [_tab(folder, tab) for tab in tabs]
@@ -88,7 +87,7 @@ def _template() -> Any:
 
 
 def format_number(value: float | str | Mark | None) -> str:
-    """A value as it is read: four digits, counts whole, words as they are, none a dash."""
+    """A number with four digits, an integer in full, text unchanged, None as a dash."""
     if value is None:
         return "\N{EN DASH}"
     if isinstance(value, int) and not isinstance(value, bool):
@@ -152,7 +151,7 @@ def _card_deck(folder: Path, deck: CardDeck, _element: str) -> dict[str, Any]:
         "deck": deck,
         "title": deck.title,
         "caption": deck.caption,
-        "sprite": _sprite(folder, deck.file, deck.frames, 1, CASE_WIDTH),
+        "sprite": _sprite(folder, deck.file, deck.frames, 1, CARD_WIDTH),
     }
 
 
@@ -174,11 +173,11 @@ RENDERERS: dict[type, Callable[[Path, Any, str], dict[str, Any]]] = {
 
 
 def _sprite(folder: Path, file: str, rows: int, columns: int, target: int) -> dict[str, Any]:
-    """The file with its frames' size, and the width a frame is shown at."""
+    """The file with the size of its frames, and the width of a frame on the page."""
     width, height = _size(folder, file)
     if width % columns or height % rows:
         raise ValueError(
-            f"picture {file!r} of {width} x {height} pixels is no sprite of {columns} x {rows}"
+            f"picture {file!r} of {width} x {height} pixels is not a sprite of {columns} x {rows}"
         )
     width, height = width // columns, height // rows
     return {
@@ -187,7 +186,7 @@ def _sprite(folder: Path, file: str, rows: int, columns: int, target: int) -> di
         "columns": columns,
         "width": width,
         "height": height,
-        "shown": width * max(1, target // width),
+        "enlarged_width": width * max(1, target // width),
     }
 
 
@@ -197,9 +196,9 @@ def _size(folder: Path, file: str) -> tuple[int, int]:
 
     name = PurePosixPath(file)
     if name.is_absolute() or ".." in name.parts:
-        raise ValueError(f"picture {file!r} must lie in the page's folder")
+        raise ValueError(f"picture {file!r} must be in the page's folder")
     try:
         with Image.open(folder / name) as image:
             return image.size
     except (OSError, UnidentifiedImageError) as error:
-        raise ValueError(f"picture {file!r} is no image file in {folder}: {error}") from error
+        raise ValueError(f"picture {file!r} is not an image file in {folder}: {error}") from error

@@ -1,13 +1,12 @@
-"""Sheets: many small images on one picture that says what is on it.
+"""Sheets: many small images in one picture, with a title and labels.
 
-Images come as uint8 (N, C, H, W) with C = 1 (grey) or 3 (RGB) and fill the rows from the left.
-Each is enlarged by an integer factor with nearest neighbour: every pixel of the image becomes a
-square of that many pixels, so what stands on the sheet are the image's own values, uninterpolated.
-A title, row labels and column labels stand around the tiles, never on them. A sprite has no
-words: the page that shows it frame by frame writes them.
+Images are uint8 (N, C, H, W) with C = 1 (grey) or 3 (RGB) and fill the rows from the left. Each is
+enlarged by an integer factor with nearest neighbour, so the sheet contains the images' own values
+without interpolation. A title, row labels and column labels are around the tiles, never on them. A
+sprite has no text: the page that shows it frame by frame writes the text.
 
 The picture of a grey sheet has mode "L", of a colour sheet "RGB". Equal input gives equal bytes
-under one version of Pillow. Not guaranteed: letters outside DejaVu Sans show as boxes.
+under one version of Pillow. Not guaranteed: letters outside DejaVu Sans are drawn as boxes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +22,7 @@ from vae.io import atomic_write
 GAP = 2  # pixels between tiles
 GROUP_GAP = 10  # pixels between an original's reconstruction and the next original
 MARGIN = 14
-MIN_WIDTH = 380  # so that a title of a narrow sheet still reads as lines
+MIN_WIDTH = 380  # of a sheet, so that a title has several words per line
 LABEL_WIDTH = 150
 SPRITE_SIDE = 32
 TITLE_SIZE, LABEL_SIZE = 16, 13
@@ -41,9 +40,9 @@ def sheet(
 ) -> Image.Image:
     """A grid of images in reading order; the last row may be short.
 
-    `images` is uint8 (N, C, H, W), N >= 1. Labels are as many as the rows or columns, or none.
-    `scale` is the factor of enlargement; without it a tile gets 64 to 96 pixels where it can.
-    Raises ValueError for another shape or dtype, columns or scale below 1, or a label too many.
+    `images` is uint8 (N, C, H, W), N >= 1. There is one label per row or column, or none. `scale`
+    is the enlargement factor; by default `enlargement_factor`. Raises ValueError for another shape
+    or dtype, columns or scale below 1, or a wrong number of labels.
     """
     _check(images, columns, scale)
     rows = -(-len(images) // columns)
@@ -55,9 +54,9 @@ def sheet(
 def paired_sheet(
     originals: np.ndarray, reconstructions: np.ndarray, *, title: str, columns: int
 ) -> Image.Image:
-    """Every original with its reconstruction right below it, `columns` pairs a line.
+    """Every original with its reconstruction below it, `columns` pairs per line.
 
-    Both are uint8 (N, C, H, W) of one shape; ValueError otherwise.
+    Both are uint8 (N, C, H, W) of one shape; else ValueError.
     """
     _check(originals, columns, None)
     if originals.shape != reconstructions.shape or reconstructions.dtype != np.uint8:
@@ -74,12 +73,12 @@ def paired_sheet(
 
 
 def sprite(images: np.ndarray) -> Image.Image:
-    """Frames (rows, columns) in one picture without words, for a page that shows one at a time.
+    """Frames (rows, columns) in one picture without text, for a page that shows one at a time.
 
-    `images` is uint8 (rows, columns, N, C, H, W): the N images of a frame stand side by side,
-    each pixel once, or a few times where the sides are below `SPRITE_SIDE`. A transparent line of
-    one pixel right of and below each keeps a neighbour out of a window whose edge falls between
-    pixels. Modes are "LA" and "RGBA"; ValueError for another shape or dtype.
+    `images` is uint8 (rows, columns, N, C, H, W): the N images of a frame are side by side, and
+    enlarged if their sides are below `SPRITE_SIDE`. A transparent line of one pixel to the right
+    of and below each image hides its neighbour if the edge of a window is between pixels. Modes
+    are "LA" and "RGBA"; ValueError for another shape or dtype.
     """
     if images.ndim != 6:
         raise ValueError(f"images are {images.shape}, a sprite takes (rows, columns, N, C, H, W)")
@@ -95,13 +94,13 @@ def sprite(images: np.ndarray) -> Image.Image:
 
 
 def save_png(image: Image.Image, path: Path) -> None:
-    """Write a picture as PNG, whole or not at all; equal pictures are equal bytes."""
+    """Write a picture as PNG, atomically; equal pictures give equal bytes."""
     with atomic_write(Path(path)) as temporary:
         image.save(temporary, format="PNG", optimize=True)
 
 
 def enlargement_factor(height: int, width: int) -> int:
-    """The factor that makes a tile's longer side 64 pixels or a little more, at most 96."""
+    """The integer factor that makes a tile's longer side 64 to 96 pixels, where possible."""
     side = max(height, width)
     return max(1, min(-(-64 // side), 96 // side))
 
@@ -117,7 +116,7 @@ def _check(images: np.ndarray, columns: int, scale: int | None) -> None:
 
 @dataclass(frozen=True)
 class _Grid:
-    """What a sheet says, and how many rows stand close together as one `group`."""
+    """Text of a sheet, its rows and columns, and the number of rows per `group`."""
 
     title: str
     rows: int
@@ -153,12 +152,12 @@ def _tile(image: np.ndarray, factor: int) -> Image.Image:
     return Image.fromarray(enlarged[0] if len(enlarged) == 1 else enlarged.transpose(1, 2, 0))
 
 
-# Where things stand
+# Layout
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Positions in pixels, and the words broken into lines that fit there."""
+    """Positions in pixels, and texts broken into lines."""
 
     size: tuple[int, int]
     lefts: tuple[int, ...]
@@ -181,7 +180,7 @@ class _Layout:
         title = _wrap(grid.title, total - 2 * MARGIN, TITLE_SIZE)
         top = MARGIN + _height([title], TITLE_SIZE) + 8
         top += _height(columns, LABEL_SIZE) + 4 if columns else 0
-        # A row is as high as its tile or its label, and the lower one stands in its middle.
+        # A row is as high as its tile or its label; the lower of the two is centred.
         slack = max(0, _height(rows, LABEL_SIZE) - height)
         step = height + slack + GAP
         top += slack // 2
@@ -211,12 +210,12 @@ def _draw_label(
     draw.multiline_text(position, text, MUTED_COLOUR, _font(LABEL_SIZE), anchor, 3, align)
 
 
-# Letters
+# Text
 
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    # The typeface of the charts: it travels with matplotlib and has the Greek letters.
+    # The typeface of the charts, which matplotlib contains; it has Greek letters.
     import matplotlib
 
     face = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
@@ -238,7 +237,7 @@ def _height(labels: Iterable[str], size: int) -> int:
 
 
 def _wrap(text: str, width: int, size: int) -> str:
-    """Break a text at its spaces so that its lines fit; a word that is too long stays whole."""
+    """Break a text at spaces so that its lines fit; a word that is too long is not broken."""
     lines: list[str] = []
     for word in text.split():
         if lines and _width(f"{lines[-1]} {word}", size) <= width:

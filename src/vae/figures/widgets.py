@@ -1,16 +1,16 @@
-"""What a tab of the page can hold, as plain values; `gallery` writes them as HTML.
+"""Items of a tab of the page, as plain values; `page` renders them as HTML.
 
 Picture   an image file, enlarged by a click
-Slider    frames moved by a range: columns of a sprite, with a choice of its rows
-Cases     cards of single images with their numbers, to be filtered and sorted
-Table     rows of words and numbers
+Slider    frames moved by a range: columns of a sprite, with a choice of rows
+CardDeck  cards of single images with their numbers, to be filtered and sorted
+Table     rows of text and numbers
 Drawing   a chart, and a picture of it for a page without plotly's script
-Plot      a figure of plotly that another library has made
-Findings  what a diagnosis found, ruled out and could not judge, remedies ready to be copied
+Plot      a plotly figure of another library
+Findings  findings of a diagnosis, modes ruled out and not assessed, suggested changes to copy
 Prose     paragraphs
 
-A sprite is one image file of rows x columns frames of one size, so that a hundred small images
-are one file; the page shows a frame through a window over it (`sheets.sprite` draws one).
+A sprite is one image file of rows x columns frames of one size; the page shows a frame through a
+window over it (`sheets.sprite` draws one).
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,10 +33,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Slider:
-    """A sprite seen one frame at a time: `rows` names its rows, `columns` the steps of the range.
+    """A sprite, one frame at a time: `rows` names its rows, `columns` the steps of the range.
 
-    `row_axis` says what the rows are (`direction`), `step` what the columns are, with unit. The
-    range starts in the middle. ValueError without a row or a column.
+    `row_axis` names the axis of the rows (`direction`), `step` that of the columns, with unit. The
+    range starts in the middle. Raises ValueError without a row or a column.
     """
 
     title: str
@@ -54,10 +54,10 @@ class Slider:
 
 @dataclass(frozen=True)
 class Card:
-    """One card: its frame is row `index` of the deck's sprite.
+    """One card, whose frame is a row of the deck's sprite.
 
-    `kind` and `group` are what the filters know (`worst`, the class); `percentiles` are ranks in
-    [0, 1] of measured attributes.
+    `kind` (such as `worst`) and `group` (the class) can be filtered; `percentiles` of attributes
+    are in [0, 1].
     """
 
     name: str
@@ -73,7 +73,7 @@ class Card:
 class CardDeck:
     """A deck of cards over a sprite of one column and `frames` rows.
 
-    `frame_label` says what a frame shows. ValueError for a card whose place the sprite lacks.
+    `frame_label` describes a frame. Raises ValueError for a card whose row the sprite lacks.
     """
 
     title: str
@@ -86,7 +86,7 @@ class CardDeck:
     def __post_init__(self) -> None:
         out_of_range = [card.name for card in self.cards if not 0 <= card.row < self.frames]
         if out_of_range:
-            raise ValueError(f"cases {self.title!r}: {out_of_range[0]!r} has no frame")
+            raise ValueError(f"deck {self.title!r}: {out_of_range[0]!r} has no frame")
 
     @property
     def kinds(self) -> list[str]:
@@ -111,7 +111,7 @@ class CardDeck:
 
 @dataclass(frozen=True)
 class Mark:
-    """A number that is written already, and what it says: good, bad or neither."""
+    """A formatted number, and whether it is good, bad or neither."""
 
     text: str
     tone: Literal["good", "bad", ""] = ""
@@ -122,7 +122,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under a header; None is a cell without a value. ValueError if not whole."""
+    """Rows of cells under a header; None is an empty cell. ValueError unless rectangular."""
 
     title: str
     caption: str
@@ -135,14 +135,14 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Whether a column holds numbers alone."""
+        """Whether each column has only numbers."""
         columns = ([row[index] for row in self.rows] for index in range(len(self.header)))
         return [not any(isinstance(cell, str) for cell in column) for column in columns]
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A chart, and the image file that stands in where plotly's script or all scripts are off."""
+    """A chart, and an image file that replaces it where scripts are not available."""
 
     chart: Chart
     file: str
@@ -150,7 +150,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plotly figure as it came, `figure`."""
+    """A plotly figure of another library."""
 
     title: str
     figure: Any
@@ -158,7 +158,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class ChangeSnippet:
-    """Lines of a params file that may help, and why."""
+    """Lines of a params file, and the expected effect."""
 
     lines: str
     reason: str
@@ -166,7 +166,7 @@ class ChangeSnippet:
 
 @dataclass(frozen=True)
 class FindingCard:
-    """One entry of a diagnosis."""
+    """One finding of a diagnosis."""
 
     severity: Severity
     title: str
@@ -178,7 +178,7 @@ class FindingCard:
 
 @dataclass(frozen=True)
 class Findings:
-    """A diagnosis: findings, the worst first; what is ruled out; what lacks which evidence."""
+    """Findings, the most severe first; modes ruled out; modes not assessed: missing input."""
 
     findings: Sequence[FindingCard]
     ruled_out: Sequence[str] = ()
@@ -186,7 +186,7 @@ class Findings:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is wrong: notes are no accusation."""
+        """Whether there is no fault and no warning."""
         return all(finding.severity == "note" for finding in self.findings)
 
 

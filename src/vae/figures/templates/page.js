@@ -3,12 +3,12 @@ const tabs = [...document.querySelectorAll("nav a")];
 const panels = [...document.querySelectorAll("main section")];
 const wide = (element) => element.offsetParent !== null;
 
-// Tabs: the address says which one is open.
+// Tabs: the fragment of the address is the open one.
 document.body.classList.add("scripted");
 document.querySelector("nav").setAttribute("role", "tablist");
 tabs.forEach((tab, i) => {
   tab.setAttribute("role", "tab");
-  // Another id than the address, so that the browser does not scroll the title away.
+  // The id differs from the fragment, so that the browser does not scroll past the title.
   panels[i].id = "panel-" + panels[i].id;
   tab.setAttribute("aria-controls", panels[i].id);
   panels[i].setAttribute("role", "tabpanel");
@@ -20,7 +20,7 @@ function show(index) {
     tab.tabIndex = i === index ? 0 : -1;
     panels[i].hidden = i !== index;
   });
-  // A chart that was drawn while hidden has no width of its own yet.
+  // A chart that was drawn while hidden has no width yet.
   if (window.Plotly) panels[index].querySelectorAll(".plotly-graph-div").forEach((chart) => Plotly.Plots.resize(chart));
   tabs[index].scrollIntoView({ block: "nearest", inline: "nearest" });
   scrollTo(0, 0);
@@ -48,7 +48,7 @@ tabs.forEach((tab, i) => {
 addEventListener("hashchange", fromAddress);
 addEventListener("popstate", fromAddress);
 
-// Pixels stay squares unless the picture is shown smaller than it is.
+// Pixels stay squares unless the picture is reduced.
 function sharpen() {
   document.querySelectorAll(".picture img").forEach((image) => {
     image.classList.toggle("crisp", image.clientWidth >= Number(image.getAttribute("width")));
@@ -56,7 +56,7 @@ function sharpen() {
 }
 addEventListener("resize", sharpen);
 
-// Enlarging: by the largest whole factor that fits, and never below the picture's own size.
+// Enlarging: by the largest integer factor that fits, at least 1.
 const dialog = document.querySelector("dialog");
 const links = [...document.querySelectorAll(".picture a")];
 let current = -1;
@@ -103,23 +103,23 @@ document.querySelectorAll(".slider").forEach((slider) => {
   }
   select.addEventListener("change", move);
   range.addEventListener("input", move);
-  move(); // A browser may keep what was chosen before a reload.
+  move(); // A browser may keep the choice of before a reload.
 });
 
-// Decks: which cards are seen, and in which order.
-document.querySelectorAll(".cases").forEach((deck) => {
+// Decks: filter and sort the cards.
+document.querySelectorAll(".card-deck").forEach((deck) => {
   const form = deck.querySelector("form");
   const list = deck.querySelector(".deck");
   const cards = [...list.children];
   const text = new Map(cards.map((card) => [card, card.textContent.toLowerCase()]));
   const { kind, group, sort, order } = form.elements;
   const number = (card, name) => {
-    const place = [...card.querySelectorAll("dd")].find((value) => value.dataset.of === name);
-    return place ? parseFloat(place.dataset.value) : NaN;
+    const cell = [...card.querySelectorAll("dd")].find((value) => value.dataset.name === name);
+    return cell ? parseFloat(cell.dataset.value) : NaN;
   };
   function arrange() {
     const words = form.elements.text.value.toLowerCase().split(/\s+/);
-    const seen = cards.filter((card) => {
+    const visible = cards.filter((card) => {
       card.hidden = Boolean((kind?.value && card.dataset.kind !== kind.value)
         || (group?.value && card.dataset.group !== group.value)
         || !words.every((word) => text.get(card).includes(word)));
@@ -133,7 +133,7 @@ document.querySelectorAll(".cases").forEach((deck) => {
       return isNaN(first) - isNaN(second) || sign * (first - second) || 0;
     }));
     order.disabled = !sort.value;
-    form.querySelector("output").textContent = `${seen.length} of ${cards.length}`;
+    form.querySelector("output").textContent = `${visible.length} of ${cards.length}`;
   }
   form.addEventListener("input", arrange);
   form.addEventListener("submit", (event) => event.preventDefault());
@@ -146,19 +146,19 @@ document.querySelectorAll(".cases").forEach((deck) => {
   arrange();
 });
 
-// Lines to copy; where the clipboard is barred they are at least selected.
+// Copy lines; without access to the clipboard, select them.
 document.querySelectorAll(".copy").forEach((button) => button.addEventListener("click", () => {
   const lines = button.parentElement.querySelector("code");
-  const told = (word) => { button.textContent = word; setTimeout(() => { button.textContent = "Copy"; }, 1500); };
-  const byHand = () => {
+  const showResult = (word) => { button.textContent = word; setTimeout(() => { button.textContent = "Copy"; }, 1500); };
+  const selectLines = () => {
     getSelection().selectAllChildren(lines);
-    told("Selected");
+    showResult("Selected");
   };
-  if (navigator.clipboard) navigator.clipboard.writeText(lines.textContent).then(() => told("Copied"), byHand);
-  else byHand();
+  if (navigator.clipboard) navigator.clipboard.writeText(lines.textContent).then(() => showResult("Copied"), selectLines);
+  else selectLines();
 }));
 
-// Charts take the page's colours, and change with them.
+// Charts have the colours of the page, light or dark.
 function paint() {
   const style = getComputedStyle(document.documentElement);
   const [ink, grid] = ["--ink", "--grid"].map((name) => style.getPropertyValue(name).trim());

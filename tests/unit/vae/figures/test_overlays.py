@@ -1,4 +1,4 @@
-"""Curves of several runs: one line a run, one colour in every panel, gaps where a run has none."""
+"""Curves of several runs: one line per run, one colour in every panel, gaps for missing runs."""
 
 from vae.figures.charts import PALETTE
 from vae.figures.overlays import overlay_curves, overlay_spectra
@@ -7,7 +7,7 @@ LONG = [{"epoch": e, "valid_rate": 2.0 * e, "valid_objective": -1.0 * e} for e i
 SHORT = [{"epoch": e, "valid_rate": 1.0 * e} for e in (1, 2)]
 
 
-def test_a_run_is_a_line_of_one_colour_and_lacks_what_it_lacks() -> None:
+def test_a_run_is_a_line_of_one_colour_where_it_has_values() -> None:
     chart = overlay_curves({"A": SHORT, "B": LONG, "C": []})
     assert chart is not None
     panels = {panel.title: panel for panel in chart.panels}
@@ -15,8 +15,8 @@ def test_a_run_is_a_line_of_one_colour_and_lacks_what_it_lacks() -> None:
     assert [line.name for line in panels["Rate"].series] == ["A", "B"]
     assert list(panels["Rate"].series[0].y) == [1.0, 2.0]
     assert [line.name for line in panels["Objective"].series] == ["B"]
-    paints = {panel.coloured_series()[-1][1] for panel in chart.panels}
-    assert paints == {PALETTE[1]}, "B is the second run in every panel"
+    colours = {panel.coloured_series()[-1][1] for panel in chart.panels}
+    assert colours == {PALETTE[1]}, "B is the second run in every panel"
 
 
 def test_a_second_round_through_the_palette_is_dashed() -> None:
@@ -27,7 +27,7 @@ def test_a_second_round_through_the_palette_is_dashed() -> None:
     assert lines[0].colour == lines[-1].colour
 
 
-def test_many_runs_have_one_legend_unless_it_would_leave_one_out() -> None:
+def test_many_runs_have_one_legend_if_it_has_all_of_them() -> None:
     many = dict.fromkeys("ABCDE", LONG)
     for runs, legends in ((many, [True, False]), (many | {"E": SHORT}, [True, True])):
         chart = overlay_curves(runs)
@@ -45,6 +45,6 @@ def test_spectra_are_ordered_by_rank() -> None:
     assert (list(line.x), list(line.y)) == ([1, 2, 3], [3.0, 2.0, 1.0])
 
 
-def test_nothing_to_draw_is_no_chart() -> None:
+def test_without_values_there_is_no_chart() -> None:
     assert overlay_curves({"A": [{"epoch": 1, "valid_rate": None}]}) is None
     assert overlay_spectra({"A": []}) is None

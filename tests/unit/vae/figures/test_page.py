@@ -1,4 +1,4 @@
-"""Laws of the page: it names only files that lie there, quotes its words, needs no network."""
+"""The page: relative links to existing files only, quoted text, no network."""
 
 import re
 from html.parser import HTMLParser
@@ -77,7 +77,7 @@ def page_of(folder: Path, *, title: str = "Digits", tabs: list[Tab]) -> str:
     return write_page(folder, title=title, facts=facts, tabs=tabs).read_text()
 
 
-def test_the_page_loads_its_own_folder_and_nothing_else(folder: Path) -> None:
+def test_the_page_loads_only_files_of_its_folder(folder: Path) -> None:
     page = page_of(folder, tabs=tabs())
     loads = Reader(page).loads()
     assert loads == {PLOTLY_FILENAME, "samples.png", "curves/a%20b%20%231.png"}
@@ -86,7 +86,7 @@ def test_the_page_loads_its_own_folder_and_nothing_else(folder: Path) -> None:
     assert not re.search(r"@import|url\(|\bfetch\(|XMLHttpRequest", page)
 
 
-def test_pictures_have_words_and_their_size(folder: Path) -> None:
+def test_pictures_have_alternative_text_and_their_size(folder: Path) -> None:
     images = [about for tag, about in Reader(page_of(folder, tabs=tabs())).tags if tag == "img"]
     assert [image["alt"] for image in images] == ["Samples. seed 0, temperature 1", "Curves", ""]
     with Image.open(folder / "samples.png") as picture:
@@ -99,7 +99,7 @@ def test_facts_notes_and_tabs_are_on_the_page(folder: Path) -> None:
         assert words in page
 
 
-def test_no_id_stands_twice_and_every_tab_has_its_panel(folder: Path) -> None:
+def test_ids_are_unique_and_every_tab_has_its_panel(folder: Path) -> None:
     reader = Reader(page_of(folder, tabs=tabs()))
     ids = reader.ids()
     assert len(ids) == len(set(ids))
@@ -108,7 +108,7 @@ def test_no_id_stands_twice_and_every_tab_has_its_panel(folder: Path) -> None:
     assert {"samples", "curves-bars"} <= set(ids)
 
 
-def test_words_are_text_and_never_markup(folder: Path) -> None:
+def test_text_is_never_markup(folder: Path) -> None:
     evil = '<script>alert("x")</script>'
     tab = Tab(evil, [Picture(evil, evil, "samples.png")], evil)
     page = write_page(folder, title=evil, facts=[(evil, evil)], tabs=[tab]).read_text()
@@ -124,14 +124,14 @@ def test_equal_input_gives_equal_bytes(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["missing.png", "", "../samples.png", "/samples.png", "no.png"])
-def test_a_picture_that_is_not_there_raises_and_writes_nothing(folder: Path, file: str) -> None:
+def test_a_missing_picture_raises_and_nothing_is_written(folder: Path, file: str) -> None:
     (folder / "no.png").write_text("not an image")
     with pytest.raises(ValueError, match="picture"):
         page_of(folder, tabs=[Tab("Samples", [Picture("a", "", file)])])
     assert not (folder / "index.html").exists()
 
 
-def test_tabs_without_an_address_of_their_own_raise(folder: Path) -> None:
+def test_tabs_with_equal_addresses_raise(folder: Path) -> None:
     with pytest.raises(ValueError, match="#a-b"):
         page_of(folder, tabs=[Tab("a b"), Tab("A-B")])
     with pytest.raises(ValueError, match="needs a tab"):
@@ -172,50 +172,55 @@ def test_a_slider_shows_its_middle_frame_without_scripts(folder: Path) -> None:
         assert words in page
 
 
-def test_a_deck_shows_every_card_with_its_frame_and_its_numbers(folder: Path) -> None:
+def test_a_deck_has_every_card_with_its_frame_and_numbers(folder: Path) -> None:
     page = page_with(folder, DECK)
     images = [about for _, about in Reader(page).tags if about.get("src") == "deck.png"]
-    places = [re.findall(r"translate\((.*?)\)", str(image["style"]))[0] for image in images]
-    assert [float(place.split(", ")[1].rstrip("%")) for place in places] == pytest.approx(
+    positions = [re.findall(r"translate\((.*?)\)", str(image["style"]))[0] for image in images]
+    assert [float(position.split(", ")[1].rstrip("%")) for position in positions] == pytest.approx(
         [0, -400 / 6], abs=1e-4
     )
     assert [image["alt"] for image in images] == ["#7: image, decoded", "#8: image, decoded"]
-    assert 'data-of="mse" data-value="1e-09"' in page
-    assert 'data-of="% contrast" data-value="0.97"' in page
+    assert 'data-name="mse" data-value="1e-09"' in page
+    assert 'data-name="% contrast" data-value="0.97"' in page
     assert '<option value="% contrast">' in page
 
 
-def test_filters_offer_only_what_tells_cards_apart(folder: Path) -> None:
+def test_filters_are_offered_only_for_several_values(folder: Path) -> None:
     page = page_with(folder, DECK)
     assert 'name="kind"' in page, "two kinds"
     assert 'name="group"' not in page, "one class and none"
 
 
-def test_a_table_aligns_columns_of_numbers_and_says_what_is_missing(folder: Path) -> None:
+def test_a_table_aligns_numbers_and_marks_missing_cells(folder: Path) -> None:
     page = page_with(folder, TABLE)
     assert '<th scope="col">what</th><th scope="col" class="value">p</th>' in page
     assert '<td class="value">0.01235</td>' in page
     assert '<td class="value">\N{EN DASH}</td>' in page
 
 
-def test_a_diagnosis_of_notes_accuses_nobody(folder: Path) -> None:
+def test_a_diagnosis_of_notes_has_no_fault_or_warning(folder: Path) -> None:
     ruled_out = {
         "ruled_out": ["over_fitting"],
         "not_assessed": {"low_sample_diversity": "the samples"},
     }
     clean = page_with(folder, Findings([NOTE], **ruled_out))
-    for words in ("Nothing wrong is proven", "over fitting", "missing: the samples", "clip norm"):
+    for words in (
+        "No fault or warning was detected",
+        "over fitting",
+        "missing: the samples",
+        "clip norm",
+    ):
         assert words in clean
     faulty = page_with(folder, Findings([FAULT, NOTE]))
-    assert "Nothing wrong is proven" not in faulty
+    assert "No fault or warning was detected" not in faulty
     assert "<code>a:\n  b: 1</code>" in faulty
 
 
-def test_paragraphs_stand_apart(folder: Path) -> None:
+def test_paragraphs_are_separate(folder: Path) -> None:
     assert "<p>one</p>\n<p>two</p>" in page_with(folder, Prose("T", ["one", "two"]))
 
 
-def test_widgets_are_equal_bytes_and_have_ids_of_their_own(folder: Path) -> None:
+def test_widgets_have_equal_bytes_and_unique_ids(folder: Path) -> None:
     items = (WALK, WALK, DECK, DECK, TABLE, Findings([FAULT, NOTE]), CHART, CHART)
     page = page_with(folder, *items)
     assert page_with(folder, *items) == page
@@ -223,8 +228,8 @@ def test_widgets_are_equal_bytes_and_have_ids_of_their_own(folder: Path) -> None
     assert len(ids) == len(set(ids))
 
 
-def test_frames_that_the_image_cannot_hold_raise(folder: Path) -> None:
-    with pytest.raises(ValueError, match="no sprite of 5 x 2"):
+def test_frames_that_do_not_fit_the_image_raise(folder: Path) -> None:
+    with pytest.raises(ValueError, match="not a sprite of 5 x 2"):
         page_with(folder, Slider("W", "", "frames.png", ["a", "b"], list("abcde"), "x", "y"))
     with pytest.raises(ValueError, match="has no frame"):
         Slider("W", "", "frames.png", [], ["a"], "x", "y")
@@ -238,5 +243,5 @@ def test_frames_that_the_image_cannot_hold_raise(folder: Path) -> None:
     ("value", "text"),
     [(0.123456, "0.1235"), (1e-12, "1e-12"), (12345, "12,345"), ("word", "word")],
 )
-def test_numbers_are_read_with_four_digits(value: float | str, text: str) -> None:
+def test_numbers_have_four_digits(value: float | str, text: str) -> None:
     assert format_number(value) == text

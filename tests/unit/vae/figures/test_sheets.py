@@ -1,4 +1,4 @@
-"""Laws of the sheets: the images' own pixels, in reading order, never hidden by words."""
+"""Sheets contain the images' own pixels in reading order, never covered by text."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def random_images(*shape: int) -> np.ndarray:
 
 
 def find(picture: Image.Image, image: np.ndarray, factor: int) -> list[Corner]:
-    """Every (row, column) of pixels where the enlarged image stands on the picture."""
+    """Every (row, column) of pixels of the enlarged image on the picture."""
     page = np.asarray(picture.convert("RGB"))
     tile = np.repeat(np.repeat(image.transpose(1, 2, 0), factor, 0), factor, 1)
     tile = np.broadcast_to(tile, (*tile.shape[:2], 3))
@@ -39,33 +39,33 @@ def corners(picture: Image.Image, images: np.ndarray, factor: int) -> list[Corne
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("size", "factor"), [((8, 8), 8), ((28, 28), 3), ((5, 9), 8)])
-def test_every_image_stands_enlarged_in_reading_order(
+def test_images_are_enlarged_in_reading_order(
     channels: int, size: tuple[int, int], factor: int
 ) -> None:
     images = random_images(7, channels, *size)
     picture = sheets.sheet(images, title="seven", columns=3)
-    places = corners(picture, images, factor)
-    assert places == sorted(places)
-    assert len({y for y, _ in places}) == 3
-    assert len({x for _, x in places}) == 3
+    positions = corners(picture, images, factor)
+    assert positions == sorted(positions)
+    assert len({y for y, _ in positions}) == 3
+    assert len({x for _, x in positions}) == 3
     assert picture.mode == ("L" if channels == 1 else "RGB")
 
 
 @pytest.mark.parametrize(
     ("side", "factor"), [(1, 64), (8, 8), (16, 4), (28, 3), (32, 2), (64, 1), (50, 1), (300, 1)]
 )
-def test_a_tile_gets_64_to_96_pixels_where_it_can(side: int, factor: int) -> None:
+def test_a_tile_has_64_to_96_pixels_where_possible(side: int, factor: int) -> None:
     assert sheets.enlargement_factor(side, side) == factor
     assert sheets.enlargement_factor(1, side) == factor
 
 
 def test_a_scale_overrides_the_enlargement() -> None:
     images = random_images(2, 1, 4, 4)
-    places = corners(sheets.sheet(images, title="", columns=2, scale=5), images, 5)
-    assert len(places) == 2
+    positions = corners(sheets.sheet(images, title="", columns=2, scale=5), images, 5)
+    assert len(positions) == 2
 
 
-def test_labels_and_long_titles_leave_the_tiles_whole() -> None:
+def test_labels_and_long_titles_do_not_cover_tiles() -> None:
     images = random_images(4, 3, 8, 8)
     picture = sheets.sheet(
         images,
@@ -80,8 +80,8 @@ def test_labels_and_long_titles_leave_the_tiles_whole() -> None:
     assert picture.width > plain.width or picture.width == sheets.MIN_WIDTH
 
 
-def test_words_are_on_the_paper() -> None:
-    images = np.full((1, 1, 8, 8), 255, np.uint8)  # white on white: all that is dark is a word
+def test_titles_and_labels_are_drawn() -> None:
+    images = np.full((1, 1, 8, 8), 255, np.uint8)  # white on white: only text is dark
     bare = np.asarray(sheets.sheet(images, title="", columns=1))
     titled = np.asarray(sheets.sheet(images, title="Digits", columns=1))
     labelled = np.asarray(sheets.sheet(images, title="", columns=1, row_labels=["one"]))
@@ -90,7 +90,7 @@ def test_words_are_on_the_paper() -> None:
     assert labelled.min() < 120
 
 
-def test_a_reconstruction_stands_right_below_its_original() -> None:
+def test_a_reconstruction_is_below_its_original() -> None:
     originals, decoded = random_images(10, 1, 8, 8).reshape(2, 5, 1, 8, 8)
     picture = sheets.paired_sheet(originals, decoded, title="pairs", columns=3)
     above, below = corners(picture, originals, 8), corners(picture, decoded, 8)
@@ -110,7 +110,7 @@ def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
 
 
-def test_a_saved_sheet_reads_back_pixel_for_pixel(tmp_path: Path) -> None:
+def test_a_saved_sheet_has_the_same_pixels(tmp_path: Path) -> None:
     picture = sheets.sheet(random_images(2, 1, 8, 8), title="same", columns=2)
     sheets.save_png(picture, tmp_path / "folder" / "sheet.png")
     with Image.open(tmp_path / "folder" / "sheet.png") as again:
@@ -130,14 +130,14 @@ def test_a_saved_sheet_reads_back_pixel_for_pixel(tmp_path: Path) -> None:
     ],
     ids=["float", "three axes", "two channels", "channels last", "no image", "no row"],
 )
-def test_wrong_images_raise(images: np.ndarray) -> None:
+def test_invalid_images_raise(images: np.ndarray) -> None:
     with pytest.raises(ValueError, match="images are"):
         sheets.sheet(images, title="", columns=2)
     with pytest.raises(ValueError, match="images are"):
         sheets.paired_sheet(images, images, title="", columns=2)
 
 
-def test_wrong_columns_scales_and_labels_raise() -> None:
+def test_invalid_columns_scales_and_labels_raise() -> None:
     images = random_images(4, 1, 8, 8)
     with pytest.raises(ValueError, match="columns 0"):
         sheets.sheet(images, title="", columns=0)
@@ -159,7 +159,7 @@ def test_unequal_pairs_raise() -> None:
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "LA"), (3, "RGBA")])
 @pytest.mark.parametrize(("size", "factor"), [((6, 8), 4), ((40, 33), 1)])
-def test_a_sprite_has_every_frame_where_a_window_looks(
+def test_a_sprite_has_every_frame_at_its_position(
     channels: int, mode: str, size: tuple[int, int], factor: int
 ) -> None:
     images = random_images(2, 3, 4, channels, *size)
