@@ -81,7 +81,7 @@ def time_stage(project: Project, name: str, command_line: str) -> dict[str, Any]
         "stage": name,
         "seconds": round(seconds, 2),
         "imports": round(import_seconds, 2),
-        "of": heavy_imports,
+        "imports_by_package": heavy_imports,
     }
     info(
         f"{name}: {seconds:.1f} s, {import_seconds:.1f} s of imports ({', '.join(heavy_imports)})"
@@ -123,10 +123,10 @@ def measure_tracking(project: Project) -> dict[str, Any]:
         "epoch_seconds": round(median_send_seconds, 3),
         "epochs": epochs,
         "seconds": round(seconds, 1),
-        "share": round(tracker / seconds, 4),
+        "fraction": round(tracker / seconds, 4),
     }
     info(
-        f"tracking: {startup_seconds:.2f} s and {median_send_seconds:.3f} s an epoch, {row['share']:.2%} of {seconds:.0f} s"
+        f"tracking: {startup_seconds:.2f} s and {median_send_seconds:.3f} s an epoch, {row['fraction']:.2%} of {seconds:.0f} s"
     )
     return row
 

@@ -109,13 +109,15 @@ def measure_preset(name: str, rounds: int, seconds: float) -> dict[str, Any]:
         "eager_milliseconds": medians["eager"]["median"],
         "compiled_milliseconds": medians["compiled"]["median"],
         "layers_milliseconds": sum(row["milliseconds"] for row in rows),
-        "roof_milliseconds": sum(row["roof_milliseconds"] for row in rows),
+        "lower_bound_milliseconds": sum(row["lower_bound_milliseconds"] for row in rows),
     }
-    step["layers_share_of_rate"] = 1e3 * operations / step["layers_milliseconds"] / rates[0]
+    step["layers_fraction_of_matrix_rate"] = (
+        1e3 * operations / step["layers_milliseconds"] / rates[0]
+    )
     info(
         f"{name}: a step {step['eager_milliseconds']:.1f} ms, compiled "
         f"{step['compiled_milliseconds']:.1f}; of which its layers "
-        f"{step['layers_milliseconds']:.1f}, at {step['layers_share_of_rate']:.0%} of its rate"
+        f"{step['layers_milliseconds']:.1f}, at {step['layers_fraction_of_matrix_rate']:.0%} of its rate"
     )
     return step | {"layers": rows}
 
@@ -233,9 +235,9 @@ def build_row(
         "count": count,
         "milliseconds": count * milliseconds,
         "operations": operations,
-        "share_of_rate": 1e3 * operations / (count * milliseconds) / rates[0],
+        "fraction_of_matrix_rate": 1e3 * operations / (count * milliseconds) / rates[0],
         "operations_per_byte": float(operations / bytes_moved),
-        "roof_milliseconds": 1e3 * max(arithmetic_seconds, memory_seconds),
+        "lower_bound_milliseconds": 1e3 * max(arithmetic_seconds, memory_seconds),
         "bound": "arithmetic" if arithmetic_seconds > memory_seconds else "memory",
     }
 

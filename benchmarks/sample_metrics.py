@@ -44,7 +44,7 @@ DRAWS, IMAGES = 5000, 1000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--images", type=int, default=10, help="of which IWAE-5000 is timed")
-    parser.add_argument("--out", type=Path, default=windows.result_path("judging"))
+    parser.add_argument("--out", type=Path, default=windows.result_path("sample_metrics"))
     arguments = parser.parse_args()
     machine = windows.describe_machine()
     rows = [time_scoring(count) for count in COUNTS]

@@ -89,7 +89,9 @@ def measure_preset(name: str, rounds: int, seconds: float) -> dict[str, Any]:
     pixels = numpy_generator(0, "benchmark").integers(0, 256, size, dtype=np.uint8)
     pieces_of_step = measure_pieces(params, pixels, machine, rounds, seconds)
     for piece in pieces_of_step:
-        info(f"{name}: {piece['with']:<40} {piece['of_bare']['median']:.1%} of the bare step")
+        info(
+            f"{name}: {piece['component']:<40} {piece['relative_speed']['median']:.1%} of the bare step"
+        )
     kernel_times = measure_kernels(params, pixels, machine)
     for kind, took in kernel_times.items():
         info(f"{name}: {kind:<40} {took:.2f} ms")
@@ -98,7 +100,7 @@ def measure_preset(name: str, rounds: int, seconds: float) -> dict[str, Any]:
         "compiled": machine.compiled,
         "batch_size": params.train.batch_size,
         "precision": machine.precision,
-        "pieces": pieces_of_step,
+        "components": pieces_of_step,
         "kernels": kernel_times,
     }
 
@@ -136,9 +138,9 @@ def measure_pieces(
     bare_speeds = speeds["the bare step"]
     return [
         {
-            "with": name,
+            "component": name,
             "milliseconds": windows.summarise([1e3 * at_once / speed for speed in speeds]),
-            "of_bare": windows.summarise_ratio(speeds, bare_speeds),
+            "relative_speed": windows.summarise_ratio(speeds, bare_speeds),
         }
         for name, speeds in speeds.items()
     ]

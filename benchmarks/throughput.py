@@ -1,27 +1,24 @@
-"""Images a second of training, against a textbook's loop and the ceiling of the machine.
+"""Images per second of training, a plain PyTorch loop and the bare step.
 
     python -m benchmarks.throughput [--presets NAME ...] [--rounds N] [--seconds S]
 
 For each preset the same network is trained by several loops that take turns in one process
 (benchmarks/windows.py):
 
-textbook 0, 2   a torchvision data set that makes a tensor of each image, a DataLoader with 0 or 2
-                workers, float32, Adam, the loss summed up: what a tutorial has, without any
-                metric, running mean or check
-ours            `vae.training.loop.fit` with the preset's settings and all of its metrics, its
-                epochs' training alone: validation and checkpoints are timed apart
-ceiling         forward, backward and the optimiser's step on one batch that never changes, in the
-                preset's precision
+plain loop      a torchvision data set that converts each image to a tensor, a DataLoader with 0 or
+                2 workers, float32, Adam, a summed loss; no metrics, EMA or checks
+pipeline        `vae.training.loop.fit` with the preset's settings and all of its metrics, without
+                validation and checkpoints
+bare step       forward, backward and update on one batch in memory, in the preset's precision
 
-The last two with torch.compile and without it, whichever of them the preset has.
+The last two are measured with and without torch.compile.
 
-Operations of a training image are counted by torch's own counter over forward and backward (a
-multiplication and an addition are two); the machine's rate is that of a product of two matrices of
-2,048 in the preset's precision, measured in the same rounds. Their quotient is the share of the
-arithmetic that the network uses; what is missing is element-wise work and memory.
+torch counts the operations of forward and backward (a multiplication and an addition are two). The
+matrix rate is that of a product of two 2,048 x 2,048 matrices in the preset's precision, measured
+in the same rounds. Their quotient is the fraction of arithmetic that the network uses; the rest is
+element-wise work and memory.
 
-Images are random bytes of the data set's shape, which cost what real ones cost, and come out of
-memory: CelebA's JPEGs would cost the textbook's loop more. Writes `throughput.json`.
+Images are random bytes of the data set's shape, in memory. Writes `throughput.json`.
 """
 
 import argparse
@@ -63,14 +60,14 @@ SHAPES: dict[str, tuple[int, int, int]] = {
 BATCHES = 64  # of an epoch
 MATMUL_SIZE = 2048
 WARM_UP = 3  # steps
-TEXTBOOK_WORKERS = (0, 2)
+LOADER_WORKERS = (0, 2)
 
 Step = Callable[[], int]
-"""Train on one batch and tell how many images it had."""
+"""Train on one batch; the number of its images."""
 
 
 class PerImageDataset(VisionDataset):  # type: ignore[misc]
-    """Bytes that become a PIL image and a tensor one at a time, as torchvision's sets do it."""
+    """Bytes that are converted to a PIL image and a tensor one at a time, as in torchvision."""
 
     def __init__(self, pixels: np.ndarray) -> None:
         super().__init__(root="", transform=ToTensor())
@@ -102,7 +99,7 @@ def main() -> None:
 
 
 def measure_preset(name: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """One preset's rows: without the compiler, and with it."""
+    """Records of a preset without and with the compiler."""
     params = load_preset(name)
     preset_machine = build_machine(params.train)
     machines = {False: replace(preset_machine, compiled=False)}
@@ -113,15 +110,15 @@ def measure_preset(name: str, rounds: int, seconds: float) -> list[dict[str, Any
     count = BATCHES * params.train.batch_size
     pixels = numpy_generator(0, "benchmark").integers(0, 256, (count, *shape), dtype=np.uint8)
     loops = {
-        ("textbook", workers): build_textbook_step(params, pixels, workers)
-        for workers in TEXTBOOK_WORKERS
+        ("plain_loop", workers): build_plain_step(params, pixels, workers)
+        for workers in LOADER_WORKERS
     }
     loops |= {
-        ("ours", kind): build_pipeline_step(params, pixels, machine)
+        ("pipeline", kind): build_pipeline_step(params, pixels, machine)
         for kind, machine in machines.items()
     }
     loops |= {
-        ("ceiling", kind): build_bare_step(params, pixels, at) for kind, at in machines.items()
+        ("bare_step", kind): build_bare_step(params, pixels, at) for kind, at in machines.items()
     }
     for step in loops.values():
         for _ in range(WARM_UP):
@@ -132,30 +129,33 @@ def measure_preset(name: str, rounds: int, seconds: float) -> list[dict[str, Any
     rates, operations = speeds["product"], count_training_operations(params, shape)
     rows = []
     for kind in machines:
-        our_speeds, ceiling_speeds = speeds[str(("ours", kind))], speeds[str(("ceiling", kind))]
-        textbook_speeds = [speeds[str(("textbook", workers))] for workers in TEXTBOOK_WORKERS]
+        pipeline_speeds, bare_speeds = (
+            speeds[str(("pipeline", kind))],
+            speeds[str(("bare_step", kind))],
+        )
+        plain_speeds = [speeds[str(("plain_loop", workers))] for workers in LOADER_WORKERS]
         fractions_of_peak = [
-            speed * operations / rate for speed, rate in zip(ceiling_speeds, rates, strict=True)
+            speed * operations / rate for speed, rate in zip(bare_speeds, rates, strict=True)
         ]
         row = {
             "preset": name,
             "compiled": kind,
-            "as_the_preset": kind == preset_machine.compiled,
+            "preset_unchanged": kind == preset_machine.compiled,
             "batch_size": params.train.batch_size,
             "precision": preset_machine.precision,
             "operations_per_image": operations,
-            "textbook": [
-                windows.summarise(speeds_of_loader) for speeds_of_loader in textbook_speeds
+            "plain_loop": [
+                windows.summarise(speeds_of_loader) for speeds_of_loader in plain_speeds
             ],
-            "ours": windows.summarise(our_speeds),
-            "ceiling": windows.summarise(ceiling_speeds),
-            "times_textbook": [
-                windows.summarise_ratio(our_speeds, speeds_of_loader)
-                for speeds_of_loader in textbook_speeds
+            "pipeline": windows.summarise(pipeline_speeds),
+            "bare_step": windows.summarise(bare_speeds),
+            "speedup": [
+                windows.summarise_ratio(pipeline_speeds, speeds_of_loader)
+                for speeds_of_loader in plain_speeds
             ],
-            "share_of_ceiling": windows.summarise_ratio(our_speeds, ceiling_speeds),
+            "fraction_of_bare_step": windows.summarise_ratio(pipeline_speeds, bare_speeds),
             "product_operations_per_second": windows.summarise(rates),
-            "share_of_product_rate": windows.summarise(fractions_of_peak),
+            "fraction_of_matrix_rate": windows.summarise(fractions_of_peak),
         }
         info(format_row(row))
         rows.append(row)
@@ -165,16 +165,16 @@ def measure_preset(name: str, rounds: int, seconds: float) -> list[dict[str, Any
 
 def format_row(row: dict[str, Any]) -> str:
     return (
-        f"{row['preset']}{', compiled' if row['compiled'] else ''}: textbook "
-        f"{row['textbook'][0]['median']:,.0f}, ours {row['ours']['median']:,.0f} images/s, "
-        f"{row['times_textbook'][0]['median']:.2f} times as many; "
-        f"{row['share_of_ceiling']['median']:.1%} of the ceiling, which is "
-        f"{row['share_of_product_rate']['median']:.1%} of the product's rate"
+        f"{row['preset']}{', compiled' if row['compiled'] else ''}: plain loop "
+        f"{row['plain_loop'][0]['median']:,.0f}, pipeline {row['pipeline']['median']:,.0f} images/s, "
+        f"{row['speedup'][0]['median']:.2f} times as fast; "
+        f"{row['fraction_of_bare_step']['median']:.1%} of the bare step, which is "
+        f"{row['fraction_of_matrix_rate']['median']:.1%} of the matrix rate"
     )
 
 
 def make_speed_window(step: Step, seconds: float) -> Callable[[], float]:
-    """A window: images a second."""
+    """A window: images per second."""
 
     def window() -> float:
         start, images = time.perf_counter(), 0
@@ -185,8 +185,8 @@ def make_speed_window(step: Step, seconds: float) -> Callable[[], float]:
     return window
 
 
-def build_textbook_step(params: Params, pixels: np.ndarray, workers: int) -> Step:
-    """The tutorial's loop over a DataLoader; a worker's start belongs to no window."""
+def build_plain_step(params: Params, pixels: np.ndarray, workers: int) -> Step:
+    """The plain loop over a DataLoader; starting the workers is not timed."""
     shape, batch_size = pixels.shape[1:], params.train.batch_size
     model = build_vae(params.model, shape, 256, seed=0)
     optimiser = torch.optim.Adam(model.parameters(), lr=params.train.optimiser.lr)
@@ -217,7 +217,7 @@ def build_textbook_step(params: Params, pixels: np.ndarray, workers: int) -> Ste
 
 
 def build_pipeline_step(params: Params, pixels: np.ndarray, machine: Machine) -> Step:
-    """The pipeline's own loop; its epochs have no end, so that nothing but training is timed."""
+    """The pipeline's loop with endless epochs, so that only training is timed."""
     state = build_state(params.model, params.train, pixels.shape[1:], 256, machine)
     plan = build_plan(params.objective, params.train, state.model.latent_shape, machine)
     plan = replace(plan, epochs=10**6)
@@ -232,7 +232,7 @@ def build_pipeline_step(params: Params, pixels: np.ndarray, machine: Machine) ->
 
 
 class EndlessImages(Images):
-    """Images whose first epoch is followed by others without an end between them."""
+    """Images whose epochs follow each other without an end."""
 
     def shuffled_batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[torch.Tensor]:
         while True:
@@ -241,7 +241,7 @@ class EndlessImages(Images):
 
 
 def build_bare_step(params: Params, pixels: np.ndarray, machine: Machine) -> Step:
-    """One resident batch, forward, backward and the optimiser's step."""
+    """Forward, backward and update on one batch in memory."""
     state = build_state(params.model, params.train, pixels.shape[1:], 256, machine)
     x = to_float(torch.from_numpy(pixels[: params.train.batch_size]).to(machine.device))
     return resident_step(state.model, state.optimiser, x, machine)
@@ -250,7 +250,7 @@ def build_bare_step(params: Params, pixels: np.ndarray, machine: Machine) -> Ste
 def resident_step(
     model: VAE, optimiser: torch.optim.Optimizer, x: torch.Tensor, machine: Machine
 ) -> Step:
-    """Forward, backward and update on images x (B, C, H, W) that stay."""
+    """Forward, backward and update on the same images x (B, C, H, W)."""
     noise = normal((len(x), *model.latent_shape), 0, "noise", 0, device=machine.device)
 
     def step() -> int:
@@ -267,7 +267,7 @@ def resident_step(
 
 
 def count_training_operations(params: Params, shape: tuple[int, int, int]) -> float:
-    """Floating-point operations of convolutions and products, forward and backward, an image."""
+    """Operations of forward and backward per image."""
     model: VAE = copy.deepcopy(build_vae(params.model, shape, 256, seed=0))
     x, noise = torch.zeros(2, *shape), torch.zeros(2, *model.latent_shape)
     with FlopCounterMode(display=False) as counter:
@@ -277,7 +277,7 @@ def count_training_operations(params: Params, shape: tuple[int, int, int]) -> fl
 
 
 def measure_matmul_rate(machine: Machine, seconds: float) -> float:
-    """Operations a second of a product of two square matrices."""
+    """Operations per second of a product of two square matrices."""
     dtype = torch.bfloat16 if machine.precision == "bf16" else torch.float32
     a, b = (
         torch.ones(MATMUL_SIZE, MATMUL_SIZE, dtype=dtype, device=machine.device) for _ in range(2)

@@ -63,9 +63,9 @@ class BudgetedRun:
 
 
 BUDGETED_RUNS = (
-    BudgetedRun(1, "fashion_mnist/sweep", 30, ("prior.gmm.components=[10]",)),
-    BudgetedRun(2, "fashion_mnist", 78, ("prior.gmm.components=[10]",)),
-    BudgetedRun(5, "fashion_mnist", 150, ("prior.gmm.components=[100]",)),
+    BudgetedRun(1, "fashion_mnist/sweep", 30, ("prior.fit.gmm.components=[10]",)),
+    BudgetedRun(2, "fashion_mnist", 78, ("prior.fit.gmm.components=[10]",)),
+    BudgetedRun(5, "fashion_mnist", 150, ("prior.fit.gmm.components=[100]",)),
     BudgetedRun(10, "fashion_mnist", 150),
     BudgetedRun(14, "fashion_mnist/textbook", 28, ("checkpoints.keep_every=1",), (1, 2, 5, 10)),
 )
@@ -74,10 +74,10 @@ BUDGETED_RUNS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=windows.result_path("time_to_quality"))
-    parser.add_argument("--judge", metavar="CHECKPOINT", help=argparse.SUPPRESS)
+    parser.add_argument("--score", metavar="CHECKPOINT", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.judge:
-        print(json.dumps(compute_scores(arguments.judge)))
+    if arguments.score:
+        print(json.dumps(compute_scores(arguments.score)))
         return
     machine, rows = windows.describe_machine(), list[dict[str, Any]]()
     with tempfile.TemporaryDirectory(prefix="time-to-quality-") as folder:
@@ -119,7 +119,7 @@ def run_budgeted(
         yield row | score_checkpoint(project, f"epoch:{find_best_epoch(folder, epoch)}")
     if not budgeted_run.shorter_budgets:
         row = build_row(budgeted_run, budgeted_run.minutes, epochs, sum(stage_seconds))
-        row["stages"] = {
+        row["stage_seconds"] = {
             name: round(s, 1) for name, s in zip(TIMED_STAGES, stage_seconds, strict=True)
         }
         yield row | score_checkpoint(project, "best")
@@ -155,7 +155,7 @@ def find_best_epoch(folder: Path, epoch: int) -> int:
 
 def score_checkpoint(project: Project, checkpoint: str) -> dict[str, Any]:
     """`compute_scores`, by the project's own code."""
-    output = project.output(f"-m {MODULE} --judge {checkpoint}").splitlines()[-1]
+    output = project.output(f"-m {MODULE} --score {checkpoint}").splitlines()[-1]
     scores: dict[str, Any] = json.loads(output)
     return scores
 
@@ -183,7 +183,7 @@ def build_row(
 ) -> dict[str, Any]:
     return {
         "preset": budgeted_run.preset,
-        "changes": [
+        "overrides": [
             change for change in budgeted_run.changes if not change.startswith("checkpoints")
         ],
         "minutes": minutes,
@@ -195,8 +195,8 @@ def build_row(
 def format_row(row: Mapping[str, Any]) -> str:
     return (
         f"{row['preset']} in {row['seconds']:.0f} s of {60 * row['minutes']:.0f}: "
-        f"{row['epochs']} epochs, {row['bits_per_dim']:.3f} bits/dim, "
-        f"distance {row['distance']:.3f}, coverage {row['coverage']:.3f} ({row['prior']})"
+        f"{row['epochs']} epochs, {row['test_bits_per_dim']:.3f} bits/dim, "
+        f"distance {row['test_sample_fd']:.3f}, coverage {row['test_coverage']:.3f} ({row['shipped_prior']})"
     )
 
 
@@ -213,7 +213,7 @@ def compute_scores(checkpoint: str) -> dict[str, Any]:
     machine = resolve_machine(evaluate_params.device)
     model = model_from_tensors(*find_checkpoint(checkpoint)[:2], machine, checkpoint)
     bits_per_dim = elbo_metrics(model, score_split(model, settings, machine, "test"))[
-        "bits_per_dim"
+        "test_bits_per_dim"
     ]
     priors = paths.read_prior_index()
     prior = load_prior("shipped", machine)
@@ -231,11 +231,11 @@ def compute_scores(checkpoint: str) -> dict[str, Any]:
         "test", sample_features[: len(feature_cache.reference_index("test"))]
     )
     return {
-        "bits_per_dim": bits_per_dim,
-        "prior": priors["shipped"],
-        "judge": name,
-        "distance": distances["distance"],
-        "coverage": distances["coverage"],
+        "test_bits_per_dim": bits_per_dim,
+        "shipped_prior": priors["shipped"],
+        "feature_extractor": name,
+        "test_sample_fd": distances["fd"],
+        "test_coverage": distances["coverage"],
     }
 
 

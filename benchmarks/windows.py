@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.report.costs import FOLDER, format_machine
+from pipeline.report.benchmark_tables import format_machine
 from pipeline.runtime import paths
 
 Spread = dict[str, float]
@@ -53,7 +53,7 @@ def summarise_ratio(values: Sequence[float], reference: Sequence[float]) -> Spre
 def result_path(name: str) -> Path:
     """Where a benchmark's evidence of this kind of machine belongs."""
     folder = re.sub(r"[^a-z0-9]+", "_", format_machine(describe_hardware()).lower())
-    return paths.RESULTS / FOLDER / folder / f"{name}.json"
+    return paths.RESULTS / "benchmarks" / folder / f"{name}.json"
 
 
 def describe_machine() -> dict[str, Any]:

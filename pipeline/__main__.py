@@ -12,9 +12,9 @@ COMMANDS = {
     "diagnose": ("pipeline.commands.diagnose", "known failure modes of a run or of any log"),
     "compare": ("pipeline.compare.command", "runs side by side"),
     "sweep": ("pipeline.sweep.command", "search over params with Optuna"),
-    "report": ("pipeline.report.pages", "keep results, write the generated tables"),
+    "report": ("pipeline.report.pages", "archive a run, write the generated tables"),
     "sample": ("pipeline.commands.sample", "draw from a saved model into one picture"),
-    "rescore": ("pipeline.report.rescore", "score kept runs again from their saved models"),
+    "rescore": ("pipeline.report.rescore", "score archived runs again from their saved models"),
     "clean": ("pipeline.commands.clean", "delete caches and resume states"),
 }
 """Name: the module whose `main` runs it, and what it does."""

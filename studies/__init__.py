@@ -1,1 +1,1 @@
-"""Studies that use the product: the claims of reference systems, rate-distortion curves."""
+"""Studies that use the pipeline and answer one question each."""

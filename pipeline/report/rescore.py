@@ -1,13 +1,13 @@
-"""Kept runs scored again from their saved models, without training.
+"""Score archived runs again from their saved models, without training.
 
-    python -m pipeline rescore             all kept runs that come with a model
-    python -m pipeline rescore NAME ...    these
-    python -m pipeline rescore --write     and replace the numbers in reports/results
+    python -m pipeline rescore             all archived runs with a saved model
+    python -m pipeline rescore NAME ...    these runs
+    python -m pipeline rescore --write     also replace the numbers in reports/results
 
-Each run is put back into a temporary project: the code of this checkout, the params of the run,
-its data prepared anew, its weights, chosen prior and classifier. There `evaluate.py` runs, and its
-numbers are compared with the kept ones. Numbers that need what is not kept (other priors than the
-chosen one and N(0, I)) stay as they are.
+Each run is restored in a temporary project: the code of this checkout, the params of the run, its
+data prepared again, its weights, chosen prior and classifier. There `evaluate.py` runs, and its
+numbers are compared with the archived ones. Numbers that need a fitted prior which is not saved
+are not compared.
 """
 
 import argparse
@@ -25,7 +25,8 @@ from pipeline import ROOT
 from pipeline.config import params
 from pipeline.config.preset import load_preset
 from pipeline.config.schema import Params
-from pipeline.report.results import Result, read_results
+from pipeline.factory.run_key import TRAINING_SECTIONS
+from pipeline.report.results import Result, list_results
 from pipeline.runtime import paths
 from pipeline.runtime.console import format_table, info
 from vae.errors import UserError
@@ -35,12 +36,18 @@ from vae.saved import SavedModel, load
 
 CODE = ("pipeline", "src", "train.py", "evaluate.py")
 COMMANDS = (("-m", "pipeline.stages.source"), ("-m", "pipeline.stages.prepare"), ("evaluate.py",))
-WRITTEN = ("evaluate.json", "judges.json", "failures.json", "diagnosis.json", "diagnosis.md")
+WRITTEN = (
+    "evaluate.json",
+    "sample_metrics.json",
+    "metrics.json",
+    "failures.json",
+    "diagnosis.json",
+)
 EQUAL = 1e-6  # relative difference of numbers that count as equal: rounding
 
 
 def rescore(run: Result, write: bool) -> str:
-    """Score a kept run again; the numbers that moved, as a table."""
+    """Score an archived run again; the numbers that moved, as a table."""
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder)
         set_up(project, run)
@@ -52,18 +59,19 @@ def rescore(run: Result, write: bool) -> str:
         if write:
             replace_reports(project / "reports", run.folder)
     moved = [
-        (name, f"{kept:.6g} -> {now:.6g}") for name, kept, now in differences(run.metrics, again)
+        (name, f"{before:.6g} -> {now:.6g}")
+        for name, before, now in differences(run.metrics, again)
     ]
-    head = f"{run.name}: {len(moved)} of {len(again)} numbers differ from those that are kept"
+    head = f"{run.folder.name}: {len(moved)} of {len(again)} numbers differ from the archived ones"
     return "\n".join([head, *([format_table(moved)] if moved else [])])
 
 
 def differences(
-    kept: Mapping[str, Any], again: Mapping[str, Any]
+    archived: Mapping[str, Any], again: Mapping[str, Any]
 ) -> Iterator[tuple[str, float, float]]:
     """Numbers of both that differ by more than rounding."""
     for name, now in again.items():
-        before = kept.get(name)
+        before = archived.get(name)
         if not isinstance(now, int | float) or not isinstance(before, int | float):
             continue
         if abs(now - before) > EQUAL * max(abs(now), abs(before)):
@@ -71,12 +79,10 @@ def differences(
 
 
 def replace_reports(source: Path, folder: Path) -> None:
-    """Put the new reports into a folder of kept results."""
+    """Put the new reports into a folder of results."""
     for name in WRITTEN:
-        if name.endswith(".json") and (folder / name).is_file():
+        if (folder / name).is_file() and (source / name).is_file():
             write_json(folder / name, merged(read_json(folder / name), read_json(source / name)))
-        else:
-            shutil.copy(source / name, folder)
 
 
 def merged(before: Any, now: Any) -> Any:
@@ -101,43 +107,53 @@ def set_up(project: Path, run: Result) -> None:
     write_text(project / "params.yaml", params.render(params_of(run)))
     for part in ("train", "prior", "extractor"):
         write_json(project / "reports" / f"{part}.json", read_json(run.folder / f"{part}.json"))
-    restore(load(run.name, "cpu"), run, project / "artifacts")
+    restore(load(run.folder.name, "cpu"), run, project / "artifacts")
 
 
 def params_of(run: Result) -> Params:
     """The preset's params with those that the run was made with, without a tracker."""
     tree = params.to_tree(load_preset(run.preset))
-    for report in (
-        run.run,
-        run.optional_reports["prior"],
-        run.optional_reports["extractor"],
-        run.evaluate,
-    ):
-        tree |= {name: made for name, made in report["params"].items() if name in tree}
+    tree |= {name: made for name, made in run.provenance["params"].items() if name in tree}
     tree["tracking"]["enabled"] = False
     tree["data"]["root"] = str(ROOT / tree["data"]["root"])
-    return params.parse(tree, where=str(run.folder / "run.json"))
+    return params.parse(tree, where=str(run.folder / "provenance.json"))
 
 
 def restore(model: SavedModel, run: Result, artifacts: Path) -> None:
     """artifacts/model, prior and extractor of a saved model."""
     about = {name: model.description[name] for name in ("key", "model", "image", "levels")}
-    about |= {"data_set": run.run["data_set"], "epoch": run.train["best_epoch"]}
+    data, best_epoch = run.provenance["data"], run.reports["train"]["best_epoch"]
+    about |= {"data_set": data["name"], "epoch": best_epoch}
     weights = tensor_bytes(model.vae.state_dict(), about)
     write_bytes(artifacts / "model" / paths.BEST.name, weights)
-    write_json(artifacts / "model" / paths.RUN.name, dict(run.run))
+    write_json(artifacts / "model" / paths.RUN.name, describe_run(run))
     shutil.copy(run.folder / paths.HISTORY.name, artifacts / "model")
     write_priors(model, artifacts / "prior")
     if model.classifier is not None:
         path = artifacts / "extractor" / paths.CLASSIFIER.name
         write_bytes(path, model.classifier.to_bytes())
-    tests, named = (
-        run.optional_reports["extractor"]["tests"],
-        run.evaluate["params"]["evaluate"]["feature_extractors"],
-    )
+    tests = run.reports["extractor"]["tests"]
+    named = run.provenance["params"]["evaluate"]["feature_extractors"]
     passed = dict.fromkeys([*named, "in_domain", "efficientnet_lite2"], False)
     passed |= {name: bool(found and found["passed"]) for name, found in tests.items()}
-    write_json(artifacts / "extractor" / "about.json", passed)
+    write_json(artifacts / "extractor" / "passed.json", passed)
+
+
+def describe_run(run: Result) -> dict[str, Any]:
+    """The content of artifacts/model/run.json; the code digest of the training is not known."""
+    provenance = run.provenance
+    data, params_made = provenance["data"], provenance["params"]
+    return {
+        "key": provenance["key"],
+        "data": data["digest"],
+        "data_set": data["name"],
+        "image": data["image"],
+        "levels": data["levels"],
+        "params": {name: params_made[name] for name in TRAINING_SECTIONS},
+        "code": None,
+        "init": None,
+        "perceptual": provenance.get("perceptual"),
+    }
 
 
 def write_priors(model: SavedModel, folder: Path) -> None:
@@ -147,19 +163,23 @@ def write_priors(model: SavedModel, folder: Path) -> None:
     for name, prior in priors.items():
         content = tensor_bytes(prior.tensors(), {"model": key, **prior.metadata()})
         write_bytes(folder / f"{name}.safetensors", content)
-    index = {"model": key, "fitted": list(priors), "shipped": chosen.name}
+    index = {"model": key, "names": list(priors), "shipped": chosen.name}
     has_density = chosen.log_prob(np.zeros((1, *chosen.latent_shape), np.float32)) is not None
-    index |= {"density": chosen.name if has_density else None, "temperature": model.temperature}
+    index |= {
+        "density_prior": chosen.name if has_density else None,
+        "temperature": model.temperature,
+    }
     write_json(folder / paths.PRIOR_INDEX.name, index)
 
 
 def check_data(project: Path, run: Result) -> None:
     digest = read_json(project / paths.SPEC.relative_to(ROOT))["digest"]
-    if digest != run.run["data"]:
+    expected = run.provenance["data"]["digest"]
+    if digest != expected:
         raise UserError(
             f"the prepared data have the digest {digest[:12]}, the run was trained on "
-            f"{run.run['data'][:12]}",
-            where=run.name,
+            f"{expected[:12]}",
+            where=run.folder.name,
             remedy="put the same raw data below data.root or VAE_DATA_ROOT",
         )
 
@@ -181,17 +201,17 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", metavar="NAME", nargs="*", help="default: all that have a model")
-    parser.add_argument("--write", action="store_true", help="replace the kept numbers")
+    parser.add_argument("--write", action="store_true", help="replace the archived numbers")
     options = parser.parse_args()
-    runs = read_results()
-    kept = [name for name in runs if (paths.PRETRAINED / name).is_dir()]
-    wanted = [name.replace("/", ".") for name in options.names] or kept
+    runs = {run.folder.name: run for run in list_results()}
+    saved = [name for name in runs if (paths.PRETRAINED / name).is_dir()]
+    wanted = [name.replace("/", ".") for name in options.names] or saved
     for name in wanted:
-        if name not in kept:
+        if name not in saved:
             raise UserError(
-                "no kept run with a model",
+                "no archived run with a saved model",
                 where=name,
-                remedy=f"choose from: {', '.join(kept) or 'there is none'}",
+                remedy=f"choose from: {', '.join(saved) or 'there is none'}",
             )
     for name in wanted:
         info(f"{name}: preparing its data and scoring it")

@@ -1,210 +1,144 @@
-"""Evidence that Git keeps, read: one folder `reports/results/<name>/` a finished run.
+"""Archived results: one folder `reports/results/NAME/` per run.
 
-    run data train evaluate machine     what was trained, on what, how long, and its numbers
-    spec architecture judges prior extractor failures diagnosis     where the run made them
-    stamp                               commit, and digest of each stage's code (`keeping`)
+    provenance.json   commit, date, package versions, machine, params, seconds
+    metrics.json      headline numbers; the other JSON files are the reports of the stages
+    params.yaml, history.csv, *.png
+    seeds/N/          the same preset trained with another `train.seed`, without pictures
 
-The name is that of the preset, its / a dot. A file that is missing makes nothing up: who asks for
-a number of it gets None, and the report says "not measured" or leaves the row out.
-
-Evidence ages when the code that made it changes: the digest in its stamp is then not that of the
-closure of the stage's script (`closure.code_digest`). It is not its preset's where that says
-other params, be it that the run was cut short or that the preset has changed since. Neither is an
-error; both are marked.
+NAME is the name of the preset with `.` for `/`. A missing file or number is absent, not zero:
+`Result.reports` holds `{}` for it and a table shows `not measured`.
 """
 
-import functools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.config.params import flatten, to_tree
-from pipeline.config.preset import load_preset, read_presets
+from pipeline.config.params import flatten
 from pipeline.runtime import paths
-from pipeline.runtime.code_digest import DIAGNOSIS, code_digest
 from vae.data import sources
-from vae.io import read_csv, read_json
+from vae.io import read_json
 
-FIRST_HEADLINE = "fashion_mnist"
-HEADLINES = (FIRST_HEADLINE, "cifar10", "celeba")
-REQUIRED_REPORTS = ("run", "data", "train", "evaluate", "machine")
-OPTIONAL_REPORTS = (
-    "spec",
-    "architecture",
-    "judges",
-    "prior",
-    "extractor",
-    "failures",
-    "diagnosis",
-    "stamp",
-)
-SCRIPTS = {
-    "train": "train.py",
-    "prior": "pipeline/stages/prior.py",
-    "evaluate": "evaluate.py",
-    "diagnosis": DIAGNOSIS,
-}
-WORDS = {"train": "trained", "prior": "fitted", "evaluate": "scored", "diagnosis": "diagnosed"}
-TIMED_STAGES = ("extractor", "train", "prior", "evaluate")
-CURRENT, UNSTAMPED = "current", "unstamped"
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+HEADLINES = ("fashion_mnist", "cifar10", "celeba")
+SEEDS = "seeds"
+REQUIRED = ("provenance", "data", "train", "evaluate")
+OPTIONAL = ("spec", "prior", "extractor", "sample_metrics", "diagnosis", "failures")
 
 
 @dataclass(frozen=True)
 class Result:
-    """A run's evidence; `optional_reports` holds those of the OPTIONAL files that there are."""
+    """One archived run; `reports` maps the names in REQUIRED and OPTIONAL to their content."""
 
     folder: Path
-    run: Mapping[str, Any]
-    data: Mapping[str, Any]
-    train: Mapping[str, Any]
-    evaluate: Mapping[str, Any]
-    machine: Mapping[str, Any]
-    history: Sequence[Mapping[str, Any]]
-    optional_reports: Mapping[str, Any]
+    reports: Mapping[str, Mapping[str, Any]]
 
     @property
-    def name(self) -> str:
-        return self.folder.name
+    def provenance(self) -> Mapping[str, Any]:
+        return self.reports["provenance"]
 
     @property
     def preset(self) -> str:
-        return self.name.replace(".", "/")
+        return str(self.provenance["name"]).replace(".", "/")
 
     @property
-    def link(self) -> str:
-        """The folder, from the README on."""
-        return f"reports/results/{self.name}"
+    def seed(self) -> int:
+        return int(self.provenance["params"]["train"]["seed"])
 
     @property
-    def metrics(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.evaluate["metrics"]
-        return found
+    def metrics(self) -> dict[str, Any]:
+        """All flat numbers and texts by their keys."""
+        train = self.reports["train"]
+        values = {
+            name: train.get(name) for name in ("parameters", "epochs", "best_epoch", "sigma")
+        }
+        values |= self.reports["evaluate"]["metrics"]
+        prior = self.reports["prior"].get("metrics", {})
+        chosen = prior.get(prior.get("shipped"), {})
+        return values | ({"valid_prior_mmd2": chosen["mmd2"]} if "mmd2" in chosen else {})
 
     @property
-    def dimensions(self) -> int:
-        """d: sub-pixels of an image."""
-        return math.prod(self.run["image"])
+    def machine(self) -> str:
+        """Such as `2 CPU cores, bf16`."""
+        machine = self.provenance["machine"]
+        count = machine["threads"] * machine.get("processes", 1)
+        device = machine["device"]
+        if device == "cpu":
+            device = "1 CPU core" if count == 1 else f"{count} CPU cores"
+        return f"{device}, {machine['precision']}"
 
-    @property
-    def latents(self) -> int:
-        return math.prod(self.train["latent_shape"])
-
-    @property
-    def machine_description(self) -> str:
-        return describe_machine(self.machine["machine"])
-
-    @property
-    def stage_seconds(self) -> Mapping[str, int] | None:
-        """Of each TIMED stage; None where one is not known."""
-        found: Mapping[str, int] = self.machine.get("seconds", {})
-        return found if found.keys() >= {*TIMED_STAGES} else None
-
-    def describe_data(self, what: str) -> str:
+    def data_text(self, field: str) -> str:
         """`title`, `licence` or `citation` of the data set."""
-        spec = self.optional_reports.get("spec") or {}
-        return str(spec.get(what) or getattr(sources.get_source(self.run["data_set"]), what))
+        source = sources.get_source(self.provenance["data"]["name"])
+        return str(self.reports["spec"].get(field) or getattr(source, field))
 
-    def has_picture(self, name: str) -> bool:
-        return (self.folder / f"{name}.png").is_file()
-
-    def age(self) -> str:
-        """`current`, `unstamped`, or `older: ` and what the code has changed for since; then the
-        params that are not the preset's, if any."""
-        departures = self.departures()
-        return self._age_of_code() + (f"; own `{'`, `'.join(departures)}`" if departures else "")
-
-    def _age_of_code(self) -> str:
-        stamp = self.optional_reports.get("stamp")
-        if stamp is None:
-            return UNSTAMPED
-        older = [WORDS[stage] for stage in SCRIPTS if stamp["code"].get(stage) != present(stage)]
-        return f"older: {', '.join(older)}" if older else CURRENT
-
-    def departures(self) -> list[str]:
-        """Params or sections that the preset of the run's name has otherwise."""
-        if self.preset not in read_presets():
-            return []
-        return self.differences(flatten(to_tree(load_preset(self.preset))))
-
-    def differences(self, meant: Mapping[str, Any]) -> list[str]:
-        """Params or sections, of two words at most, that are otherwise in `meant` (dotted names).
-        What only one of the two knows is passed over, and how a prior would have been fitted that
-        was not."""
-        made = self.params()
-        fitted = made.get("prior.fit", ())
-        idle = {f"prior.{name}" for name in ("gmm", "flow") if name not in fitted}
-        keys = (key for key, value in made.items() if key in meant and meant[key] != value)
-        found = dict.fromkeys(".".join(key.split(".")[:2]) for key in keys)
-        return [key for key in found if key not in idle]
-
-    def params(self) -> dict[str, Any]:
-        """What the stages were told, dotted, as far as their reports are kept."""
-        found: dict[str, Any] = {"data.name": self.run["data_set"]}
-        for part in (self.run, *self.optional_reports.values(), self.evaluate):
-            found |= flatten(part.get("params", {}))
+    def sample_scores(self) -> Mapping[str, Any]:
+        """Scores of each prior's samples on the test split, by the headline's extractor."""
+        extractor = str(self.metrics.get("feature_extractor"))
+        scores = self.reports["sample_metrics"].get(extractor, {})
+        found: Mapping[str, Any] = scores.get("splits", {}).get("test", {}).get("samples", {})
         return found
 
 
-def describe_machine(machine: Mapping[str, Any]) -> str:
-    """Devices and precision of a resolved machine."""
-    processes = machine.get("processes", 1)
-    if machine["device"] != "cpu":
-        times = f"{processes} x " if processes > 1 else ""
-        return f"{times}{machine['device']} in {machine['precision']}"
-    count = machine["threads"] * processes
-    cores = "1 CPU core" if count == 1 else f"{count} CPU cores"
-    return f"{cores} in {machine['precision']}"
-
-
-def total_seconds(machine_report: Mapping[str, Any]) -> float:
-    """Of all TIMED stages of a machine.json; infinite where one is not known."""
-    seconds = machine_report.get("seconds", {})
-    return float(sum(seconds.values())) if seconds.keys() >= {*TIMED_STAGES} else math.inf
-
-
-def present(stage: str) -> str:
-    """Digest of a stage's code as it stands."""
-    return code_as_it_stands(SCRIPTS[stage])
-
-
-@functools.cache
-def code_as_it_stands(script: str) -> str:
-    """Read once: the code of a process at work does not change."""
-    return code_digest(script)
-
-
-def has_result(folder: Path) -> bool:
-    """Whether a folder has all that cannot be missing."""
-    needed = (*(f"{part}.json" for part in REQUIRED_REPORTS), "history.csv")
-    return all((folder / name).is_file() for name in needed)
+def is_result(folder: Path) -> bool:
+    """Whether a folder has all reports that a result needs."""
+    return all((folder / f"{name}.json").is_file() for name in REQUIRED)
 
 
 def read_result(folder: Path) -> Result:
-    """The evidence in a folder."""
-    required = {part: read_json(folder / f"{part}.json") for part in REQUIRED_REPORTS}
-    optional = {
-        part: read_json(folder / f"{part}.json")
-        for part in OPTIONAL_REPORTS
-        if (folder / f"{part}.json").is_file()
+    """The result in a folder. A seed's data set is described by the folder of its preset."""
+    parent = folder.parent.parent if folder.parent.name == SEEDS else folder
+    places = {"data": parent, "spec": parent, "extractor": parent}
+    files = {name: places.get(name, folder) / f"{name}.json" for name in (*REQUIRED, *OPTIONAL)}
+    return Result(folder, {name: read_json(p) if p.is_file() else {} for name, p in files.items()})
+
+
+def list_results(root: Path | None = None) -> list[Result]:
+    """All archived runs without the repetitions under other seeds, the headline runs first."""
+    folders = {
+        path.parent.name: path.parent for path in (root or paths.RESULTS).glob("*/train.json")
     }
-    return Result(
-        folder=folder,
-        history=read_csv(folder / "history.csv"),
-        optional_reports=optional,
-        **required,
-    )
+    names = [name for name in HEADLINES if name in folders]
+    return [read_result(folders[name]) for name in dict.fromkeys([*names, *sorted(folders)])]
 
 
-def read_results(results: Path | None = None) -> dict[str, Result]:
-    """All kept runs by name, the headline first."""
-    folder = results or paths.RESULTS
-    names = sorted(path.parent.name for path in folder.glob("*/run.json"))
-    first = [name for name in HEADLINES if name in names]
-    return {name: read_result(folder / name) for name in dict.fromkeys([*first, *names])}
+def list_seeds(result: Result) -> list[Result]:
+    """A run and its repetitions that differ in `train.seed` only, by seed."""
+    folders = [path.parent for path in (result.folder / SEEDS).glob("*/train.json")]
+    others = [read_result(folder) for folder in folders]
+    same = [other for other in others if not differing_params(other, result)]
+    return sorted([result, *same], key=lambda one: one.seed)
 
 
-def select_headlines(runs: Mapping[str, Result]) -> list[Result]:
-    """Those that stand side by side, in their order, as far as there are any."""
-    return [runs[name] for name in HEADLINES if name in runs]
+def differing_params(one: Result, other: Result) -> list[str]:
+    """Dotted params besides `train.seed` that differ, of those that both have; `data` if the
+    data differ.
+    """
+    digests = {run.provenance["data"]["digest"] for run in (one, other)}
+    first, second = (flatten(run.provenance["params"]) for run in (one, other))
+    common = (first.keys() & second.keys()) - {"train.seed"}
+    differing = sorted(name for name in common if first[name] != second[name])
+    return [*(["data"] if len(digests) > 1 else []), *differing]
+
+
+def read_results(results: Sequence[Result] | None = None) -> "DataFrame":
+    """One row per run: `preset`, `seed`, facts of the training, and all metrics by their keys."""
+    from pandas import DataFrame
+
+    runs = list_results() if results is None else results
+    return DataFrame([_row(run) for run in runs])
+
+
+def _row(run: Result) -> dict[str, Any]:
+    shape = run.reports["train"].get("latent_shape", [])
+    facts = {
+        "preset": run.preset,
+        "seed": run.seed,
+        "latent": " x ".join(map(str, shape)),
+        "training_seconds": run.provenance["training_seconds"],
+        "machine": run.machine,
+        "commit": run.provenance["commit"][:12],
+    }
+    return facts | run.metrics

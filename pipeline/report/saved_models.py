@@ -4,9 +4,9 @@ Beside the weights and the chosen prior it holds the classifier that scored the 
 the run can be scored again without training. An ImageNet network is named, with the digest of its
 weights, which a package brings.
 
-The prior's matrices are rounded to float16 where that changes no score: samples of the same seed
-are scored on the test split under the same extractor, and none of their numbers moves by more than
-its standard deviation over sampling seeds.
+The prior's matrices are rounded to float16 if that changes no score: samples of the same seed are
+scored on the test split by the same extractor, and no score moves by more than its standard
+deviation over sampling seeds.
 """
 
 import shutil
@@ -39,7 +39,7 @@ NAMES = (
 LARGEST, LARGEST_TOTAL = 24_000_000, 100_000_000  # bytes, of one model and of all
 
 
-def keep_model(name: str) -> Path | None:
+def archive_model(name: str) -> Path | None:
     """Save the finished run as the library's model `name`; None, with a line, if it is too large.
 
     An earlier model of that name is replaced.
@@ -52,7 +52,7 @@ def keep_model(name: str) -> Path | None:
         size, others = size_of(folder), size_of(paths.PRETRAINED) - size_of(target)
         if size > LARGEST or size + others > LARGEST_TOTAL:
             info(
-                f"the model of {name} is not kept: {size:,} bytes, all others {others:,} "
+                f"the model of {name} is not saved: {size:,} bytes, all others {others:,} "
                 f"(limits: {LARGEST:,} each, {LARGEST_TOTAL:,} together)"
             )
             return None
@@ -62,13 +62,13 @@ def keep_model(name: str) -> Path | None:
 
 
 def finished_model() -> SavedModel:
-    """The run in artifacts/, with what scored it, and a rounded prior if that scores the same."""
+    """The run in artifacts/ with its feature extractor, and a rounded prior if it scores the same."""
     model = load(paths.ARTIFACTS)
     metrics = read_json(paths.report_path("evaluate"))["metrics"]
-    if "judge" not in metrics:
+    if "feature_extractor" not in metrics:
         return model
-    name = metrics["judge"]
-    scores = read_json(paths.report_path("judges"))[name]
+    name = metrics["feature_extractor"]
+    scores = read_json(paths.report_path("sample_metrics"))[name]
     extractor = {"name": name, "digest": scores["digest"]}
     model = replace(model, description={**model.description, "extractor": extractor})
     rounded = model.with_rounded_prior()
@@ -76,17 +76,17 @@ def finished_model() -> SavedModel:
 
 
 def scores_the_same(model: SavedModel, extractor: str, test: Mapping[str, Any]) -> bool:
-    """Whether samples have the numbers in `test`, up to the spread over sampling seeds there."""
+    """Whether samples have the numbers in `test`, up to the standard deviation over sampling seeds."""
     settings = params.load()
     chosen = settings.evaluate
     machine = resolve_machine(chosen.device, precision="auto")
     network = extractors.load_extractor(extractor, settings, machine)
-    court = FeatureCache(network, chosen.batch_size, chosen.seed, chosen.samples)
+    cache = FeatureCache(network, chosen.batch_size, chosen.seed, chosen.samples)
     images = to_uint8(model.sample(test["n"], chosen.seed))
-    found = court.compare_to_split("test", court.features(images, "samples of the rounded prior"))
-    whole, spread = test["samples"][model.prior.name], test["spread"]
-    moved = {name: abs(found[name] - whole[name]) for name in spread}
-    return bool(spread) and all(moved[name] <= spread[name] for name in spread)
+    found = cache.compare_to_split("test", cache.features(images, "samples of the rounded prior"))
+    whole, deviations = test["samples"][model.prior.name], test["repeat_std"]
+    moved = {name: abs(found[name] - whole[name]) for name in deviations}
+    return bool(deviations) and all(moved[name] <= deviations[name] for name in deviations)
 
 
 def size_of(folder: Path) -> int:

@@ -9,12 +9,14 @@ import platform
 import subprocess
 import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pipeline import ROOT
 
 UNKNOWN = "unknown"
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "timm")
 
 
 def append_event(path: Path, event: str, **fields: Any) -> None:
@@ -39,7 +41,13 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 def append_start(path: Path, stage: str, machine: Mapping[str, Any]) -> None:
     """Note that a stage begins, on what machine and from what commit."""
-    append_event(path, "start", stage=stage, machine=dict(machine), **environment_info())
+    facts = environment_info() | {"packages": package_versions()}
+    append_event(path, "start", stage=stage, machine=dict(machine), **facts)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that results depend on most."""
+    return {name: version(name) for name in PACKAGES}
 
 
 def environment_info() -> dict[str, Any]:

@@ -112,18 +112,11 @@ def command_report(arguments: argparse.Namespace) -> None:
 
 
 def command_archive(arguments: argparse.Namespace) -> None:
-    from pipeline.sweep.findings import archive_study
+    from pipeline.sweep.archive import archive_study
 
     study = find_study(arguments.study, find_storage_url(arguments))
     folder = archive_study(study, arguments.name)
-    info(f"kept in reports/results/{folder.name}; `python -m pipeline report` shows it")
-
-
-def command_presets(arguments: argparse.Namespace) -> None:
-    from pipeline.sweep.families import run_family
-
-    settings = params.load(arguments.params, arguments.set)
-    run_family(settings, arguments.family, arguments.budget, arguments.seeds, arguments.workers)
+    info(f"archived in reports/results/{folder.name}; `python -m pipeline report` shows it")
 
 
 def find_storage_url(arguments: argparse.Namespace) -> str | None:
@@ -138,19 +131,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = root_parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="search what params.yaml: sweep names")
-    family = commands.add_parser("presets", help="run a family of presets under an equal budget")
-    family.add_argument("family", help="how the presets' names begin: fashion_mnist/second")
-    family.add_argument(
-        "--budget", type=parse_duration, default=180.0, help="of a training: 90s, 3m"
-    )
-    family.add_argument("--seeds", type=int, default=3, help="trainings of each preset")
-    for command_parser, action in ((run, command_run), (family, command_presets)):
-        command_parser.add_argument("--workers", type=int, default=1, help="processes")
-        command_parser.add_argument("--params", type=Path, default=params.PARAMS)
-        command_parser.add_argument(
-            "-S", "--set", action="append", default=[], metavar="KEY=VALUE"
-        )
-        command_parser.set_defaults(act=action)
+    run.add_argument("--workers", type=int, default=1, help="processes")
+    run.add_argument("--params", type=Path, default=params.PARAMS)
+    run.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE")
+    run.set_defaults(act=command_run)
     join = commands.add_parser("worker", help="join a study from this process")
     join.add_argument("study")
     join.add_argument("--index", type=int, default=0, help="makes proposals of workers differ")
@@ -166,22 +150,16 @@ def build_parser() -> argparse.ArgumentParser:
     promote.add_argument("--full", action="store_true", help="keep the full training's length")
     promote.add_argument("--params", type=Path, default=params.PARAMS)
     report = commands.add_parser("report", help="pages and tables of a study")
-    keep = commands.add_parser("keep", help="a study's evidence, to where Git keeps it")
-    keep.add_argument("name", help="of the folder below reports/results")
+    archive = commands.add_parser("archive", help="copy a study to reports/results")
+    archive.add_argument("name", help="name of the folder below reports/results")
     study_commands = (
         (status, command_status),
         (promote, command_promote),
         (report, command_report),
-        (keep, command_archive),
+        (archive, command_archive),
     )
     for command_parser, action in study_commands:
         command_parser.add_argument("study", nargs="?", help="default: the latest one here")
         command_parser.add_argument("--storage", default=None, metavar="URL")
         command_parser.set_defaults(act=action)
     return root_parser
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of 90, 90s, 3m, 1h."""
-    scale = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:], 1.0)
-    return float(text.rstrip("smh")) * scale

@@ -1,6 +1,7 @@
 """A study's tables and pages: `artifacts/sweeps/<study>/report`.
 
 trials.csv, trials.md    a row a trial
+study.json               all of the study as data, for the report and for studies
 summary.json             the best trial, the counts by state, where the time went
 index.html               offline: table, history, importances, slices, parallel coordinates,
                          timeline, and the front where there are several goals
@@ -13,10 +14,12 @@ Importances are fANOVA's shares of the metric's variance over the trials there a
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.schema import Params
+from pipeline.runtime import run_log
 from pipeline.sweep import status, studies
 from vae.figures.page import Tab, write_page
 from vae.figures.widgets import Plot, Prose, Table
@@ -40,6 +43,7 @@ def write_study_report(study: "Study", settings: Params) -> Path:
     write_text(folder / "trials.md", format_markdown_table(rows))
     study_summary = build_summary(study)
     write_json(folder / "summary.json", study_summary)
+    write_json(folder / "study.json", build_study_report(study, rows, study_summary))
     names = select_figures(study, settings)
     with suppress_warnings():
         tabs = [Tab("Trials", [describe_effort(study_summary), build_trials_table(study, rows)])]
@@ -92,6 +96,41 @@ def build_summary(study: "Study") -> dict[str, Any]:
         "best": dict(best[0].user_attrs["numbers"]) if len(best) == 1 else {},
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "overhead": overhead_seconds / seconds["total"] if seconds["total"] else None,
+    }
+
+
+def build_study_report(
+    study: "Study", rows: list[dict[str, Any]], study_summary: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All of the study as data: origin, params, summary and one record per trial."""
+    attributes = study.user_attrs
+    sweep = attributes["params"]["sweep"]
+    began = datetime.fromtimestamp(attributes["began"], UTC).isoformat(timespec="seconds")
+    threads = max((row["threads"] for row in rows if row["threads"]), default=None)
+    trials = studies.counted_trials(study)
+    return {
+        "study": study.study_name,
+        "kind": attributes["kind"],
+        "family": attributes.get("family"),
+        "provenance": {
+            "commit": attributes["commit"],
+            "date": began,
+            "date_of": "study",
+            "packages": run_log.package_versions(),
+            "packages_from": "the report",
+            "machine": {"threads": threads},
+        },
+        "params": {"sweep": sweep},
+        "goals": sweep["goals"],
+        "searched": list(dict.fromkeys(path for trial in trials for path in trial.params)),
+        "summary": {
+            name: study_summary[name] for name in ("states", "best_trials", "seconds", "overhead")
+        },
+        "trials": [
+            {name: value for name, value in row.items() if name != "diagnosis"}
+            | {"findings": trial.user_attrs.get("findings", [])}
+            for row, trial in zip(rows, trials, strict=True)
+        ],
     }
 
 

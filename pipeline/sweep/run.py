@@ -14,7 +14,6 @@ from pipeline.config.schema import Params
 from pipeline.runtime import paths, run_log
 from pipeline.runtime.console import info, warn
 from pipeline.sweep import studies
-from pipeline.sweep.ablation import write_claim_tables
 from pipeline.sweep.pages import write_study_report
 from pipeline.sweep.records import sync_study, track_study_start
 from pipeline.sweep.worker import has_remaining_trials, run_worker
@@ -108,7 +107,5 @@ def report_study(study: "Study", settings: Params) -> None:
     if not any(trial.state.is_finished() for trial in study.trials):
         return
     folder = write_study_report(study, settings)
-    if study.user_attrs["kind"] == "presets":
-        write_claim_tables(study, folder)
     sync_study(study, settings)
     info(f"wrote {folder.relative_to(paths.ARTIFACTS.parent)}; its index.html shows the study")

@@ -15,7 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.report.proven import clopper_pearson
+from scipy.stats import binomtest
+
 from pipeline.runtime.code_digest import code_digest
 from tests.diagnosis_cases.cases import ALLOWED_NOTES, FAILURE_CASES, HEALTHY_CASES, FailureCase
 from tests.diagnosis_cases.datasets import (
@@ -117,6 +118,13 @@ def summarise_results(results: Mapping[str, CaseResult]) -> dict[str, Any]:
             "clean", sum(not names for names in false_alarms.values()), len(false_alarms)
         ),
     }
+
+
+def clopper_pearson(count_name: str, successes: int, trials: int) -> dict[str, Any]:
+    """Successes, trials and the 95 % interval of Clopper and Pearson (1934)."""
+    found = binomtest(successes, trials).proportion_ci(0.95, method="exact")
+    interval = {"low": float(found.low), "high": float(found.high)}
+    return {count_name: successes, "of": trials, **interval}
 
 
 def _list_findings(result: CaseResult, failure_case: FailureCase) -> list[str]:

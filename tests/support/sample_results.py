@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.report.replicates import SEEDS_FOLDER
+
 from pipeline.report.results import FIRST_HEADLINE, SCRIPTS, present
 from pipeline.runtime import paths
 from vae.io import read_json, write_json

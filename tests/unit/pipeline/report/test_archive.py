@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pipeline.report.replicates import read_seeds, select_comparable
 
 from pipeline.config import params
 from pipeline.config.preset import load_preset
 from pipeline.factory import build, run_key
 from pipeline.report import archive, saved_models
 from pipeline.report import results as kept_runs
-from pipeline.report.replicates import read_seeds, select_comparable
 from pipeline.report.results import CURRENT, TIMED_STAGES, read_result
 from pipeline.runtime import paths, run_log
 from pipeline.runtime.code_digest import code_digest

@@ -5,10 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
-
-from pipeline.config.preset import load_preset, read_presets
-from pipeline.sweep import ablation
 from pipeline.sweep.ablation import (
     Interval,
     assess_claim,
@@ -17,6 +13,10 @@ from pipeline.sweep.ablation import (
     student_interval,
 )
 from pipeline.sweep.families import select_data_params, select_presets
+from scipy import stats
+
+from pipeline.config.preset import load_preset, read_presets
+from pipeline.sweep import ablation
 from vae.errors import UserError
 
 

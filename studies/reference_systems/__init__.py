@@ -1,0 +1,1 @@
+"""Four VAE projects of other authors as presets, and tests of what they claimed."""
