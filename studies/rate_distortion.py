@@ -1,29 +1,29 @@
-"""The rate-distortion curve of a preset: what each weight beta of the rate buys.
+"""The rate-distortion curve of a preset: rate and distortion for several weights beta.
 
-    python -m studies.rate_distortion [--preset NAME] [--betas B ...] [--seeds S ...]
-                                       [--budget-epochs N] [-S KEY=VALUE ...]
+    python -m studies rate_distortion [--preset NAME] [--betas B ...] [--seeds S ...]
+                                      [--budget-epochs N] [-S KEY=VALUE ...]
 
-For every beta and seed one short training of the preset's network in this process (`vae.training`,
-no tracker, no checkpoint), beta rising from 0 over a third of its epochs; then, of the last
-weights' running mean on the *validation* split,
+For each beta and seed the preset's network is trained for a few epochs, with beta rising from 0
+over a third of them. Then the EMA of the last weights is scored on the *validation* split:
 
-    rate R, distortion D      nats an image, one z ~ q(z|x) each
-    mse                       of reconstructions from mu, cut to [0, 1]
-    bits/dim                  of the ELBO at beta 1, from the mass of 8-bit bins
+    rate R, distortion D      nats per image, one z ~ q(z|x) per image
+    mse                       of reconstructions from mu, clipped to [0, 1]
+    bits/dim                  of the ELBO at beta 1, from probabilities of 8-bit pixels
 
-(Alemi et al. 2018.) On the plane of R and D equal ELBOs lie on a line of slope -1, and the curve's
-own slope at a point is -beta where training has converged, which a short budget does not promise.
-For a Gaussian with an optimal sigma the chart shows what a linear VAE with as many latents gets
-from the training images' spectrum (`vae.evaluation.metrics.linear_vae`): its square error S(s) at
-s = beta sigma^2 makes sigma^2 = S / d, so D = d/2 log(2 pi e S / d), over R(s).
+(Alemi et al. 2018.) In the plane of R and D equal ELBOs lie on a line of slope -1, and the slope of
+the curve at a point is -beta if the training has converged, which a short budget does not ensure.
+For a Gaussian with an optimal sigma the chart also shows a linear VAE with as many latents
+(`vae.evaluation.metrics.linear_vae`), from the spectrum of the training images: its squared error
+S(s) at s = beta sigma^2 gives sigma^2 = S / d, so D = d/2 log(2 pi e S / d), over R(s).
 
-`reports/results/rate_distortion/` gets points.csv, curve.png and stamp.json. Points that are there
-already, from the same settings, code and data, are not trained again.
+`reports/results/rate_distortion/` gets points.json and curve.png. Points of the same settings, code
+and data are not trained again.
 """
 
 import argparse
 import math
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -39,14 +39,14 @@ from pipeline.factory.build import (
 )
 from pipeline.runtime import paths, run_log
 from pipeline.runtime.code_digest import code_digest
-from pipeline.runtime.console import info, run_command, show_bar
+from pipeline.runtime.console import info, show_bar
 from vae import device as machines
 from vae.data.batches import Images
 from vae.errors import UserError
 from vae.evaluation.metrics import elbo, linear_vae
 from vae.figures.charts import Chart, Panel, Series
 from vae.figures.png import write_png
-from vae.io import json_digest, read_array, read_csv, read_json, write_csv, write_json
+from vae.io import json_digest, read_array, read_json, write_json
 from vae.models.build import latent_shape
 from vae.training.loop import EpochReport, State, fit
 from vae.training.validation import calibrate
@@ -67,20 +67,22 @@ def measure_curve(
     epochs: int,
     overrides: Sequence[str] = (),
 ) -> list[Point]:
-    """Train and score what is missing; write points, chart and stamp. UserError for other data."""
+    """Train and score the missing points; write points.json and curve.png.
+
+    UserError if other data are prepared than the preset's.
+    """
     preset_params = shorten_preset(name, epochs, overrides)
     check_data(preset_params)
-    folder, stamp_now = paths.RESULTS / RESULT_FOLDER, build_stamp(name, epochs, overrides)
-    points = read_points(stamp_now)
-    if not points:  # before the stamp is theirs: a kill between the two must not lend it to others
-        (folder / "points.csv").unlink(missing_ok=True)
-    write_json(folder / "stamp.json", stamp_now)
+    folder, settings = paths.RESULTS / RESULT_FOLDER, describe_curve(name, epochs, overrides)
+    points = read_points(settings)
     finished = {(point["beta"], point["seed"]) for point in points}
     for seed in seeds:
         for beta in betas:
             if (beta, seed) not in finished:
                 points = sort_points([*points, train_and_score(preset_params, beta, seed)])
-                write_csv(folder / "points.csv", points)
+                provenance = {**settings["provenance"], **describe_origin()}
+                curve = {**settings, "provenance": provenance, "points": points}
+                write_json(folder / "points.json", curve)
     write_png(build_chart(name, points, preset_params), folder / "curve.png")
     return points
 
@@ -95,38 +97,50 @@ def shorten_preset(name: str, epochs: int, overrides: Sequence[str]) -> Params:
 
 
 def check_data(chosen: Params) -> None:
-    """UserError unless the preset's data are those that are prepared."""
+    """UserError unless the data of the preset are prepared."""
     spec = paths.read_spec()
     if (spec["name"], spec["binarize"]) != (chosen.data.name, chosen.data.binarize):
         raise UserError(
-            f"prepared are {spec['name']} (binarize {spec['binarize']}), the preset is for "
+            f"prepared: {spec['name']} (binarize {spec['binarize']}); the preset needs "
             f"{chosen.data.name} (binarize {chosen.data.binarize})",
             where="artifacts/data",
             remedy="write the preset by `python -m pipeline preset`, then `dvc repro prepare`",
         )
 
 
-def build_stamp(name: str, epochs: int, overrides: Sequence[str]) -> dict[str, Any]:
-    """What made the points: equal stamps, equal points."""
+def describe_curve(name: str, epochs: int, overrides: Sequence[str]) -> dict[str, Any]:
+    """What the points depend on: equal descriptions give equal points."""
     return {
         "preset": name,
         "epochs": epochs,
         "overrides": list(overrides),
-        "params": json_digest(params.to_tree(shorten_preset(name, epochs, overrides), *SECTIONS)),
-        "data": paths.read_spec()["digest"],
-        "commit": run_log.environment_info()["commit"],
-        "code": {"rate_distortion": code_digest("studies/rate_distortion.py")},
+        "provenance": {
+            "params": json_digest(
+                params.to_tree(shorten_preset(name, epochs, overrides), *SECTIONS)
+            ),
+            "data": paths.read_spec()["digest"],
+            "code": code_digest("studies/rate_distortion.py"),
+        },
     }
 
 
-def read_points(expected_stamp: Mapping[str, Any]) -> list[Point]:
-    """The points that are there already, if the stamp beside them differs in the commit alone."""
-    folder = paths.RESULTS / RESULT_FOLDER
-    stamp_file, points = folder / "stamp.json", folder / "points.csv"
-    if not (stamp_file.is_file() and points.is_file()):
-        return []
-    is_same = {**read_json(stamp_file), "commit": expected_stamp["commit"]} == expected_stamp
-    return list(read_csv(points)) if is_same else []
+def describe_origin() -> dict[str, Any]:
+    """Commit, date and versions of the last point."""
+    return {
+        "commit": run_log.environment_info()["commit"],
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date_of": "last point",
+        "packages": run_log.package_versions(),
+    }
+
+
+def read_points(settings: Mapping[str, Any]) -> list[Point]:
+    """The archived points, if they have the same description."""
+    path = paths.RESULTS / RESULT_FOLDER / "points.json"
+    curve = read_json(path) if path.is_file() else {}
+    made = {name: curve.get("provenance", {}).get(name) for name in settings["provenance"]}
+    is_same = {**curve, "provenance": made} == {**settings, "points": curve.get("points")}
+    return list(curve["points"]) if is_same else []
 
 
 def sort_points(points: Sequence[Point]) -> list[Point]:
@@ -187,9 +201,9 @@ def build_chart(name: str, points: Sequence[Point], preset_params: Params) -> Ch
     plane = [*build_series("rate", "distortion"), *build_linear_curve(points, preset_params)]
     beta = "beta, weight of the rate"
     return Chart(
-        f"{name}: rate and distortion over beta, {preset_params.train.epochs} epochs a point",
+        f"{name}: rate and distortion over beta, {preset_params.train.epochs} epochs per point",
         [
-            Panel("Plane", "rate, nats an image", "distortion, nats an image", plane),
+            Panel("Plane", "rate, nats per image", "distortion, nats per image", plane),
             Panel("Error", beta, "MSE, x in [0, 1]", build_series("beta", "mse"), log_x=True),
             Panel(
                 "Code length", beta, "bits/dim", build_series("beta", "bits_per_dim"), log_x=True
@@ -199,7 +213,7 @@ def build_chart(name: str, points: Sequence[Point], preset_params: Params) -> Ch
 
 
 def build_linear_curve(points: Sequence[Point], preset_params: Params) -> list[Series]:
-    """D over R of a linear VAE, as far as the measured rates go; none for other likelihoods."""
+    """D over R of a linear VAE in the range of the measured rates; `[]` for other likelihoods."""
     likelihood, spectrum = preset_params.model.likelihood, paths.DATA / "spectrum.npy"
     has_optimal_sigma = (
         likelihood.name == "gaussian" and getattr(likelihood, "sigma", None) == "optimal"
@@ -229,14 +243,14 @@ def read_total_variance() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m studies.rate_distortion",
+        prog="python -m studies rate_distortion",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--preset", default="fashion_mnist", help="default: fashion_mnist")
     parser.add_argument("--betas", type=float, nargs="+", default=list(BETAS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--budget-epochs", type=int, default=3, help="epochs a point")
+    parser.add_argument("--budget-epochs", type=int, default=3, help="epochs per point")
     parser.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
     measure_curve(
@@ -247,7 +261,3 @@ def main() -> None:
         arguments.set,
     )
     info("wrote reports/results/rate_distortion; `python -m pipeline report` shows it")
-
-
-if __name__ == "__main__":
-    run_command(main)

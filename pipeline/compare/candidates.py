@@ -140,13 +140,13 @@ def from_files(
 
 def _read_provenance(read_file: ReadFile) -> dict[str, str]:
     """Commit, data, code and machine of the training, as far as they are known."""
-    run, machine_report = _read_json(read_file, "run.json"), _read_json(read_file, "machine.json")
+    run, origin = _read_json(read_file, "run.json"), _read_json(read_file, "provenance.json")
     provenance = {
-        "commit": machine_report.get("commit"),
-        "data": run.get("data"),
+        "commit": origin.get("commit"),
+        "data": run.get("data") or origin.get("data", {}).get("digest"),
         "code": run.get("code"),
     }
-    machine = machine_report.get("machine")
+    machine = origin.get("machine")
     provenance |= machine if isinstance(machine, dict) else {}
     return {name: str(value) for name, value in provenance.items() if value not in (None, UNKNOWN)}
 

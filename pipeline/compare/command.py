@@ -113,8 +113,8 @@ def _list_ids(runs: Sequence[Run]) -> str:
 def load_result(name: str) -> ComparedRun:
     """The evidence in reports/results; a / in the name is a dot."""
     folder = paths.RESULTS / name.replace("/", ".")
-    if not (folder / "run.json").is_file():
-        names = sorted(path.parent.name for path in paths.RESULTS.glob("*/run.json"))
+    if not (folder / "provenance.json").is_file():
+        names = sorted(path.parent.name for path in paths.RESULTS.glob("*/provenance.json"))
         raise UserError(
             f"no kept evidence `{name}`",
             where="--runs",

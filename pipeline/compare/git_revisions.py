@@ -70,7 +70,8 @@ def _find_result_folder(commit: str, key: str) -> str | None:
     """The folder of reports/results with the evidence of this training."""
     listing = _run_git("ls-tree", "-r", "--name-only", commit, "--", "reports/results") or b""
     for name in listing.decode().splitlines():
-        run = _show_file(commit, name) if PurePosixPath(name).name == "run.json" else None
+        is_run = PurePosixPath(name).name in ("provenance.json", "run.json")  # run.json: older
+        run = _show_file(commit, name) if is_run else None
         if run is not None and json.loads(run)["key"] == key:
             return str(PurePosixPath(name).parent)
     return None

@@ -76,8 +76,10 @@ OF_THE_PRIOR = {
     "test_sample_fd_std",
     "test_sample_diversity",
 }
-KEEP = "from pipeline.report import archive, saved_models as saved; archive.keep('digits'); "
-KEEP += "saved.keep_model('digits')"
+KEEP = (
+    "from pipeline.report import archive, saved_models as saved; archive.archive_run('digits'); "
+)
+KEEP += "saved.archive_model('digits')"
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,7 @@ def test_a_kept_run_scores_the_same_again(kept: Checkout) -> None:
     """All but its prior, whose float16 moves its numbers by little."""
     before = kept.hash_files("reports")
     output = kept.run("python", "-m", "pipeline", "rescore")
-    assert re.search(r"digits: \d+ of [3-9]\d numbers differ from those that are kept", output)
+    assert re.search(r"digits: \d+ of [3-9]\d numbers differ from the archived ones", output)
     moved = re.findall(r"(\w+) +(\S+) -> (\S+)", output)
     assert {name for name, _, _ in moved} <= OF_THE_PRIOR
     for _, whole, rounded in moved:
@@ -105,23 +107,26 @@ def test_a_kept_run_scores_the_same_again(kept: Checkout) -> None:
 def test_numbers_that_moved_are_shown_and_written_if_asked(kept: Checkout) -> None:
     path = kept.folder / "reports/results/digits/evaluate.json"
     before = read_json(path)
-    moved = before["metrics"] | {"mse": 2 * before["metrics"]["mse"], "of_another_prior": 7.0}
+    moved = before["metrics"] | {
+        "test_mse": 2 * before["metrics"]["test_mse"],
+        "of_another_prior": 7.0,
+    }
     write_json(path, before | {"metrics": moved})
     output = kept.run("python", "-m", "pipeline", "rescore", "digits", "--write")
-    assert f"{moved['mse']:.6g} -> {before['metrics']['mse']:.6g}" in output
+    assert f"{moved['test_mse']:.6g} -> {before['metrics']['test_mse']:.6g}" in output
     now = read_json(path)["metrics"]
     assert now["of_another_prior"] == 7.0
-    assert now["mse"] == pytest.approx(before["metrics"]["mse"], rel=1e-6)
+    assert now["test_mse"] == pytest.approx(before["metrics"]["test_mse"], rel=1e-6)
 
 
 def test_a_run_on_other_data_is_not_scored(kept: Checkout) -> None:
-    path = kept.folder / "reports/results/digits/run.json"
+    path = kept.folder / "reports/results/digits/provenance.json"
     run = read_json(path)
-    write_json(path, run | {"data": "0" * 64})
+    write_json(path, run | {"data": run["data"] | {"digest": "0" * 64}})
     output = kept.run("python", "-m", "pipeline", "rescore", code=2)
     write_json(path, run)
     assert "digits: the prepared data have the digest" in output
-    assert "no kept run with a model" in kept.run(
+    assert "no archived run with a saved model" in kept.run(
         "python", "-m", "pipeline", "rescore", "x", code=2
     )
 

@@ -1,98 +1,65 @@
-"""Kept evidence for tests: the committed headline run, copied, with numbers planted in it."""
+"""Archived results for tests: small reports with planted numbers."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline.report.replicates import SEEDS_FOLDER
+from vae.io import write_json, write_text
 
-from pipeline.report.results import FIRST_HEADLINE, SCRIPTS, present
-from pipeline.runtime import paths
-from vae.io import read_json, write_json
-
-COMMITTED_RESULT = paths.REPORTS / "results" / FIRST_HEADLINE
-EXTRACTOR = "classifier"
-# What a judged run has beside the bounds, each number different from the others.
-SAMPLE_METRICS: dict[str, Any] = {
-    "floor_distance": 1.11,
-    "reconstruction_distance": 22.22,
-    "sample_distance": 33.33,
-    "sample_distance_spread": 0.44,
-    "prior_gap": 11.12,
-    "precision": 0.615,
-    "recall": 0.426,
-    "density": 0.737,
-    "coverage": 0.548,
-    "memorisation_ratio": 0.959,
-    "marginal_kl_bound": 6.7,
-    "shuffled_psnr": 9.87,
-    "judge": EXTRACTOR,
-    "judged_images": 10000,
-    "prior": "mixture",
+PRIORS = {"standard": 50.0, "gmm": 20.0}
+METRICS: dict[str, Any] = {
+    "test_bits_per_dim": 4.25,
+    "test_bits_per_dim_se": 0.01,
+    "test_mse": 0.00437,
+    "test_sample_fd": 20.0,
+    "test_sample_fd_std": 0.5,
+    "test_coverage": 0.82,
+    "feature_extractor": "in_domain",
+    "shipped_prior": "gmm",
 }
 
 
-# Of its evaluation, what is kept: bounds and errors, which every run has.
-ELBO_METRICS = (
-    "elbo",
-    "distortion",
-    "rate",
-    "bits_per_dim",
-    "mse",
-    "psnr",
-    "ssim",
-    "active_units",
-)
-COPIED_REPORTS = ("run", "data", "train", "evaluate", "machine", "history", "params")
-COPIED_PICTURES = ("samples", "reconstructions", "curves", "interpolations_across")
-
-
-def write_result(results: Path, name: str, **metrics: Any) -> Path:
-    """A kept run of that name under `results`, not judged; `metrics` are added to its bounds."""
-    folder = results / name
-    folder.mkdir(parents=True)
-    for path in COMMITTED_RESULT.iterdir():
-        if path.stem in (*COPIED_REPORTS, *COPIED_PICTURES):
-            shutil.copy(path, folder)
-
-    def keep_bounds(report: dict[str, Any]) -> None:
-        bounds = {
-            key: v
-            for key, v in report["metrics"].items()
-            if key.removesuffix("_se") in ELBO_METRICS
-        }
-        report["metrics"] = bounds | metrics
-
-    edit_json(folder / "evaluate.json", keep_bounds)
-    edit_json(folder / "run.json", lambda run: run.update(data_set=name.split(".")[0]))
+def write_result(
+    root: Path, name: str, *, seed: int = 0, lr: float = 1e-3, **metrics: Any
+) -> Path:
+    """An archived run of that name; another seed than 0 is stored below it."""
+    folder = root / name / "seeds" / str(seed) if seed else root / name
+    params = {
+        "model": {
+            "network": {"name": "conv", "widths": [8, 16]},
+            "latent": {"kind": "vector", "dim": 3},
+            "likelihood": {"name": "gaussian", "sigma": "optimal"},
+        },
+        "train": {
+            "seed": seed,
+            "batch_size": 128,
+            "epochs": 2,
+            "optimiser": {"name": "adam", "lr": lr},
+        },
+    }
+    provenance = {
+        "name": name,
+        "key": f"{seed:016d}",
+        "data": {"name": "digits", "digest": "d" * 64, "image": [1, 8, 8], "levels": 17},
+        "commit": "c" * 40,
+        "date": "2026-01-02T03:04:05+00:00",
+        "machine": {"device": "cpu", "precision": "fp32", "threads": 2, "processes": 1},
+        "params": params,
+        "training_seconds": 60,
+        "images_per_second": 1000.0,
+    }
+    train = {"parameters": 1234, "epochs": 2, "best_epoch": 2, "latent_shape": [3]}
+    train["parameters_by_component"] = {"encoder": 1000, "decoder": 234}
+    samples = {prior: {"fd": fd} for prior, fd in PRIORS.items()}
+    reports = {
+        "provenance": provenance,
+        "train": train,
+        "evaluate": {"metrics": METRICS | metrics},
+        "sample_metrics": {"in_domain": {"splits": {"test": {"samples": samples}}}},
+        "diagnosis": {"findings": [{"title": "posterior collapse", "severity": "fault"}]},
+    }
+    if not seed:
+        reports["data"] = {"counts": {"train": 100, "valid": 10, "test": 20}}
+    for report, content in reports.items():
+        write_json(folder / f"{report}.json", content)
+    write_text(folder / "history.csv", "epoch,beta\n1,1.0\n")
     return folder
-
-
-def write_seed_result(home: Path, seed: int, **metrics: Any) -> Path:
-    """A replicate of a planted run, of the code as it stands."""
-    seed_folder = write_result(home / SEEDS_FOLDER, home.name, **metrics)
-    edit_json(seed_folder / "run.json", lambda run: run["params"]["train"].update(seed=seed))
-    write_stamp(seed_folder)
-    return seed_folder.rename(seed_folder.with_name(str(seed)))
-
-
-def edit_json(path: Path, edit: Any) -> None:
-    """Change a JSON file in place."""
-    content = read_json(path)
-    edit(content)
-    write_json(path, content)
-
-
-def write_extractor_report(folder: Path, **distances: float) -> None:
-    """judges.json: the distance of each prior's samples, test split."""
-    samples = {name: {"distance": value} for name, value in distances.items()}
-    splits = {"test": {"n": 10000, "floor": {}, "reconstructions": {}, "samples": samples}}
-    write_json(
-        folder / "judges.json", {EXTRACTOR: {"digest": "d", "features": 128, "splits": splits}}
-    )
-
-
-def write_stamp(folder: Path, **digests: str) -> None:
-    """A stamp of the code as it stands, but for the stages named."""
-    code = {stage: present(stage) for stage in SCRIPTS} | digests
-    write_json(folder / "stamp.json", {"commit": "c" * 40, "code": code})

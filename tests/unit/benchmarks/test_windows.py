@@ -1,12 +1,10 @@
-"""Contestants take turns, ratios are of one round, and the page is that of the evidence."""
-
-from typing import Any
+"""Variants take turns and ratios compare windows of one round."""
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import chain, layers, tables, windows
+from benchmarks import chain, layers, windows
 from benchmarks.throughput import EndlessImages, PerImageDataset, count_training_operations
 from pipeline.config.preset import load_preset
 from pipeline.factory.build import build_vae
@@ -15,7 +13,7 @@ from vae.data.batches import to_float
 from vae.device import Machine
 
 
-def test_contestants_take_turns_and_who_begins_changes() -> None:
+def test_variants_take_turns_and_start_in_turn() -> None:
     order: list[str] = []
 
     def called(name: str, value: float) -> float:
@@ -76,7 +74,7 @@ def test_operations_of_the_layers_are_those_of_the_network(name: str) -> None:
     assert counted == pytest.approx(count_training_operations(settings, image), rel=0.01)
 
 
-def test_a_layers_roof_is_the_slower_of_arithmetic_and_memory() -> None:
+def test_the_lower_bound_of_a_layer_is_the_slower_of_arithmetic_and_memory() -> None:
     layer, shape = torch.nn.Linear(10, 20), (5, 10)
     kind = ("dense 10 to 20", shape, (5, 20), False)
     operations, moved = 3 * 2 * 5 * 200, 3 * 4 * (50 + 100 + 200)
@@ -86,8 +84,8 @@ def test_a_layers_roof_is_the_slower_of_arithmetic_and_memory() -> None:
     ):
         row = layers.build_row(kind, 1, layer, 1e3, rates, Machine("cpu", "fp32", 1))
         assert (row["operations"], row["bound"]) == (operations, bound)
-        assert row["roof_milliseconds"] == pytest.approx(1e3 * seconds)
-        assert row["share_of_rate"] == pytest.approx(operations / rates[0])
+        assert row["lower_bound_milliseconds"] == pytest.approx(1e3 * seconds)
+        assert row["fraction_of_matrix_rate"] == pytest.approx(operations / rates[0])
 
 
 def test_evidence_belongs_to_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,10 +104,3 @@ import time:   1000000 |    1500000 |   torch
 import time:    250000 |     250000 | json
 prepare: done"""
     assert chain.import_times(told) == (1.75, {"torch": 1.5})
-
-
-def test_the_page_is_that_of_the_evidence() -> None:
-    assert tables.README.read_text() == tables.page(tables.evidence())
-    nothing: dict[str, dict[str, Any]] = {name: {} for name in tables.MEASURED}
-    for name in tables.MEASURED:
-        assert f"Not measured yet: `python -m benchmarks.{name}`" in tables.page(nothing)

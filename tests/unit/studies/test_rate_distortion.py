@@ -15,7 +15,7 @@ from studies import rate_distortion
 from vae.data import sources
 from vae.data.spectrum import pixel_statistics, principal_spectrum
 from vae.errors import UserError
-from vae.io import read_array, read_csv, write_array, write_csv, write_json
+from vae.io import read_array, read_json, write_array, write_json
 
 TINY = ("model.network.widths=[8, 8]", "train.threads=1", "train.precision=fp32")
 BETAS = (0.25, 16.0)
@@ -47,11 +47,8 @@ def forbidden(*_: Any) -> None:
     pytest.fail("a point that is there was trained again")
 
 
-def test_a_dear_rate_is_lower_and_errs_more(folder: Path) -> None:
-    cheap, dear = read_csv(folder / "points.csv")
-    assert list(cheap) == [
-        "data_set", "beta", "seed", "rate", "distortion", "mse", "bits_per_dim"
-    ]  # fmt: skip
+def test_a_higher_beta_gives_a_lower_rate_and_a_higher_error(folder: Path) -> None:
+    cheap, dear = read_json(folder / "points.json")["points"]
     assert (cheap["data_set"], cheap["beta"], dear["beta"]) == ("digits", *BETAS)
     assert cheap["rate"] > dear["rate"] > 0
     assert cheap["mse"] < dear["mse"]
@@ -61,7 +58,7 @@ def test_a_dear_rate_is_lower_and_errs_more(folder: Path) -> None:
     assert (folder / "curve.png").stat().st_size < 300_000
 
 
-def test_points_that_are_there_are_kept_and_others_join_in_order(
+def test_finished_points_are_reused_and_sorted(
     digits: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (dear,) = rate_distortion.measure_curve("digits", [16.0], [0], EPOCHS, TINY)
@@ -72,42 +69,27 @@ def test_points_that_are_there_are_kept_and_others_join_in_order(
     assert (cheap["beta"], same) == (0.25, dear)
 
 
-def test_points_of_other_settings_code_or_data_are_not_mixed(digits: None) -> None:
-    folder, made = (
-        paths.RESULTS / "rate_distortion",
-        rate_distortion.build_stamp("digits", 3, TINY),
-    )
-    write_json(folder / "stamp.json", made)
-    write_csv(folder / "points.csv", [{"beta": 1.0, "seed": 0}])
-    assert rate_distortion.read_points(made) == [{"beta": 1.0, "seed": 0}]
-    assert rate_distortion.read_points(made | {"commit": "another"}) == [{"beta": 1.0, "seed": 0}]
-    assert rate_distortion.build_stamp("digits", 4, TINY)["params"] != made["params"]
-    for field in ("preset", "epochs", "overrides", "params", "data", "code"):
-        assert rate_distortion.read_points(made | {field: "another"}) == []
-
-
-def killed(*_: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def test_a_kill_before_the_first_point_lends_the_stamp_to_no_older_one(
-    digits: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = paths.RESULTS / "rate_distortion"
+def test_points_of_other_settings_code_or_data_are_not_reused(digits: None) -> None:
+    made = rate_distortion.describe_curve("digits", 3, TINY)
+    points = [{"beta": 1.0, "seed": 0}]
+    origin = made["provenance"] | {"commit": "another"}
     write_json(
-        folder / "stamp.json", rate_distortion.build_stamp("digits", 3, TINY) | {"code": "older"}
+        paths.RESULTS / "rate_distortion" / "points.json",
+        made | {"provenance": origin, "points": points},
     )
-    write_csv(folder / "points.csv", [{"beta": 1.0, "seed": 0}])
-    with monkeypatch.context() as patch:
-        patch.setattr(rate_distortion, "train_to_end", killed)
-        with pytest.raises(KeyboardInterrupt):
-            rate_distortion.measure_curve("digits", [1.0], [0], 3, TINY)
-    assert rate_distortion.read_points(rate_distortion.build_stamp("digits", 3, TINY)) == []
+    assert rate_distortion.read_points(made) == points
+    other = rate_distortion.describe_curve("digits", 4, TINY)
+    assert other["provenance"]["params"] != made["provenance"]["params"]
+    for field in ("preset", "epochs", "overrides"):
+        assert rate_distortion.read_points(made | {field: "another"}) == []
+    for field in ("params", "data", "code"):
+        changed = made | {"provenance": made["provenance"] | {field: "another"}}
+        assert rate_distortion.read_points(changed) == []
 
 
 def test_other_data_than_the_preset_s_are_refused(project: Path) -> None:
     write_json(paths.SPEC, {"name": "digits", "binarize": "none"})
-    with pytest.raises(UserError, match=r"prepared are digits .* for fashion_mnist"):
+    with pytest.raises(UserError, match=r"prepared: digits .* needs fashion_mnist"):
         rate_distortion.measure_curve("fashion_mnist", [1.0], [0], 1)
 
 

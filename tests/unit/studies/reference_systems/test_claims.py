@@ -1,22 +1,24 @@
-"""Verdicts on claims: resolved only by enough paired seeds and an interval."""
+"""A claim is resolved only by enough paired seeds and an interval."""
 
 import math
 from typing import Any
 
 import numpy as np
 import pytest
-from pipeline.sweep.ablation import (
+from scipy import stats
+
+from pipeline.config import metrics
+from pipeline.config.preset import load_preset, read_presets
+from studies.reference_systems.claims import (
     Interval,
     assess_claim,
     assess_claims,
     classify_effect,
+    load_claims,
+    read_metrics,
     student_interval,
 )
-from pipeline.sweep.families import select_data_params, select_presets
-from scipy import stats
-
-from pipeline.config.preset import load_preset, read_presets
-from pipeline.sweep import ablation
+from studies.reference_systems.families import select_data_params, select_presets
 from vae.errors import UserError
 
 
@@ -44,7 +46,7 @@ def test_the_interval_is_students() -> None:
         (0.0, 0.1, 2, "equal", 0.5, "not resolved"),
     ],
 )
-def test_rulings(
+def test_the_interval_decides_the_result(
     mean: float, half: float, n: int, says: str, margin: float, expected: str
 ) -> None:
     assert classify_effect(Interval(mean, half, n), says, margin) == expected
@@ -52,54 +54,50 @@ def test_rulings(
 
 def claim(**more: Any) -> dict[str, Any]:
     plain = {"claim": "c", "source": "s", "first": "a", "second": "b", "says": "better"}
-    return {**plain, "metrics": ["mse"], **more}
+    return {**plain, "metrics": ["valid_mse"], **more}
 
 
-def seeds(values: list[float], metric: str = "mse") -> dict[int, dict[str, float | None]]:
+def seeds(values: list[float], metric: str = "valid_mse") -> dict[int, dict[str, float | None]]:
     return {seed: {metric: value} for seed, value in enumerate(values)}
 
 
 def test_pairing_resolves_what_the_spread_of_seeds_hides() -> None:
     base = [1.0, 5.0, 9.0, 13.0]
     results = {"a": seeds([x - 0.5 + 0.01 * x for x in base]), "b": seeds(base)}
-    found = assess_claim(results, claim(), "mse")
-    assert found["verdict"] == "supported"
+    found = assess_claim(results, claim(), "valid_mse")
+    assert found["result"] == "supported"
     assert found["seeds"] == 4
-    assert found["of"] == 7.0
-    unpaired = stats.ttest_ind([s["mse"] for s in results["a"].values()], base)
+    assert found["level"] == 7.0
+    unpaired = stats.ttest_ind([s["valid_mse"] for s in results["a"].values()], base)
     assert unpaired.pvalue > 0.5
-    swapped = assess_claim(results, claim(first="b", second="a"), "mse")
-    assert swapped["verdict"] == "refuted"
+    swapped = assess_claim(results, claim(first="b", second="a"), "valid_mse")
+    assert swapped["result"] == "refuted"
 
 
 def test_higher_coverage_is_better() -> None:
     results = {
-        "a": seeds([0.8, 0.81, 0.82], "coverage"),
-        "b": seeds([0.6, 0.61, 0.6], "coverage"),
+        "a": seeds([0.8, 0.81, 0.82], "valid_coverage"),
+        "b": seeds([0.6, 0.61, 0.6], "valid_coverage"),
     }
-    assert assess_claim(results, claim(), "coverage")["verdict"] == "supported"
+    assert assess_claim(results, claim(), "valid_coverage")["result"] == "supported"
 
 
 def test_only_common_seeds_are_paired_and_missing_numbers_are_named() -> None:
-    results = {"a": seeds([1.0, 2.0, 3.0]), "b": {1: {"mse": 4.0}, 2: {"mse": 5.0}}}
-    found = assess_claim(results, claim(), "mse")
-    assert (found["seeds"], found["verdict"]) == (2, "not resolved")
-    results["b"][1]["mse"] = None
-    assert assess_claim(results, claim(), "mse")["verdict"] == "no such number"
+    results = {"a": seeds([1.0, 2.0, 3.0]), "b": {1: {"valid_mse": 4.0}, 2: {"valid_mse": 5.0}}}
+    found = assess_claim(results, claim(), "valid_mse")
+    assert (found["seeds"], found["result"]) == (2, "not resolved")
+    results["b"][1]["valid_mse"] = None
+    assert assess_claim(results, claim(), "valid_mse")["result"] == "not measured"
     assert assess_claims({"a": results["a"]}, [claim()]) == []
 
 
 def test_claims_name_presets_metrics_and_a_margin_where_they_say_equal() -> None:
-    from typing import get_args
-
-    from pipeline.config.schema.sweep import Metric
-
     known = read_presets()
-    listed = ablation.load_claims()
+    listed = load_claims()
     assert len(listed) >= 12
     for entry in listed:
         assert {entry["first"], entry["second"]} <= known.keys()
-        assert set(entry["metrics"]) <= set(get_args(Metric)), entry
+        assert set(entry["metrics"]) <= set(metrics.goals()), entry
         equal = entry["metrics"] if entry["says"] == "equal" else []
         assert list(entry.get("margin", {})) == equal
         assert select_data_params(load_preset(entry["first"])) == select_data_params(
@@ -109,9 +107,9 @@ def test_claims_name_presets_metrics_and_a_margin_where_they_say_equal() -> None
 
 def test_a_null_claim_is_supported_about_once_in_forty() -> None:
     draws = np.random.default_rng(1).normal(size=(4000, 5))
-    rulings = [classify_effect(student_interval(row.tolist()), "better", 0.0) for row in draws]
-    share = rulings.count("supported") / len(rulings)
-    assert abs(share - 0.025) < 4 * math.sqrt(0.025 * 0.975 / len(rulings))
+    results = [classify_effect(student_interval(row.tolist()), "better", 0.0) for row in draws]
+    fraction = results.count("supported") / len(results)
+    assert abs(fraction - 0.025) < 4 * math.sqrt(0.025 * 0.975 / len(results))
 
 
 def test_a_family_is_what_has_the_data_at_hand() -> None:
@@ -126,11 +124,9 @@ def test_a_family_is_what_has_the_data_at_hand() -> None:
     ]
 
 
-def test_tables_show_the_interval_and_how_many_seeds_are_ill() -> None:
-    results = {"a": seeds([1.0, 2.0, 3.0])}
-    facts = {"a": {"epochs": 2, "seconds": [10.0, 12.0, 14.0], "findings": [["x_y"], [], ["z"]]}}
-    (row,) = ablation.build_ablation_table(results, facts)
-    assert row["mse"] == "2 ± 2.5"
-    assert row["seconds"] == 12
-    assert row["diagnosis"] == "x y (1/3), z (1/3)"
-    assert row["bits_per_dim"] is None
+def test_trials_are_grouped_by_preset_and_seed() -> None:
+    trials = [
+        {"preset": "a", "train.seed": seed, "valid_mse": value}
+        for seed, value in ((1, 2.0), (0, 1.0), (2, None))
+    ]
+    assert list(read_metrics({"trials": trials})["a"]) == [0, 1]

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from pipeline.config.preset import load_preset
-from pipeline.sweep import families, trial
+from pipeline.sweep import trial
+from studies.reference_systems import families
 
 SERIES = "fashion_mnist/second"
 
