@@ -241,7 +241,7 @@ FILES = {
     "diagnosis.json": b'{"model": "k1", "findings": [], "ruled_out": [], "not_assessed": {}}',
     "history.csv": b"epoch,beta,valid_rate\n1,1.0,5.5\n2,1.0,\n",
     "params.yaml": b"objective: {beta: 1.0}\ntracking: {uri: null}\ndata: {root: /x, seed: 3}\n",
-    "machine.json": b'{"commit": "c0", "machine": {"device": "cpu", "threads": 2}}',
+    "provenance.json": b'{"commit": "c0", "machine": {"device": "cpu", "threads": 2}}',
 }
 
 
