@@ -105,7 +105,7 @@ def measure_window(name: str, processes: int, seconds: float) -> float:
 
 def train_window(name: str, seconds: float) -> None:
     """Train for some seconds; the first process prints images a second."""
-    from pipeline.factory.build import build_plan, build_state
+    from pipeline.factory.training import ImageSpec, set_up_training
     from vae import device as machines
     from vae.data.batches import Images
     from vae.training.distributed import World, process_group, synchronise_statistics
@@ -115,8 +115,8 @@ def train_window(name: str, seconds: float) -> None:
     world = World(rank_and_size.rank, rank_and_size.size)
     shape = SHAPES.get(params.data.name, (3, *2 * (getattr(params.data, "size", 64),)))
     machine = machines.resolve("cpu", "fp32", CORES // rank_and_size.size)
-    state = build_state(params.model, params.train, shape, 256, machine)
-    plan = build_plan(params.objective, params.train, state.model.latent_shape, machine)
+    training = set_up_training(params, ImageSpec(shape), machine)
+    state, plan = training.state, training.plan
     synchronise_statistics(state.model, world, "cpu")
     count = 64 * plan.batch_size
     pixels = numpy_generator(0, "benchmark").integers(0, 256, (count, *shape), dtype=np.uint8)

@@ -78,17 +78,16 @@ def measure_in_process(path: Path, data_location: str) -> dict[str, float]:
 
 def train_and_measure(path: Path, data_location: Any) -> dict[str, float]:
     """Train some steps and tell what this process holds, MiB."""
-    from pipeline.factory.build import build_machine, build_plan, build_state
+    from pipeline.factory.training import ImageSpec, set_up_training
     from vae.data.batches import Images
     from vae.training.loop import fit
 
     params = load_preset(PRESET)
-    machine = build_machine(params.train)
-    state = build_state(params.model, params.train, SHAPE, 256, machine)
-    plan = build_plan(params.objective, params.train, state.model.latent_shape, machine)
+    training = set_up_training(params, ImageSpec(SHAPE))
+    machine = training.machine
     images = Images.open(path, machine.device, data_location)
     small = Images(np.asarray(images.array[:256]), machine.device)
-    for number, _ in enumerate(fit(state, plan, images, small, machine), 1):
+    for number, _ in enumerate(fit(training.state, training.plan, images, small, machine), 1):
         if number == STEPS:
             break
     status = Path("/proc/self/status").read_text().splitlines()

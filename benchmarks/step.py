@@ -36,7 +36,8 @@ from benchmarks.throughput import (
 )
 from pipeline.config.preset import load_preset
 from pipeline.config.schema import Params
-from pipeline.factory.build import build_machine, build_plan, build_state
+from pipeline.factory.build import build_machine
+from pipeline.factory.training import ImageSpec, set_up_training
 from pipeline.runtime.console import info, run_command
 from vae.data.batches import Images, to_float
 from vae.device import Machine
@@ -110,9 +111,8 @@ def measure_pieces(
 ) -> list[dict[str, Any]]:
     """The bare step and what is added to it, in order: milliseconds, share of the bare speed."""
     shape, at_once = pixels.shape[1:], params.train.batch_size
-    state = build_state(params.model, params.train, shape, 256, machine)
-    plan = build_plan(params.objective, params.train, state.model.latent_shape, machine)
-    plan = replace(plan, epochs=10**6)
+    training = set_up_training(params, ImageSpec(shape), machine)
+    state, plan = training.state, replace(training.plan, epochs=10**6)
     images = EndlessImages(pixels, machine.device)
     x = to_float(images.take(np.arange(at_once)))
     reports = fit(state, plan, images, Images(pixels[:256], machine.device), machine)

@@ -41,7 +41,8 @@ from torchvision.transforms import ToTensor
 from benchmarks import windows
 from pipeline.config.preset import load_preset
 from pipeline.config.schema import Params
-from pipeline.factory.build import build_machine, build_plan, build_state, build_vae
+from pipeline.factory.build import build_machine, build_vae
+from pipeline.factory.training import ImageSpec, set_up_training
 from pipeline.runtime.console import info, run_command
 from vae.data.batches import Images, to_float
 from vae.device import Machine, has_compiler
@@ -218,9 +219,8 @@ def build_plain_step(params: Params, pixels: np.ndarray, workers: int) -> Step:
 
 def build_pipeline_step(params: Params, pixels: np.ndarray, machine: Machine) -> Step:
     """The pipeline's loop with endless epochs, so that only training is timed."""
-    state = build_state(params.model, params.train, pixels.shape[1:], 256, machine)
-    plan = build_plan(params.objective, params.train, state.model.latent_shape, machine)
-    plan = replace(plan, epochs=10**6)
+    training = set_up_training(params, ImageSpec(pixels.shape[1:]), machine)
+    state, plan = training.state, replace(training.plan, epochs=10**6)
     images = EndlessImages(pixels, machine.device)
     reports = fit(state, plan, images, Images(pixels[:256], machine.device), machine)
 
@@ -242,7 +242,7 @@ class EndlessImages(Images):
 
 def build_bare_step(params: Params, pixels: np.ndarray, machine: Machine) -> Step:
     """Forward, backward and update on one batch in memory."""
-    state = build_state(params.model, params.train, pixels.shape[1:], 256, machine)
+    state = set_up_training(params, ImageSpec(pixels.shape[1:]), machine).state
     x = to_float(torch.from_numpy(pixels[: params.train.batch_size]).to(machine.device))
     return resident_step(state.model, state.optimiser, x, machine)
 

@@ -31,16 +31,10 @@ import numpy as np
 from pipeline.config import params
 from pipeline.config.preset import load_preset
 from pipeline.config.schema import Params
-from pipeline.factory.build import (
-    build_machine,
-    build_plan,
-    build_state,
-    warn_if_not_compiled,
-)
+from pipeline.factory.training import Training, set_up_training
 from pipeline.runtime import paths, run_log
 from pipeline.runtime.code_digest import code_digest
 from pipeline.runtime.console import info, show_bar
-from vae import device as machines
 from vae.data.batches import Images
 from vae.errors import UserError
 from vae.evaluation.metrics import elbo, linear_vae
@@ -48,7 +42,7 @@ from vae.figures.charts import Chart, Panel, Series
 from vae.figures.png import write_png
 from vae.io import json_digest, read_array, read_json, write_json
 from vae.models.build import latent_shape
-from vae.training.loop import EpochReport, State, fit
+from vae.training.loop import EpochReport, fit
 from vae.training.validation import calibrate
 
 RESULT_FOLDER = "rate_distortion"
@@ -151,38 +145,24 @@ def train_and_score(preset_params: Params, beta: float, seed: int) -> Point:
     """Train at one beta and score the validation split."""
     changes = [f"objective.beta={beta}", f"train.seed={seed}"]
     point_params = params.parse(params.override(params.to_tree(preset_params), changes))
-    machine = build_machine(point_params.train)
-    warn_if_not_compiled(point_params.train, machine)
-    spec = paths.read_spec()
-    state = build_state(
-        point_params.model, point_params.train, tuple(spec["shape"]), spec["levels"], machine
-    )
-    train, valid = (
-        Images.open(paths.DATA / f"{split}.npy", machine.device, point_params.train.data_location)
-        for split in ("train", "valid")
-    )
-    train_to_end(point_params, state, train, valid, machine)
-    model = state.ema.model
+    training = set_up_training(point_params)
+    train, valid = training.open_images("train"), training.open_images("valid")
+    train_to_end(training, train, valid)
+    model, machine = training.state.ema.model, training.machine
     calibrate(model, train, machine, seed=seed, batch_size=BATCH_SIZE)
     scores = elbo.concatenate(elbo.score(model, valid, machine, seed=seed, batch_size=BATCH_SIZE))
     summary = elbo.summarise(scores, model.dimensions)
-    point = {"data_set": spec["name"], "beta": beta, "seed": seed}
+    point = {"data_set": paths.read_spec()["name"], "beta": beta, "seed": seed}
     info(f"beta {beta:g}, seed {seed}: rate {summary['rate']:.2f} nats, MSE {summary['mse']:.5f}")
     return point | {name: summary[name] for name in METRICS}
 
 
-def train_to_end(
-    point_params: Params, state: State, train: Images, valid: Images, machine: machines.Machine
-) -> None:
+def train_to_end(training: Training, train: Images, valid: Images) -> None:
     """Train from the first step to the last."""
-    binarize = paths.read_spec()["binarize"] == "dynamic"
-    latent = state.model.latent_shape
-    plan = build_plan(
-        point_params.objective, point_params.train, latent, machine, binarize=binarize
-    )
+    plan = training.plan
     steps = train.steps(plan.batch_size) * plan.epochs
     with show_bar(steps, f"beta {plan.beta:g}") as advance:
-        for report in fit(state, plan, train, valid, machine):
+        for report in fit(training.state, plan, train, valid, training.machine):
             if not isinstance(report, EpochReport):
                 advance()
 

@@ -12,7 +12,7 @@ import torch
 from pipeline import ROOT
 from pipeline.config.schema import Model, Objective, Train
 from pipeline.runtime.console import warn
-from pipeline.runtime.distributed import SINGLE_PROCESS, RankInfo
+from pipeline.runtime.distributed import SINGLE_PROCESS, RankInfo, current_rank
 from vae import device as machines
 from vae.data.batches import Augmentation
 from vae.device import Machine
@@ -54,7 +54,7 @@ def build_machine(
 
 def warn_if_not_compiled(train: Train, machine: machines.Machine) -> None:
     """One warning if the compiler was asked for and cannot be had."""
-    if train.compile and not machine.compiled:
+    if train.compile and not machine.compiled and current_rank().rank == 0:
         why = "no C++ compiler" if machine.processes == 1 else "several processes share the work"
         warn(f"train.compile: {why}; going on without, which is slower and rounds otherwise")
 

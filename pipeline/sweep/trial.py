@@ -30,14 +30,14 @@ import torch
 
 from pipeline.config.metrics import keyed
 from pipeline.config.schema import Params
-from pipeline.factory.build import build_machine, build_plan, build_state, warn_if_not_compiled
+from pipeline.factory.build import build_machine
 from pipeline.factory.run_key import describe_run
+from pipeline.factory.training import constant_image_distortion, set_up_training
 from pipeline.runtime import paths
 from pipeline.scoring import extractors, sample_metrics
 from pipeline.scoring.diagnosis_inputs import running_inputs
 from pipeline.scoring.renderer import Renderer
 from pipeline.stages.prior import fit_all, held_out_codes, training_codes
-from pipeline.stages.train.stage import constant_image_distortion
 from vae import device as machines
 from vae.data.batches import Images, to_float
 from vae.errors import UserError
@@ -144,14 +144,9 @@ class TrialContext:
 
 def start_trial(context: TrialContext, settings: Params) -> TrialState:
     """The objects of a trial, before its first step."""
-    run, machine = describe_run(settings), build_machine(settings.train, threads=context.threads)
-    warn_if_not_compiled(settings.train, machine)
-    image, train = tuple(run["image"]), settings.train
-    training_state = build_state(settings.model, train, image, run["levels"], machine)
-    dynamic = paths.read_spec()["binarize"] == "dynamic"
-    latent = training_state.model.latent_shape
-    plan = build_plan(settings.objective, train, latent, machine, binarize=dynamic)
-    return TrialState(settings, run, machine, training_state, plan)
+    machine = build_machine(settings.train, threads=context.threads)
+    training = set_up_training(settings, machine=machine)
+    return TrialState(settings, describe_run(settings), machine, training.state, training.plan)
 
 
 def measure_throughput(context: TrialContext, settings: Params) -> float:

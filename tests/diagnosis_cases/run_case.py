@@ -21,12 +21,11 @@ from sklearn.mixture import GaussianMixture
 from pipeline.config import params
 from pipeline.config.preset import load_preset
 from pipeline.config.schema import Params
-from pipeline.factory.build import build_plan, build_state
 from pipeline.factory.run_key import describe_run
+from pipeline.factory.training import ImageSpec, constant_image_distortion, set_up_training
 from pipeline.runtime import paths
 from pipeline.scoring.diagnosis_inputs import running_inputs, shipped_run_inputs
 from pipeline.stages.evaluate import stage
-from pipeline.stages.train.stage import constant_image_distortion
 from pipeline.stages.train.warnings import TrainingWarnings
 from tests.diagnosis_cases.datasets import DataSubset, ReferenceFeatures
 from vae import device as machines
@@ -126,13 +125,9 @@ SPLITS = ("train", "valid", "test")
 
 
 def _build_training(case_params: Params, run: dict[str, Any]) -> tuple[State, Plan]:
-    cpu = cpu_machine()
-    state = build_state(
-        case_params.model, case_params.train, tuple(run["image"]), run["levels"], cpu
-    )
-    return state, build_plan(
-        case_params.objective, case_params.train, state.model.latent_shape, cpu
-    )
+    spec = ImageSpec(tuple(run["image"]), run["levels"])
+    training = set_up_training(case_params, spec, cpu_machine())
+    return training.state, training.plan
 
 
 def _train(

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.config import params
 from pipeline.config.preset import load_preset
-from pipeline.factory.build import build_machine, build_plan, build_state
+from pipeline.factory.training import ImageSpec, set_up_training
 from tests.support.checkout import Checkout
 from vae.data.batches import Images
 from vae.io import read_json, write_json
@@ -55,9 +55,9 @@ def last_epoch(preset: str, data: Path, *changes: str) -> dict[str, float]:
     """Numbers of the last epoch of a preset's run with these changes of its params."""
     overrides = [*OVERRIDES[preset], *EXACT_OVERRIDES, *changes]
     chosen = params.parse(params.override(params.to_tree(load_preset(preset)), overrides))
-    spec, machine = read_json(data / "spec.json"), build_machine(chosen.train)
-    state = build_state(chosen.model, chosen.train, tuple(spec["shape"]), spec["levels"], machine)
-    plan = build_plan(chosen.objective, chosen.train, state.model.latent_shape, machine)
+    spec = read_json(data / "spec.json")
+    training = set_up_training(chosen, ImageSpec(tuple(spec["shape"]), spec["levels"]))
+    state, plan, machine = training.state, training.plan, training.machine
     splits = (Images.open(data / f"{split}.npy", machine.device) for split in ("train", "valid"))
     reports = [
         item for item in fit(state, plan, *splits, machine) if isinstance(item, EpochReport)

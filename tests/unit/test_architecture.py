@@ -1,8 +1,6 @@
-"""The house holds together: dvc.yaml and imports, choices and registries, presets."""
+"""dvc.yaml agrees with the stages, the schema's choices with the registries; presets train."""
 
-import ast
 import dataclasses
-import re
 import subprocess
 import sys
 import typing
@@ -16,7 +14,7 @@ import torch
 
 from pipeline import ROOT
 from pipeline.config import params, preset, schema
-from pipeline.factory import build
+from pipeline.factory.training import ImageSpec, set_up_training
 from pipeline.runtime import code_digest
 from vae import device, imagenet
 from vae.data.batches import Images
@@ -46,38 +44,6 @@ def test_a_stage_depends_on_its_code_digest_and_on_no_source_file(stage: str) ->
     assert f"artifacts/code/{stage}" in dependencies
     assert all(name.startswith(("artifacts/", "reports/")) for name in dependencies)
     assert {f"artifacts/code/{stage}": {"persist": True}} in STAGES["source"]["outs"]
-
-
-@pytest.mark.parametrize("stage", SCRIPTS)
-def test_a_stage_uses_exactly_its_own_sections(stage: str) -> None:
-    """Read from the code: attributes of `params`, `settings` or `session.params`."""
-    free = {"tracking", "checkpoints"}  # they change no output
-    listed = {name.split(".")[0] for name in STAGES[stage]["params"]}
-    assert sections_used(ROOT / BODIES.get(stage, SCRIPTS[stage])) - free == listed
-
-
-BODIES = {
-    "train": "pipeline/stages/train/stage.py",
-    "evaluate": "pipeline/stages/evaluate/stage.py",
-}
-
-
-def sections_used(path: Path) -> set[str]:
-    used: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Attribute) and node.attr in schema.Params.model_fields:
-            owner = ast.unparse(node.value)
-            if re.fullmatch(r"(session\.)?params|settings|params\.load\(.*\)", owner):
-                used.add(node.attr)
-    return used | sections_named(path)
-
-
-def sections_named(path: Path) -> set[str]:
-    """Sections that go into a key by name: to_tree(params, "evaluate")."""
-    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-    trees = [call for call in calls if ast.unparse(call.func) == "to_tree"]
-    arguments = [argument for call in trees for argument in call.args]
-    return {item.value for item in arguments if isinstance(item, ast.Constant)}
 
 
 def choices(section: type[schema.Section], field: str) -> set[str]:
@@ -112,7 +78,7 @@ def test_choices_are_the_registries_keys(
 
 
 def test_named_priors_are_the_registrys_keys() -> None:
-    assert typing.get_args(schema.prior.PriorName) == tuple(FITS)
+    assert tuple(schema.prior.Fits.__annotations__) == tuple(FITS)
 
 
 def test_named_crops_are_those_of_the_preparation() -> None:
@@ -157,7 +123,7 @@ SHAPES = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 
 
 @pytest.fixture(scope="module")
 def random_vgg16(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights file of a vgg16 that has learned nothing; the real one is a download."""
+    """A weights file of an untrained vgg16; the trained one is a download."""
     from torchvision.models import vgg16
 
     path = tmp_path_factory.mktemp("weights") / "vgg16.pth"
@@ -183,13 +149,11 @@ def test_every_preset_is_valid_and_takes_a_real_step(
     small = params.parse(params.override(params.to_tree(chosen), ["train.batch_size=8"]))
     place = device.resolve("cpu", "auto", 1)
     levels = 256 if small.data.binarize == "none" else 2
-    state = build.build_state(small.model, small.train, shape, levels, place)
+    spec = ImageSpec(shape, levels, binarize=small.data.binarize == "dynamic")
+    training = set_up_training(small, spec, place)
     images = Images(pixels, "cpu")
-    latent, binarize = state.model.latent_shape, small.data.binarize == "dynamic"
-    plan = build.build_plan(small.objective, small.train, latent, place, binarize)
-    report = next(
-        item for item in fit(state, plan, images, images, place) if isinstance(item, EpochReport)
-    )
+    reports = fit(training.state, training.plan, images, images, place)
+    report = next(item for item in reports if isinstance(item, EpochReport))
     assert np.isfinite(report.metrics["train_objective"])
     assert report.metrics["step"] == 1
 

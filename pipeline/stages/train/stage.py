@@ -18,14 +18,9 @@ from typing import Any
 
 from pipeline.config.params import render
 from pipeline.config.schema import Params
-from pipeline.factory.build import (
-    build_machine,
-    build_plan,
-    build_state,
-    section_options,
-    warn_if_not_compiled,
-)
+from pipeline.factory.build import build_machine
 from pipeline.factory.run_key import TRAINING_SECTIONS, describe_run
+from pipeline.factory.training import Training, constant_image_distortion, set_up_training
 from pipeline.runtime import distributed, paths, run_log
 from pipeline.runtime.console import Terminated, info, show_bar
 from pipeline.scoring import training_sheets
@@ -36,13 +31,12 @@ from pipeline.tracking.run_record import RunRecord
 from vae import device as machines
 from vae.data.batches import Images
 from vae.errors import RankError, UserError
-from vae.evaluation.metrics.constant_image import best_constant_image, constant_distortion
 from vae.figures.charts import training_curves
 from vae.figures.png import write_png
 from vae.io import tensor_bytes, write_bytes, write_csv, write_json, write_text
 from vae.training import checkpoints
 from vae.training.distributed import World, process_group, synchronise_statistics
-from vae.training.loop import EpochReport, Plan, State, fit
+from vae.training.loop import EpochReport, fit
 from vae.training.validation import calibrate
 
 OUT_OF_MEMORY = "out of memory"
@@ -50,31 +44,25 @@ MEMORY_REMEDY = "lower train.batch_size, model.network.widths, or set train.data
 
 
 @dataclass
-class TrainingSetup:
-    """A training as each of its processes has it: what it is, and its objects."""
+class TrainingSetup(Training):
+    """A training as each of its processes has it; `run` is the content of run.json."""
 
-    params: Params
     run: dict[str, Any]
-    machine: machines.Machine
     world: World
-    state: State
-    plan: Plan
 
     @property
     def folder(self) -> Path:
-        """Where its state is kept."""
+        """The folder of its checkpoints."""
         return paths.RESUME / str(self.run["key"])
 
-    def images(self) -> tuple[Images, Images]:
-        """Those to train on and those to validate on."""
-        location, device = self.params.train.data_location, self.machine.device
-        train = Images.open(paths.DATA / "train.npy", device, location)
-        return train, Images.open(paths.DATA / "valid.npy", device, location)
+    def splits(self) -> tuple[Images, Images]:
+        """Training and validation images."""
+        return self.open_images("train"), self.open_images("valid")
 
 
 @dataclass
 class Session(TrainingSetup):
-    """A training at work, as the first process has it."""
+    """A running training, as rank 0 has it."""
 
     train: Images
     valid: Images
@@ -83,20 +71,15 @@ class Session(TrainingSetup):
 
 
 def train(params: Params) -> None:
-    """Train (or go on, or only ship what is finished) and write the stage's outputs."""
+    """Train, resume, or only write the outputs of a finished training."""
     run, rank_info = describe_run(params), distributed.current_rank()
-    machine, world = build_machine(params.train, rank_info), World(rank_info.rank, rank_info.size)
-    if world.rank == 0:
-        warn_if_not_compiled(params.train, machine)
     # Before the folder is made: a model that is refused leaves nothing behind.
-    state = build_state(params.model, params.train, tuple(run["image"]), run["levels"], machine)
-    binarize = paths.read_spec()["binarize"] == "dynamic"
-    latent = state.model.latent_shape
-    plan = build_plan(params.objective, params.train, latent, machine, binarize=binarize)
-    synchronise_statistics(state.model, world, machine.device)
+    training = set_up_training(params, machine=build_machine(params.train, rank_info))
+    world = World(rank_info.rank, rank_info.size)
+    synchronise_statistics(training.state.model, world, training.machine.device)
     train_rank = train_rank_zero if world.rank == 0 else train_other_rank
-    with process_group(world, machine.device), explain_sigterm(world):
-        train_rank(TrainingSetup(params, run, machine, world, state, plan))
+    with process_group(world, training.machine.device), explain_sigterm(world):
+        train_rank(TrainingSetup(**vars(training), run=run, world=world))
 
 
 def train_rank_zero(setup: TrainingSetup) -> None:
@@ -117,7 +100,7 @@ def train_other_rank(setup: TrainingSetup) -> None:
     """Another process: take part in every step, and leave no trace."""
     try:
         restore_latest(setup.folder, setup.state, setup.machine, setup.world)
-        for _ in fit(setup.state, setup.plan, *setup.images(), setup.machine, setup.world):
+        for _ in fit(setup.state, setup.plan, *setup.splits(), setup.machine, setup.world):
             pass
     except Exception as error:
         if machines.is_out_of_memory(error):
@@ -141,7 +124,7 @@ def explain_sigterm(world: World) -> Iterator[None]:
 
 def open_session(setup: TrainingSetup) -> Session:
     """Data and tracker around a state and its plan, before any step."""
-    params, (train_images, valid_images) = setup.params, setup.images()
+    params, (train_images, valid_images) = setup.params, setup.splits()
     write_json(setup.folder / "run.json", setup.run)
     return Session(
         **vars(setup),
@@ -150,13 +133,6 @@ def open_session(setup: TrainingSetup) -> Session:
         tracker=mlflow_sync.connect(params.tracking.uri, params.tracking.enabled),
         constant_distortion=constant_image_distortion(params, train_images, setup.plan),
     )
-
-
-def constant_image_distortion(params: Params, images: Images, plan: Plan) -> float | None:
-    """Distortion of the best constant image, where the likelihood has a formula for it."""
-    likelihood = params.model.likelihood
-    constant = best_constant_image(images.array, plan.augmentation)
-    return constant_distortion(constant, likelihood.name, **section_options(likelihood))
 
 
 @contextmanager
