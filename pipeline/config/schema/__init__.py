@@ -1,8 +1,8 @@
-"""What params.yaml may say: its sections, their keys, types and bounds.
+"""The sections of params.yaml: keys, types and bounds.
 
-A section with a `name` (or `kind`) is one of several classes, chosen by it, and holds only the
-keys of that choice, so no key is idle. There are no defaults: every value stands in the file. A
-field's docstring is its comment there: meaning and unit.
+The tag `name` (or `kind`) of a section selects one of several classes, and the section holds only
+that class's keys. There are no defaults: the file holds every value. A field's docstring becomes
+the comment in the file: its meaning and unit.
 """
 
 from pydantic import model_validator
@@ -34,33 +34,33 @@ __all__ = [
 
 class Params(Section):
     data: Data
-    """what is learned"""
+    """the data set and its splits"""
     model: Model
-    """what learns it"""
+    """the VAE: encoder, latent, decoder and likelihood"""
     objective: Objective
-    """what is minimised: D + beta penalty(R) + weight * feature difference, nats an image"""
+    """the loss: D + beta penalty(R) + weight * feature difference, in nats per image"""
     train: Train
-    """how it is minimised"""
+    """optimisation"""
     checkpoints: Checkpoints
-    """what is kept on the way; changes no result"""
+    """files kept during training; changes no result"""
     extractor: Extractor
-    """network that judges images of this data set; for data with labels"""
+    """classifier whose features compare samples with real images; needs labels"""
     prior: Prior
-    """what z is drawn from: distributions fitted to encodings of the training split"""
+    """distributions of z, fitted to encodings of the training split"""
     evaluate: Evaluate
-    """numbers on the validation and test splits"""
+    """metrics on the validation and test splits"""
     gallery: Gallery
-    """pictures"""
+    """the page of pictures"""
     tracking: Tracking
-    """where MLflow keeps its rows; changes no result"""
+    """MLflow; changes no result"""
     sweep: Sweep
-    """a search over params; no stage reads it"""
+    """hyper-parameter search; no stage reads this section"""
 
     @model_validator(mode="after")
     def _check_binary_likelihood(self) -> "Params":
         if self.data.binarize != "none" and self.model.likelihood.name != "bernoulli":
             raise ValueError(
-                "a density of binary pixels has no bound: with data.binarize choose "
+                "a density is unbounded on binary pixels: with data.binarize choose "
                 "model.likelihood {name: bernoulli}"
             )
         return self

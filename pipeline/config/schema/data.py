@@ -1,4 +1,4 @@
-"""The section `data`: what is learned."""
+"""The section `data`: the data set, its preparation and its splits."""
 
 from typing import Annotated, Literal
 
@@ -11,22 +11,22 @@ DATA_SETS = "digits | fashion_mnist | cifar10 | celeba | folder"
 
 class _DataSource(Section):
     root: str
-    """folder of the raw data, from the project's folder on; VAE_DATA_ROOT overrides it"""
+    """folder of the raw data, relative to the project; the variable VAE_DATA_ROOT overrides it"""
     binarize: Literal["none", "static", "dynamic"]
-    """none | static = each pixel drawn once, 1 with probability k/255 | dynamic = at each step"""
+    """none | static = draw each pixel once, 1 with probability k/255 | dynamic = draw at every step"""
 
 
 class _SplitSource(_DataSource):
     valid_fraction: Fraction
-    """share of the training images that is held out for validation"""
+    """fraction of the training images held out for validation"""
     seed: NonNegativeInt
-    """of the split"""
+    """seed of the random split"""
 
 
 class DigitsData(_SplitSource):
     name: Literal["digits"] = Field(description=DATA_SETS)
     test_fraction: Fraction
-    """share of all images that is held out for the test; this set has no official test split"""
+    """fraction of all images held out for the test; this data set has no official test split"""
 
 
 class FashionMnistData(_SplitSource):
@@ -40,27 +40,27 @@ class Cifar10Data(_SplitSource):
 class CelebaData(_DataSource):
     name: Literal["celeba"] = Field(description=DATA_SETS)
     crop: Literal["offset_128", "centre_140", "centre_148"]
-    """offset_128 = rows 45:173, columns 25:153; centre_140, centre_148 = central squares"""
+    """offset_128 = rows 45:173, columns 25:153 | centre_140, centre_148 = central squares"""
     size: Annotated[int, Field(ge=8)]
-    """pixels a side after resizing"""
+    """side after resizing, in pixels"""
     max_broken: NonNegativeInt
-    """images that may be unreadable; each is named and skipped, one more is an error"""
+    """unreadable images allowed; each is reported and skipped, one more is an error"""
 
 
 class FolderData(_SplitSource):
     name: Literal["folder"] = Field(description=DATA_SETS)
     path: str
-    """directory of images, from `root` on (or absolute); its sub-folders are classes"""
+    """folder of images, relative to `root` or absolute; its subfolders are classes"""
     channels: Literal[1, 3]
-    """1 = grey, 3 = colour; every image is converted"""
+    """1 = grey | 3 = colour; every image is converted"""
     centre_crop: bool
-    """cut the largest central square out first"""
+    """crop the largest central square first"""
     size: Annotated[int, Field(ge=8)] | None
-    """pixels a side after resizing; null keeps the size, which must then be one for all"""
+    """side after resizing, in pixels; null = keep the size, which must be equal for all images"""
     test_fraction: Fraction
-    """share of all images that is held out for the test"""
+    """fraction of all images held out for the test"""
     max_broken: NonNegativeInt
-    """images that may be unreadable; each is named and skipped, one more is an error"""
+    """unreadable images allowed; each is reported and skipped, one more is an error"""
 
 
 Data = Annotated[

@@ -1,4 +1,4 @@
-"""The sections `extractor`, `evaluate`, `gallery`, `tracking`: how a model is judged and shown."""
+"""The sections `extractor`, `evaluate`, `gallery`, `tracking`: metrics, pictures, MLflow."""
 
 from typing import Annotated, Literal
 
@@ -33,69 +33,69 @@ ExtractorName = Literal[
 
 class Extractor(Section):
     seed: NonNegativeInt
-    """of its weights, order and augmentation"""
+    """seed of weights, order and augmentation"""
     feature_dim: Annotated[int, Field(ge=8)]
-    """numbers that stand for an image"""
+    """length of the feature vector of an image"""
     epochs: PositiveInt
     """passes over the training split"""
     batch_size: PositiveInt
-    """images a step"""
+    """images per step"""
     lr: PositiveFloat
-    """learning rate (AdamW), its highest value"""
+    """maximum learning rate of AdamW"""
     weight_decay: NonNegativeFloat
-    """taken off the weights directly"""
+    """decoupled weight decay of AdamW"""
     augment: Augment
-    """random changes of training images"""
+    """random changes of the training images"""
     device: DeviceName
-    """auto takes CUDA where there is one"""
+    """auto = CUDA if available | cpu | cuda"""
 
 
 class Evaluate(Section):
     seed: NonNegativeInt
-    """of the noise of the test encodings, and of samples"""
+    """seed of the encodings' noise and of samples"""
     samples: Annotated[int, Field(ge=20)]
-    """images drawn from each prior, and real images that they are compared with at most"""
+    """samples of each prior, and maximum number of real images that they are compared with"""
     repeats: PositiveInt
-    """draws of the shipped prior's samples, each with a seed of its own, that show the spread"""
+    """sets of samples of the chosen prior; their standard deviation is reported"""
     feature_extractors: Annotated[tuple[ExtractorName, ...], as_tuple, Field(min_length=1)]
-    """auto = in_domain, or without labels efficientnet_lite2; inception_v3_compat; clip-; dinov2-"""
+    """auto = in_domain, or efficientnet_lite2 for data without labels; the first gives the headline"""
     failures: Annotated[int, Field(ge=10, le=20)]
-    """worst, median and best reconstructions, and worst samples, that the gallery shows"""
+    """images shown as worst, median and best reconstructions and as worst samples"""
     inception_weights: str | None
-    """file of Inception's weights (FID), should it judge; null = the official download"""
+    """weights file of inception_v3_compat (FID); null = download the official file"""
     iwae_samples: PositiveInt
-    """draws of z an image for the importance-weighted bound (IWAE)"""
+    """draws of z per image for the importance-weighted bound (IWAE)"""
     iwae_images: PositiveInt
-    """test images of that bound, the first ones; more than there are = all"""
+    """number of test images for IWAE, from the first"""
     batch_size: PositiveInt
-    """images at a time; changes memory and speed only"""
+    """images per batch; changes memory and speed only"""
     device: DeviceName
-    """auto takes CUDA where there is one"""
+    """auto = CUDA if available | cpu | cuda"""
 
 
 class Gallery(Section):
     seed: NonNegativeInt
-    """of samples and of the choice of images"""
+    """seed of samples and of the choice of images"""
     samples: PositiveInt
     """images on a sample sheet"""
     reconstructions: PositiveInt
-    """test images shown beside their reconstructions"""
+    """test images shown with their reconstructions"""
     temperatures: Annotated[tuple[PositiveFloat, ...], as_tuple, Field(min_length=1)]
-    """z = t * eps for each of these"""
+    """factors of the noise, one row of samples each"""
     interpolations: PositiveInt
-    """pairs of test images, half within a class and half across classes"""
+    """pairs of test images, half of one class and half of two classes"""
     traversals: PositiveInt
-    """directions that are walked: of the encodings' largest variance, and single dimensions"""
+    """number of principal directions of the encodings, and of single dimensions"""
     steps: Annotated[int, Field(ge=2)]
-    """images of an interpolation or a traversal"""
+    """images per interpolation or traversal"""
     reach: PositiveFloat
-    """traversals go from -reach to +reach standard deviations (of encodings; of the prior)"""
+    """traversals go from -reach to +reach standard deviations"""
 
 
 class Tracking(Section):
     enabled: bool
-    """false sends nothing to MLflow; the files are complete either way"""
+    """false = send nothing to MLflow; the files are complete either way"""
     uri: str | None
-    """MLflow server or store; null = mlflow.db here; MLFLOW_TRACKING_URI overrides it"""
+    """MLflow server or database; null = mlflow.db here; MLFLOW_TRACKING_URI overrides it"""
     experiment: str
     """name of the MLflow experiment"""

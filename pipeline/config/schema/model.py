@@ -20,7 +20,7 @@ MeanChoice = Literal["linear", "sigmoid"]
 NETWORKS = "conv | residual | se_bottleneck (squeeze-and-excitation)"
 LIKELIHOODS = (
     "gaussian | laplace | continuous_bernoulli = densities; discretized_gaussian | "
-    "discretized_logistic | logistic_mixture = masses of 8-bit pixels; bernoulli = of binary ones"
+    "discretized_logistic | logistic_mixture = probabilities of 8-bit pixels; bernoulli = of binary pixels"
 )
 
 
@@ -29,9 +29,9 @@ LIKELIHOODS = (
 
 class _Network(Section):
     widths: Widths
-    """channels of each level; each level halves the image"""
+    """channels of each level; each level halves height and width"""
     head: Literal["linear", "pool"]
-    """features to mu and log_var: linear sees places, pool averages them away"""
+    """from features to mu and log_var: linear keeps positions | pool averages over positions"""
 
 
 class ConvNetwork(_Network):
@@ -45,21 +45,21 @@ class ConvNetwork(_Network):
 class ResidualNetwork(_Network):
     name: Literal["residual"] = Field(description=NETWORKS)
     blocks: NonNegativeInt
-    """residual blocks (GroupNorm, SiLU) a level"""
+    """residual blocks (GroupNorm, SiLU) per level"""
 
 
 class SEBottleneckNetwork(_Network):
     name: Literal["se_bottleneck"] = Field(description=NETWORKS)
     base: PositiveInt
-    """channels at full size, before the first level"""
+    """channels at full resolution, before the first level"""
     blocks: NonNegativeInt
-    """bottlenecks (GroupNorm, SiLU, squeeze-and-excitation, LayerScale) a level"""
+    """bottleneck blocks (GroupNorm, SiLU, squeeze-and-excitation, LayerScale) per level"""
     bottleneck: PositiveInt
-    """channels over those between the 1x1 convolutions"""
+    """ratio of the block's channels to those between its 1x1 convolutions"""
     reduction: PositiveInt
-    """channels over those between the linear layers of squeeze-and-excitation"""
+    """ratio of channels to those between the linear layers of squeeze-and-excitation"""
     layer_scale: PositiveFloat
-    """first weight of a bottleneck beside its shortcut"""
+    """initial weight of a block's residual branch"""
 
 
 # Latent
@@ -67,18 +67,18 @@ class SEBottleneckNetwork(_Network):
 
 class VectorLatent(Section):
     kind: Literal["vector"]
-    """vector = n numbers | spatial = a map of them"""
+    """vector = `dim` numbers | spatial = a feature map"""
     dim: PositiveInt
     """latent dimensions"""
 
 
 class SpatialLatent(Section):
     kind: Literal["spatial"]
-    """vector = n numbers | spatial = a map of them"""
+    """vector = `dim` numbers | spatial = a feature map"""
     channels: PositiveInt
-    """latent channels at each place"""
+    """latent channels per position"""
     stride: PositiveInt
-    """pixels of the image a side for one place: 2 to the number of widths"""
+    """image pixels per latent position, per side: 2 to the number of widths"""
 
 
 # Likelihood
@@ -87,17 +87,17 @@ class SpatialLatent(Section):
 class GaussianLikelihood(Section):
     name: Literal["gaussian"] = Field(description=LIKELIHOODS)
     sigma: PositiveFloat | Literal["learned", "optimal", "per_pixel"]
-    """standard deviation, pixels in [0, 1]: a number | learned | optimal (RMSE) | per_pixel"""
+    """standard deviation for pixels in [0, 1]: a number | learned | optimal (RMSE) | per_pixel"""
     mean: MeanChoice
-    """decoded mean: linear = as it is | sigmoid = squashed into (0, 1)"""
+    """decoded mean: linear = unbounded | sigmoid = in (0, 1)"""
 
 
 class LaplaceLikelihood(Section):
     name: Literal["laplace"] = Field(description=LIKELIHOODS)
     scale: PositiveFloat | Literal["learned", "optimal"]
-    """b, pixels in [0, 1]: a number | learned (one parameter) | optimal (mean absolute error)"""
+    """b for pixels in [0, 1]: a number | learned (one parameter) | optimal (mean absolute error)"""
     mean: MeanChoice
-    """decoded mean: linear = as it is | sigmoid = squashed into (0, 1)"""
+    """decoded mean: linear = unbounded | sigmoid = in (0, 1)"""
 
 
 class ContinuousBernoulliLikelihood(Section):
@@ -111,19 +111,19 @@ class BernoulliLikelihood(Section):
 class DiscretizedGaussianLikelihood(Section):
     name: Literal["discretized_gaussian"] = Field(description=LIKELIHOODS)
     scale: ScaleChoice
-    """standard deviation, pixels in [0, 1]: a number | learned (one parameter) | per_pixel"""
+    """standard deviation for pixels in [0, 1]: a number | learned (one parameter) | per_pixel"""
 
 
 class DiscretizedLogisticLikelihood(Section):
     name: Literal["discretized_logistic"] = Field(description=LIKELIHOODS)
     scale: ScaleChoice
-    """s, pixels in [0, 1]: a number | learned (one parameter) | per_pixel"""
+    """s for pixels in [0, 1]: a number | learned (one parameter) | per_pixel"""
 
 
 class LogisticMixtureLikelihood(Section):
     name: Literal["logistic_mixture"] = Field(description=LIKELIHOODS)
     components: PositiveInt
-    """logistic distributions a pixel; channels depend linearly on those before them"""
+    """logistic distributions per pixel; each channel depends linearly on the channels before it"""
 
 
 class Model(Section):
@@ -134,7 +134,7 @@ class Model(Section):
     latent: Annotated[VectorLatent | SpatialLatent, Field(discriminator="kind")]
     """shape of z"""
     log_var_range: FloatPair
-    """the encoder's log variance is clamped to this (nats); bounds exp() in both directions"""
+    """range to which the encoder's log-variance is clamped (nats)"""
     likelihood: Annotated[
         GaussianLikelihood
         | LaplaceLikelihood

@@ -1,4 +1,4 @@
-"""The section `prior`: what z is drawn from."""
+"""The section `prior`: distributions of z, fitted to encodings."""
 
 from typing import Annotated
 
@@ -18,7 +18,7 @@ from pipeline.config.schema.types import (
 
 
 class Standard(Section):
-    """N(0, I)"""
+    """the standard normal N(0, I)"""
 
 
 class Gaussian(Section):
@@ -29,35 +29,35 @@ class Gmm(Section):
     """Gaussian mixture with full covariances"""
 
     components: Annotated[tuple[PositiveInt, ...], as_tuple, Field(min_length=1)]
-    """numbers to try, validation chooses; too many for the codes and dimensions are left out"""
+    """numbers of components to try; validation chooses, infeasible numbers are skipped"""
     partitions: PositiveInt
-    """of the codes by k-means, each with its share of the components; 1 = one EM over all codes"""
+    """k-means partitions of the codes, each with its own EM; 1 = one EM over all codes"""
 
 
 class Flow(Section):
-    """flow matching: a small network carries noise to codes"""
+    """flow matching: a small network that maps noise to codes"""
 
     width: PositiveInt
-    """hidden units of a residual block"""
+    """hidden units of each residual block"""
     depth: PositiveInt
-    """residual blocks"""
+    """number of residual blocks"""
     steps: PositiveInt
-    """updates"""
+    """optimisation steps"""
     batch_size: PositiveInt
-    """codes an update"""
+    """codes per step"""
     lr: PositiveFloat
-    """learning rate of AdamW, its highest value; it falls to 0 along a cosine"""
+    """maximum learning rate of AdamW; cosine decay to 0"""
     weight_decay: NonNegativeFloat
-    """taken off the weights directly"""
+    """decoupled weight decay of AdamW"""
     ema_decay: Fraction
-    """decay an update of the running mean of the weights, which is what draws"""
+    """decay per step of the weights' running mean, which generates the samples"""
     integration_steps: PositiveInt
-    """Heun steps from noise to code"""
+    """Heun steps from noise to a code"""
 
 
 @with_config(ConfigDict(extra="forbid", strict=True))
 class Fits(TypedDict, total=False):
-    """Options by the prior's name; absent priors are not fitted, and stay absent in the tree."""
+    """Options by the prior's name; priors that are absent are not fitted."""
 
     standard: Standard
     gaussian: Gaussian
@@ -67,15 +67,15 @@ class Fits(TypedDict, total=False):
 
 class Prior(Section):
     seed: NonNegativeInt
-    """of encodings, fits and draws"""
+    """seed of encodings, fits and samples"""
     codes: PositiveInt
-    """to fit to, about: each training image has from 1 to 8 draws of q(z | x)"""
+    """approximate number of codes to fit; each training image gives 1 to 8 draws of q(z | x)"""
     fit: Fits
-    """the priors to fit, by name; validation chooses the shipped one"""
+    """priors to fit, by name; validation codes choose one of them"""
     temperature: PositiveFloat
-    """of draws of the shipped prior: covariances times its square (flow: its noise times it)"""
+    """scale of the chosen prior's samples: of standard deviations, or of a flow's noise"""
     device: DeviceName
-    """auto takes CUDA where there is one"""
+    """auto = CUDA if available | cpu | cuda"""
 
     @field_validator("fit")
     @classmethod

@@ -1,4 +1,4 @@
-"""The section `sweep`: a search over params (Optuna), its trials, and what they are judged by."""
+"""The section `sweep`: a search over params with Optuna, its trials and goals."""
 
 from typing import Annotated, Literal
 
@@ -28,33 +28,33 @@ class _Interval(Section):
 
 
 class Uniform(_Interval):
-    name: Literal["uniform"] = Field(description="any number between")
+    name: Literal["uniform"] = Field(description="uniform in [low, high]")
     low: FiniteFloat
-    """the lowest"""
+    """minimum"""
     high: FiniteFloat
-    """the highest"""
+    """maximum"""
 
 
 class LogUniform(_Interval):
-    name: Literal["log_uniform"] = Field(description="any number between, evenly in its logarithm")
+    name: Literal["log_uniform"] = Field(description="log-uniform in [low, high]")
     low: PositiveFloat
-    """the lowest"""
+    """minimum"""
     high: PositiveFloat
-    """the highest"""
+    """maximum"""
 
 
 class Integers(_Interval):
-    name: Literal["integers"] = Field(description="any whole number between, both ends included")
+    name: Literal["integers"] = Field(description="integers from low to high, both included")
     low: int
-    """the lowest"""
+    """minimum"""
     high: int
-    """the highest"""
+    """maximum"""
 
 
 class Choice(Section):
-    name: Literal["choice"] = Field(description="one of these; a text is read as YAML")
+    name: Literal["choice"] = Field(description="one of the values; a text is read as YAML")
     values: Annotated[tuple[ChoiceValue, ...], as_tuple, Field(min_length=1)]
-    """what can be chosen"""
+    """the values to choose from"""
 
 
 Distribution = Annotated[
@@ -65,9 +65,9 @@ Distribution = Annotated[
 
 class Goal(Section):
     metric: str
-    """a metric of a trial, on the validation split"""
+    """metric of a trial, on the validation split"""
     direction: Literal["minimize", "maximize"]
-    """which way is better"""
+    """minimize | maximize"""
 
     @field_validator("metric")
     @classmethod
@@ -86,9 +86,9 @@ class NoPruner(Section):
 class MedianPruner(Section):
     name: Literal["median"] = Field(description="none | median of the trials so far | hyperband")
     startup_trials: NonNegativeInt
-    """trials that are never cut short"""
+    """trials that are never pruned"""
     every: PositiveInt
-    """epochs between two looks at the metric"""
+    """epochs between two evaluations of the metric"""
 
 
 class HyperbandPruner(Section):
@@ -96,42 +96,42 @@ class HyperbandPruner(Section):
         description="none | median of the trials so far | hyperband"
     )
     every: PositiveInt
-    """epochs between two looks at the metric"""
+    """epochs between two evaluations of the metric"""
     reduction: Annotated[int, Field(ge=2)]
-    """one of so many trials goes on to the next rung"""
+    """one of this many trials goes on to the next rung"""
 
 
 class Sweep(Section):
     seed: NonNegativeInt
-    """of the sampler"""
+    """seed of the sampler"""
     space: Annotated[dict[str, Distribution], Field(min_length=1)]
-    """dotted params, and what each may be: uniform | log_uniform | integers | choice"""
+    """dotted params and their distributions: uniform | log_uniform | integers | choice"""
     goals: Annotated[tuple[Goal, ...], as_tuple, Field(min_length=1)]
-    """what is judged, on the validation split; several make a front, and nothing is pruned"""
+    """validation metrics to optimise; several give a Pareto front and no pruning"""
     trials: PositiveInt
-    """trials in all; the first is this file"""
+    """total number of trials; the first uses the values of this file"""
     max_minutes: PositiveFloat | None
-    """no trial begins after so many; null = no limit"""
+    """no trial starts after this many minutes; null = no limit"""
     trial_epochs: PositiveInt | None
-    """of a trial, schedules shortened alike; null = train.epochs"""
+    """epochs per trial, schedules scaled to match; null = train.epochs"""
     trial_seconds: PositiveFloat | None
-    """of a trial's training, made into epochs before it starts; null = `trial_epochs` says it"""
+    """training time per trial, converted to epochs before it starts; null = use trial_epochs"""
     sampler: Literal["tpe", "random"]
     """tpe = tree-structured Parzen estimator | random"""
     pruner: Annotated[NoPruner | MedianPruner | HyperbandPruner, Field(discriminator="name")]
-    """which trials are cut short; by the metric alone"""
+    """which trials are stopped early, by the metric alone"""
     gmm_components: PositiveInt
-    """of the Gaussian mixture that draws a trial's samples"""
+    """components of the Gaussian mixture that is fitted in each trial"""
     samples: Annotated[int, Field(ge=20)]
-    """images drawn of a trial, and validation images that they are compared with at most"""
+    """samples per trial, and maximum number of validation images that they are compared with"""
     min_active_units: NonNegativeInt
-    """latent dimensions in use; a trial with fewer is no solution"""
+    """minimum number of active units; a trial with fewer is infeasible"""
     min_rate: NonNegativeFloat
-    """nats an image; a trial with less is no solution"""
+    """minimum rate in nats per image; a trial with less is infeasible"""
     storage: str | None
-    """database (postgresql+psycopg://...); null = a journal file; VAE_SWEEP_STORAGE overrides"""
+    """database (postgresql+psycopg://...); null = a journal file; VAE_SWEEP_STORAGE overrides it"""
     heartbeat_seconds: PositiveInt
-    """seconds between a worker's signs of life in a database; silent five times, it is dead"""
+    """seconds between two heartbeats of a worker; after five missed ones it counts as dead"""
 
     @field_validator("goals")
     @classmethod
@@ -145,6 +145,6 @@ class Sweep(Section):
     def _check_length(self) -> "Sweep":
         if self.trial_epochs is not None and self.trial_seconds is not None:
             raise ValueError(
-                "`sweep.trial_epochs` and `sweep.trial_seconds` both say how long a trial is"
+                "`sweep.trial_epochs` and `sweep.trial_seconds` both set the length of a trial; make one null"
             )
         return self

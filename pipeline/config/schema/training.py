@@ -1,4 +1,4 @@
-"""The sections `objective`, `train` and `checkpoints`: what is minimised, how, what is kept."""
+"""The sections `objective`, `train` and `checkpoints`: loss, optimisation and checkpoints."""
 
 from typing import Annotated, Literal
 
@@ -33,7 +33,7 @@ class _RisingBeta(Section):
     start: NonNegativeFloat
     """beta at the first step"""
     epochs: PositiveFloat
-    """until beta has its value"""
+    """epochs until beta has its final value"""
 
 
 class LinearBeta(_RisingBeta):
@@ -47,19 +47,19 @@ class CosineBeta(_RisingBeta):
 class CyclicalBeta(Section):
     name: Literal["cyclical"] = Field(description=BETA_SCHEDULES)
     cycles: PositiveInt
-    """rises from 0 over the whole training"""
+    """rises from 0, over the whole training"""
     ramp: Annotated[float, Field(gt=0, le=1)]
-    """share of a cycle in which beta rises; then it stays"""
+    """fraction of a cycle in which beta rises; it is constant in the rest"""
 
 
 class HoldThenRampBeta(Section):
     name: Literal["hold_then_ramp"] = Field(description=BETA_SCHEDULES)
     start: NonNegativeFloat
-    """beta while it is held"""
+    """beta during the hold"""
     hold: NonNegativeFloat
-    """epochs of that"""
+    """epochs of the hold"""
     ramp: NonNegativeFloat
-    """epochs of the line from there to beta; 0 = a jump"""
+    """epochs of the linear rise to beta; 0 = a jump"""
 
 
 class RatePenalty(Section):
@@ -69,17 +69,17 @@ class RatePenalty(Section):
 class FreeBits(Section):
     name: Literal["free_bits"] = Field(description=PENALTIES)
     nats: PositiveFloat
-    """rate of a group that costs nothing"""
+    """rate per group that is not penalised (nats)"""
     groups: PositiveInt | None
-    """equal runs of latent dimensions (channels of a spatial latent); null = each dimension"""
+    """groups of equally many latent dimensions (or latent channels); null = one per dimension"""
 
 
 class Capacity(Section):
     name: Literal["capacity"] = Field(description=PENALTIES)
     nats: NonNegativeFloat
-    """rate that is aimed at in the end"""
+    """final target rate (nats)"""
     epochs: PositiveFloat
-    """until the target, which starts at 0, is there"""
+    """epochs over which the target rises from 0"""
 
 
 class NoPerceptual(Section):
@@ -89,31 +89,31 @@ class NoPerceptual(Section):
 class Vgg16Perceptual(Section):
     name: Literal["vgg16"] = Field(description=PERCEPTUAL)
     weights: str | None
-    """file of torchvision's ImageNet weights; null = the official download"""
+    """file of torchvision's ImageNet weights; null = download the official file"""
     weight: PositiveFloat
-    """nats a unit of squared feature difference (relu1_2, relu2_2, relu3_3)"""
+    """nats per unit of squared feature difference (relu1_2, relu2_2, relu3_3)"""
 
 
 class EfficientNetPerceptual(Section):
     name: Literal["efficientnet_lite0"] = Field(description=PERCEPTUAL)
     weight: PositiveFloat
-    """nats a unit of squared difference of normalised features (strides 2, 4, 8)"""
+    """nats per unit of squared difference of normalised features (strides 2, 4, 8)"""
 
 
 class Objective(Section):
     beta: NonNegativeFloat
-    """weight of the penalty in the trained objective; with the plain rate, 1 is the ELBO"""
+    """final weight of the penalty; with penalty `rate`, beta = 1 is the ELBO"""
     beta_schedule: Annotated[
         ConstantBeta | LinearBeta | CosineBeta | CyclicalBeta | HoldThenRampBeta,
         Field(discriminator="name"),
     ]
-    """how beta gets to its value"""
+    """beta over training"""
     penalty: Annotated[RatePenalty | FreeBits | Capacity, Field(discriminator="name")]
-    """what beta weighs: a function of the rate R (nats)"""
+    """function of the rate R (nats) that beta multiplies"""
     perceptual: Annotated[
         NoPerceptual | Vgg16Perceptual | EfficientNetPerceptual, Field(discriminator="name")
     ]
-    """squared feature differences between images and their decoded means"""
+    """squared feature differences between images and decoded means"""
 
 
 # Training
@@ -121,13 +121,13 @@ class Objective(Section):
 
 class _Adam(Section):
     lr: PositiveFloat
-    """learning rate, its highest value"""
+    """maximum learning rate"""
     betas: Annotated[tuple[Fraction, Fraction], as_tuple]
-    """decay of the running mean and square of the gradient"""
+    """decay rates of the running means of the gradient and its square"""
     eps: PositiveFloat
-    """added to the root of the running square"""
+    """added to the denominator of the update"""
     weight_decay: NonNegativeFloat
-    """adam: added to the gradient; adamw: taken off the weights directly"""
+    """adam: L2 term in the gradient; adamw: decoupled weight decay"""
 
 
 class Adam(_Adam):
@@ -145,63 +145,63 @@ class ConstantLR(Section):
 class CosineLR(Section):
     name: Literal["cosine"] = Field(description=LR_SCHEDULES)
     end_fraction: Annotated[float, Field(ge=0, le=1)]
-    """learning rate at the last step, as a share of lr"""
+    """learning rate at the last step, as a fraction of lr"""
 
 
 class PlateauLR(Section):
     name: Literal["plateau"] = Field(description=LR_SCHEDULES)
     patience: NonNegativeInt
-    """epochs without a new best validation objective (at the final beta) before a cut"""
+    """epochs without a better validation objective (at the final beta) before a cut"""
     factor: Fraction
-    """of each cut"""
+    """factor of each cut"""
 
 
 class Augment(Section):
     flip: bool
-    """mirror half of the training images, left to right"""
+    """mirror each training image with probability 1/2, left to right"""
     crop_padding: NonNegativeInt
-    """pixels of black border around a training image before a random crop to its size"""
+    """black border in pixels, added before a random crop back to the image size"""
 
 
 class Train(Section):
     seed: NonNegativeInt
-    """of weights, order, augmentation and noise"""
+    """seed of weights, order, augmentation and noise"""
     epochs: PositiveInt
     """passes over the training split"""
     batch_size: PositiveInt
-    """images a step"""
+    """images per step"""
     optimiser: Annotated[Adam | AdamW, Field(discriminator="name")]
-    """update rule"""
+    """the optimiser"""
     lr_schedule: Annotated[ConstantLR | CosineLR | PlateauLR, Field(discriminator="name")]
     """learning rate over time"""
     lr_warmup: NonNegativeFloat
-    """epochs over which the learning rate rises from 0 to that; 0 = none"""
+    """epochs over which the learning rate rises from 0; 0 = no warm-up"""
     clip_norm: PositiveFloat | None
-    """longest gradient allowed, its norm in nats a unit of weight; null = any"""
+    """maximum gradient norm; null = no clipping"""
     skip_norm: PositiveFloat | None
-    """an update whose gradient is longer than this is left out and counted; null = none is"""
+    """updates with a larger gradient norm are skipped and counted; null = no skipping"""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None
-    """the shipped weights are a running mean with this decay a step; null = the raw weights"""
+    """decay per step of the weights' running mean, which is evaluated; null = no running mean"""
     augment: Augment
-    """random changes of training images"""
+    """random changes of the training images"""
     data_location: Literal["auto", "device", "disk"]
-    """where batches come from: device = all in memory, disk = memory-mapped; auto = what fits"""
+    """device = all images in device memory | disk = memory-mapped file | auto = device if they fit"""
     device: DeviceName
-    """auto takes CUDA where there is one"""
+    """auto = CUDA if available | cpu | cuda"""
     precision: Literal["auto", "fp32", "bf16"]
-    """of convolutions and products; auto takes bf16 where the hardware has it"""
+    """fp32 | bf16, for convolutions and matrix products | auto = bf16 if the hardware supports it"""
     threads: PositiveInt | None
-    """CPU threads a process; null = all cores, shared out; other counts round differently"""
+    """CPU threads per process; null = all cores, divided among the processes; changes rounding"""
     compile: bool
-    """torch.compile: faster steps after a slow start; rounds differently"""
+    """use torch.compile: faster steps after a slow start; changes rounding"""
     init_from: str | None
-    """weights file of another run to start from; null = random"""
+    """weights file of another run to start from; null = random initialisation"""
     sheet_every: PositiveInt
-    """epochs between the sample and reconstruction sheets"""
+    """epochs between two sheets of samples and reconstructions"""
 
 
 class Checkpoints(Section):
     keep_every: PositiveInt
-    """epochs between the checkpoints that are kept beside best and last"""
+    """epochs between kept checkpoints; the best and the last are always kept"""
     keep_runs: PositiveInt
-    """trainings whose resume state is kept; the oldest go first"""
+    """trainings whose resume state is kept; older ones are deleted"""

@@ -1,4 +1,4 @@
-"""The kinds of values that sections are made of."""
+"""Types of the values in sections."""
 
 from typing import Annotated, Literal
 
@@ -17,7 +17,7 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 class Section(BaseModel):
-    """A mapping of the file: strict, frozen, no unknown keys; docstrings are its comments."""
+    """A mapping in params.yaml: strict types, frozen, no unknown keys; docstrings are comments."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
