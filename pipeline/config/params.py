@@ -1,7 +1,7 @@
-"""params.yaml: read, overridden, checked, flattened, digested, written.
+"""Read, override, check, flatten and write params.yaml.
 
-What it may say stands in `schema`. Unknown keys, wrong types, quoted numbers and values out of
-range are one-line errors that name the path, the choices and the nearest key. No torch here.
+`schema` defines its content. Unknown keys, wrong types, quoted numbers and values out of range are
+one-line errors with the path, the choices and the nearest key. This module does not import torch.
 """
 
 import argparse
@@ -19,11 +19,10 @@ from pydantic import ValidationError
 from pipeline import ROOT
 from pipeline.config.schema import Params, Section
 from vae.errors import UserError
-from vae.io import json_digest
 
 PARAMS = ROOT / "params.yaml"
 TAGS = ("name", "kind")
-# Keys that had another name: an old file is refused with one line that names the new key.
+# Renamed keys: an old file is refused with one line that names the new key.
 RENAMED_KEYS = {
     "data.valid_share": "data.valid_fraction",
     "data.test_share": "data.test_fraction",
@@ -65,11 +64,18 @@ UNQUOTED = re.compile(r"[A-Za-z_./][\w./-]*")  # needs no quotes
 
 
 def argument_parser(text: str | None, prog: str | None = None) -> argparse.ArgumentParser:
-    """A parser with the options that every stage has: `--params FILE`, repeated `-S KEY=VALUE`."""
+    """A parser with the options of every stage: `--params FILE` and repeated `-S KEY=VALUE`."""
     parser = argparse.ArgumentParser(prog=prog, description=text)
-    parser.add_argument("--params", type=Path, default=PARAMS, help="default: params.yaml")
     parser.add_argument(
-        "-S", "--set", action="append", default=[], metavar="KEY=VALUE", help="override a param"
+        "--params", type=Path, default=PARAMS, help="params file, default: params.yaml"
+    )
+    parser.add_argument(
+        "-S",
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a param; may be repeated",
     )
     return parser
 
@@ -80,7 +86,7 @@ def load(path: Path = PARAMS, overrides: Sequence[str] = ()) -> Params:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The file as plain mappings and lists."""
+    """The file's content as mappings and lists."""
     from ruamel.yaml.error import YAMLError
 
     try:
@@ -180,10 +186,10 @@ def _has_path(node: Any, path: Sequence[str]) -> bool:
 
 
 def _explain(problem: Mapping[str, Any], tree: Mapping[str, Any]) -> str:
-    """One problem of pydantic in the words of params.yaml."""
+    """A problem found by pydantic, in terms of params.yaml."""
     path, section = _locate(problem["loc"], tree)
     path_text, kind, value = ".".join(path), problem["type"], problem["input"]
-    if kind == "value_error":  # a rule about several values, in its own words
+    if kind == "value_error":  # a rule of the schema, which has its own message
         return str(problem["ctx"]["error"])
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(path[-1], section, n=1, cutoff=0.5)
@@ -204,7 +210,7 @@ def _explain(problem: Mapping[str, Any], tree: Mapping[str, Any]) -> str:
 
 
 def _locate(location: Sequence[Any], tree: Any) -> tuple[list[str], list[str]]:
-    """Path in the file (without pydantic's union tags) and the keys known where it ends."""
+    """Path in the file, without pydantic's union tags, and the valid keys at its end."""
     path: list[str] = []
     valid_keys: list[str] = []
     section: Any = Params
@@ -266,7 +272,7 @@ def _is_number(text: str) -> bool:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and plain values, as the tracker shows them; an empty mapping is a value."""
+    """Dotted keys and plain values, as MLflow shows them; an empty mapping is a value."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
@@ -281,13 +287,8 @@ def to_tree(params: Params, *sections: str) -> dict[str, Any]:
     return params.model_dump(mode="json", include=set(sections) or None)
 
 
-def digest(params: Params, *sections: str) -> str:
-    """Hex SHA-256 of the named sections' values."""
-    return json_digest(to_tree(params, *sections))
-
-
 def render(params: Params, *sections: str) -> str:
-    """The file for these params (or some sections of it), each key with its comment."""
+    """The text of a params file, or of some sections, with a comment for each key."""
     lines: list[str] = []
     for name, section in params:
         if sections and name not in sections:
@@ -327,7 +328,7 @@ def _render_nested(value: Section | Mapping[str, Any], indent: str) -> Iterator[
 
 
 def _describe(section: Section) -> str:
-    """What a section in a mapping is: the description of its tag, else its docstring."""
+    """The comment of a section in a mapping: the description of its tag, else its docstring."""
     tag = type(section).model_fields.get(TAGS[0])
     return str(tag.description if tag else type(section).__doc__)
 

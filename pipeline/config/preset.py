@@ -1,7 +1,7 @@
-"""Named experiments: `python -m pipeline preset fashion_mnist` writes one into params.yaml.
+"""Write a named experiment into params.yaml: `python -m pipeline preset fashion_mnist`.
 
-`presets/*.yaml` hold one file a data set. An entry says what it claims, where it comes from, and
-how it differs from the entry that it is `based_on` (`digits`, the whole one, unless said): its
+`presets/*.yaml` has one file per data set. An entry has its claim, its source, and the differences
+from the entry that it is `based_on` (by default `digits`, which is complete). Its
 `params` are dotted keys or sections. A section with another `name`, `prior.fit` and `sweep.space`
 are replaced whole. `--list` shows all entries, or those whose names begin as given.
 """
@@ -26,7 +26,7 @@ ENTRY_FIELDS = {"claim", "source", "based_on", "params"}
 
 
 def read_presets() -> dict[str, dict[str, Any]]:
-    """All presets by name, as their files have them."""
+    """All presets by name, as in their files."""
     presets: dict[str, dict[str, Any]] = {}
     for path in sorted(PRESETS_FOLDER.glob("*.yaml")):
         for name, entry in _read_file(path, path.stat().st_mtime_ns).items():
@@ -40,12 +40,12 @@ def read_presets() -> dict[str, dict[str, Any]]:
 
 @functools.cache
 def _read_file(path: Path, mtime_ns: int) -> dict[str, dict[str, Any]]:
-    """A file's entries, read again only once it has changed."""
+    """The entries of a file, cached until it changes."""
     return params.read(path)
 
 
 def load_preset(name: str) -> Params:
-    """The params of a preset; an unknown name lists the nearest ones, or the data sets'."""
+    """The params of a preset; UserError with the nearest names for an unknown one."""
     return params.parse(_preset_tree(name, read_presets()), where=f"preset {name}")
 
 
@@ -67,7 +67,7 @@ def _preset_tree(name: str, presets: Mapping[str, Mapping[str, Any]]) -> dict[st
 
 
 def _with_value(tree: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
-    """A copy of the tree with the value at the path; a mapping is merged unless it is named."""
+    """A copy of the tree with the value at the path; see `_is_merged` for mappings."""
     key, *rest = path
     old = tree.get(key)
     if rest:
@@ -92,7 +92,7 @@ def _is_merged(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool
 
 
 def format_presets(presets: Mapping[str, Mapping[str, Any]], width: int) -> str:
-    """Names, each with its claim below it in lines of at most `width` characters."""
+    """Names with their claims, in lines of at most `width` characters."""
     indent = " " * 4
     claims = {
         name: textwrap.fill(entry["claim"], width, initial_indent=indent, subsequent_indent=indent)
@@ -103,9 +103,13 @@ def format_presets(presets: Mapping[str, Mapping[str, Any]], width: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline preset", description=__doc__)
-    parser.add_argument("name", nargs="?", help="the preset to write, or how those to list begin")
-    parser.add_argument("--list", action="store_true", help="show all presets with their claims")
-    parser.add_argument("--params", type=Path, default=params.PARAMS, help="default: params.yaml")
+    parser.add_argument(
+        "name", nargs="?", help="preset to write; with --list: prefix of the names to list"
+    )
+    parser.add_argument("--list", action="store_true", help="list the presets with their claims")
+    parser.add_argument(
+        "--params", type=Path, default=params.PARAMS, help="file to write, default: params.yaml"
+    )
     arguments = parser.parse_args()
     if arguments.list:
         prefix = arguments.name or ""

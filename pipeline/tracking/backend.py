@@ -1,17 +1,16 @@
-"""The tracker's store seen from outside, without MLflow: where it lies, who writes, what it has.
+"""MLflow's store without importing MLflow: its location, its writers, what was sent.
 
-A store is named by its URI: MLFLOW_TRACKING_URI, else params, else `mlflow.db` in the project's
-folder. An SQLite store is a file, and this module reads and mends that file directly:
+A store is given by its URI: MLFLOW_TRACKING_URI, else params, else `mlflow.db` in the project.
+An SQLite store is a file, which this module reads and repairs directly:
 
-- One process at a time opens a store (`hold_lock`, a lock that the kernel drops at death).
-- A project's folder may be moved or copied. MLflow writes absolute artifact paths into the
-  database; each experiment made here has a tag with the folder of its artifacts, and where that
-  differs from today's, `mlflow.db` is mended. Stores elsewhere are never mended.
-- A row carries the process that writes it (`process_tag`), so that a row left RUNNING by a dead
-  one can be told. Processes of other hosts and containers count as alive.
-- The ledger `artifacts/logs/synced.json` says which content each store got last. It is a note of
-  this checkout, not the truth: for an SQLite store the row itself is looked up as well; a server
-  is believed.
+- One process at a time opens a store (`hold_lock`, released by the kernel when a process ends).
+- A project may be moved or copied. MLflow stores absolute artifact paths; a tag of each experiment
+  holds the folder of its artifacts, and if that differs from the current one, the paths in the
+  project's own `mlflow.db` are replaced. Other stores are never changed.
+- A run has the tag `process`, so that runs left RUNNING by an ended process can be found.
+  Processes of other hosts and containers count as alive.
+- The ledger `artifacts/logs/synced.json` holds a digest of what each store received last. For an
+  SQLite store the run itself is looked up too; for a server the ledger is trusted.
 """
 
 import fcntl
@@ -34,9 +33,7 @@ from vae.errors import UserError
 from vae.io import json_digest, read_json, write_json
 
 SQLITE = "sqlite:///"
-ARTIFACT_ROOT_TAG = (
-    "artifacts_root"  # tag of an experiment: where its artifacts were when it was made
-)
+ARTIFACT_ROOT_TAG = "artifacts_root"  # tag of an experiment: the folder of its artifacts
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -57,7 +54,7 @@ PATH_COLUMNS = (
 
 @dataclass(frozen=True)
 class Backend:
-    """A tracker's store: its URI, its file if it is one, and this checkout's notes about it."""
+    """A store: its URI, its file if it is one, and the folder of this checkout's ledger."""
 
     uri: str
     database: Path | None
@@ -76,7 +73,7 @@ class Backend:
 
     @property
     def artifacts(self) -> str | None:
-        """Folder for the artifacts of an SQLite store, as MLflow reads it; servers have theirs."""
+        """Folder for the artifacts of an SQLite store, as MLflow reads it; None for a server."""
         if self.database is None:
             return None
         return str(self.database.parent / "mlruns").replace("%", "%25")
@@ -87,7 +84,7 @@ class Backend:
 
 
 def resolve_backend(uri: str | None = None, root: Path = ROOT) -> Backend:
-    """The store that commands in `root` use; `uri` is what params say."""
+    """The store of the project at `root`; `uri` is that of params.yaml."""
     default_path = root / "mlflow.db"
     database = _database_path(
         os.environ.get("MLFLOW_TRACKING_URI") or uri or sqlite_uri(default_path)
@@ -101,7 +98,7 @@ def resolve_backend(uri: str | None = None, root: Path = ROOT) -> Backend:
 
 
 def without_password(uri: str) -> str:
-    """A URI as it may be shown."""
+    """A URI without user and password."""
     return re.sub(r"(?<=://)[^/]*@", "", uri)
 
 
@@ -110,7 +107,7 @@ def sqlite_uri(database: Path) -> str:
 
 
 def _database_path(uri: str) -> Path | str:
-    """The file of an SQLite URI; any other URI as it is."""
+    """The file of an SQLite URI; any other URI unchanged."""
     path = uri.removeprefix(SQLITE)
     if path == uri or path == ":memory:":
         return uri
@@ -118,13 +115,13 @@ def _database_path(uri: str) -> Path | str:
 
 
 def experiment_folder(experiment: str) -> str:
-    """A folder's name for an experiment's name, which may hold anything."""
+    """A valid folder name for an experiment name, different for different names."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", experiment)
     return plain if plain == experiment else f"{plain}-{json_digest(experiment)[:8]}"
 
 
 def configure_mlflow() -> None:
-    """Settings for MLflow, before it is imported: no telemetry, no chatter, no long waiting."""
+    """Settings to make before MLflow is imported: no telemetry, few messages, short timeouts."""
     for name, value in MLFLOW_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
@@ -132,7 +129,7 @@ def configure_mlflow() -> None:
 
 @contextmanager
 def hold_lock(path: Path) -> Iterator[None]:
-    """Hold a lock among the processes of this machine; wait for it."""
+    """Wait for and hold a lock among the processes of this machine."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -143,9 +140,9 @@ def hold_lock(path: Path) -> Iterator[None]:
 
 
 def repair_artifact_paths(backend: Backend) -> None:
-    """Let the artifact paths of a moved store point into the folder where it lies now.
+    """Replace the artifact paths of a moved store by the current ones.
 
-    UserError for a file that is no database.
+    UserError for a file that is not a database.
     """
     if backend.database is None or not backend.database.exists():
         return
@@ -157,11 +154,13 @@ def repair_artifact_paths(backend: Backend) -> None:
                 "UPDATE experiment_tags SET value = ? WHERE key = ? AND value = ?",
                 (new_root, ARTIFACT_ROOT_TAG, old_root),
             )
-            info(f"tracker: this folder was {Path(old_root).parent}; artifact paths are mended")
+            info(
+                f"MLflow: the project was moved from {Path(old_root).parent}; artifact paths are updated"
+            )
 
 
 def _recorded_roots(database: sqlite3.Connection) -> set[str]:
-    """Where the artifacts of our experiments were when the database was last here."""
+    """Folders of artifacts in the tags of experiments."""
     if not _columns(database, "experiment_tags"):
         return set()
     query = "SELECT value FROM experiment_tags WHERE key = ?"
@@ -183,7 +182,7 @@ def _columns(database: sqlite3.Connection, table: str) -> list[str]:
 
 
 def has_run(path: Path, key: str, status: str) -> bool:
-    """Whether the database has a row of this key and status."""
+    """Whether the database has a run with this key and status."""
     if not path.exists():
         return False
     with _open_database(path) as database:
@@ -198,15 +197,15 @@ def has_run(path: Path, key: str, status: str) -> bool:
 
 @contextmanager
 def _open_database(path: Path) -> Iterator[sqlite3.Connection]:
-    """A transaction; UserError for a file that is no database or cannot be opened."""
+    """A transaction; UserError for a file that is not a database or cannot be opened."""
     try:
         with closing(sqlite3.connect(path, timeout=30)) as database, database:
             yield database
     except sqlite3.Error as error:
         raise UserError(
-            f"the tracker's database cannot be used ({error})",
+            f"MLflow's database cannot be used ({error})",
             where=str(path),
-            remedy="move it away; its rows are made again from the files",
+            remedy="move it away; its runs are created again from the files",
         ) from error
 
 
@@ -214,18 +213,18 @@ def _open_database(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def process_tag() -> str:
-    """This process, as rows name it: host, number, birth."""
+    """This process as a tag: host, PID, start time."""
     return f"{_host()} {os.getpid()} {_process_start(os.getpid())}"
 
 
 def is_dead(tag: str) -> bool:
-    """Whether a tag names a process of this host that is dead; False where that is unknown."""
+    """Whether a tag names an ended process of this host; False if that is unknown."""
     host, pid, start_time = [*tag.split(" "), "", ""][:3]
     return host == _host() and pid.isdigit() and str(_process_start(int(pid))) != start_time
 
 
 def _host() -> str:
-    """The machine and its space of process numbers, which containers do not share."""
+    """Host name and PID namespace, which containers do not share."""
     try:
         return f"{platform.node()}/{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:
@@ -233,7 +232,7 @@ def _host() -> str:
 
 
 def _process_start(pid: int) -> str | None:
-    """When a living process started, so that a number used again is told; None for a dead one."""
+    """Start time, to detect PID reuse; `None` if not running."""
     if not Path("/proc/self/stat").exists():
         command = ["ps", "-o", "lstart=", "-p", str(pid)]
         output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
@@ -249,12 +248,12 @@ def _process_start(pid: int) -> str | None:
 
 
 def synced_digest(backend: Backend, key: str) -> str | None:
-    """Digest of the row's content that the store got last, as far as this checkout knows."""
+    """Digest of the record that the store received last, as far as this checkout knows."""
     return _read_ledger(backend.ledger).get(backend.display_uri, {}).get(key)
 
 
 def record_synced(backend: Backend, key: str, digest: str | None) -> None:
-    """Write down what the store got; None takes the note back."""
+    """Note what the store received; None deletes the note."""
     if synced_digest(backend, key) == digest:
         return
     with hold_lock(backend.log_folder / "synced.lock"):

@@ -1,22 +1,23 @@
-"""The tracker as a projection of files: the only module (with `serving`) that knows MLflow.
+"""Synchronise MLflow from the project's files.
 
-A `RunRecord` is what the files say of one row. `Tracker.sync(row)` asks the store what it has of
-it and sends what is missing, in order; the same call serves the live run, a resume after a kill,
-a server that was away, and a clone whose store never saw the row.
+A `RunRecord` is one MLflow run as the files describe it. `Tracker.sync(record)` reads what the
+store has of the run and sends what is missing, in order. The same call serves a live run, a
+resume, a server that was unavailable, and a fresh clone with an empty store.
 
-Guaranteed, also when killed anywhere and called again:
-- One row per key and experiment (but two machines that make it at once on one server make two).
-- A metric has one point per step: what has been sent is read from the store on first contact,
-  and a point's time is a function of the row, so that a point sent twice is the same point.
-- Params are sent once and never changed. NaN and infinities are never sent; such a row is tagged
+Guaranteed, also if the process is killed at any point and the call is repeated:
+- One run per key and experiment (two machines that create it at once on one server create two).
+- One point per metric and step. The steps in the store are read on first contact, and the time of
+  a point is a function of the record, so a point that is sent twice is the same point.
+- Params are sent once and never changed. NaN and infinities are not sent; the run is tagged
   `diverged`.
-- A headline number stands once among the parent's metrics; the child keeps its step first.
-- A picture stands once per (key, step), an artifact once per name; either is sent again when
-  its size differs (so a change that keeps the size is not noticed).
-- A store that fails stops nothing: one warning, silence for a minute, a last try in `close`.
+- A headline metric is copied to the parent run once; the child run stores the step first.
+- One picture per (key, step) and one artifact per name. Either is sent again if its size differs,
+  so a change that keeps the size is not noticed.
+- A store that fails does not stop the work: one warning, a retry after a minute, and a last one in
+  `close`.
 
-Not guaranteed: that points and texts already sent follow a change of the files; a row of other
-content should have another key. MLflow is imported by the first `sync` (seconds).
+Not guaranteed: that points and texts in the store follow later changes of the files. A record with
+other content should have another key. The first `sync` imports MLflow, which takes seconds.
 """
 
 import math
@@ -54,16 +55,16 @@ if TYPE_CHECKING:
 
 PARENT_TAG = "mlflow.parentRunId"
 HEADLINE_STEP_TAG = "headline_step"
-RETRY_SECONDS = 60.0  # seconds without a try after a failure
+RETRY_SECONDS = 60.0  # seconds between a failure and the next attempt
 METRICS_PER_BATCH, TAGS_PER_BATCH = 1000, 100  # MLflow's limits
 
 __all__ = ["RunRecord", "Tracker", "connect", "connection_errors", "is_synced", "open_client"]
 
 
 def connect(uri: str | None, enabled: bool, *, root: Path = ROOT) -> "Tracker":
-    """A tracker for MLFLOW_TRACKING_URI, else `uri`, else root/mlflow.db; or an idle one.
+    """A tracker for MLFLOW_TRACKING_URI, else `uri`, else root/mlflow.db; disabled, it sends nothing.
 
-    UserError for a database file that cannot be used; a server is not asked yet.
+    UserError for a database file that cannot be used. Servers are not contacted yet.
     """
     mlflow_backend = backend.resolve_backend(uri, root)
     if enabled:
@@ -72,7 +73,7 @@ def connect(uri: str | None, enabled: bool, *, root: Path = ROOT) -> "Tracker":
 
 
 def is_synced(record: RunRecord, uri: str | None = None, *, root: Path = ROOT) -> bool:
-    """Whether the store has exactly this row already, answered without MLflow."""
+    """Whether the store has exactly this record, found without importing MLflow."""
     mlflow_backend = backend.resolve_backend(uri, root)
     if backend.synced_digest(mlflow_backend, record.key) != record_digest(record):
         return False
@@ -82,7 +83,7 @@ def is_synced(record: RunRecord, uri: str | None = None, *, root: Path = ROOT) -
 
 
 class Tracker:
-    """A store that rows are projected to; made by `connect`."""
+    """Sends records to a store; created by `connect`."""
 
     def __init__(self, mlflow_backend: backend.Backend, enabled: bool) -> None:
         self._backend, self._enabled = mlflow_backend, enabled
@@ -92,7 +93,7 @@ class Tracker:
         self._warned = False
 
     def sync(self, record: RunRecord) -> bool:
-        """Send what the store lacks of a row; False if something could not be sent (yet)."""
+        """Send what the store lacks of a record; False if something could not be sent yet."""
         if not self._enabled:
             return True
         check_files(record)
@@ -100,7 +101,7 @@ class Tracker:
         return time.monotonic() >= self._retry_after and self._try(record)
 
     def close(self) -> None:
-        """Try once more to send what could not be sent."""
+        """Send pending records, one attempt each, until one fails."""
         self._retry_after = 0.0
         for record in list(self._pending.values()):
             if not self._retry_after:
@@ -131,14 +132,14 @@ class Tracker:
         if not self._warned:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             warn(
-                f"the tracker at {self._backend.display_uri} fails ({reason}); work goes on, the files "
-                "are complete, and what is missing there is sent when it answers again"
+                f"MLflow at {self._backend.display_uri} fails ({reason}); the run continues, its files "
+                "are complete, and missing rows are sent when MLflow is available again"
             )
         self._warned = True
 
 
 def connection_errors() -> tuple[type[BaseException], ...]:
-    """What a store that is away, full, locked or refusing raises; nothing of our own."""
+    """Exceptions of a store that is unavailable, full, locked or refuses a request."""
     import requests
     import sqlalchemy.exc
     from mlflow.exceptions import MlflowException
@@ -147,7 +148,7 @@ def connection_errors() -> tuple[type[BaseException], ...]:
 
 
 class RunWriter:
-    """An open store: what it is known to have, and how the rest gets there."""
+    """An open store: the known states of its runs, and the calls that complete them."""
 
     def __init__(self, mlflow_backend: backend.Backend) -> None:
         self._backend = mlflow_backend
@@ -158,16 +159,16 @@ class RunWriter:
             _mark_dead_runs(self._client)
 
     def sync(self, record: RunRecord) -> bool:
-        """Send what is missing of a row; False if the row above it is not there yet.
+        """Send what is missing of a record; False if its parent run does not exist yet.
 
-        Under the lock: no other process here makes the row or its experiment, or counts it
-        among the dead as it is taken up.
+        The lock keeps other processes of this machine from creating the same run or experiment,
+        and from marking the run as killed while it is resumed.
         """
         try:
             with backend.hold_lock(self._backend.lock):
                 return self._sync(record)
         except BaseException:
-            self._states.pop(record.key, None)  # what was sent is unknown now; ask again next time
+            self._states.pop(record.key, None)  # unknown what was sent: read it again next time
             raise
 
     def _sync(self, record: RunRecord) -> bool:
@@ -190,7 +191,7 @@ class RunWriter:
     # Rows
 
     def _open_run(self, record: RunRecord, parent: "Run | None") -> RunState:
-        """Find or make the row; it says who writes it before it says RUNNING."""
+        """Find or create the run; its process tag is set before its status RUNNING."""
         tags = run_tags(record) | ({PARENT_TAG: parent.info.run_id} if parent else {})
         if record.status == RUNNING:
             tags["process"] = backend.process_tag()
@@ -222,7 +223,7 @@ class RunWriter:
         )
 
     def _find_run(self, experiment: str, key: str) -> "Run | None":
-        """The oldest row with this key."""
+        """The oldest run with this key."""
         experiment_id, order = self._experiment_id(experiment), ["attributes.start_time"]
         runs = self._client.search_runs([experiment_id], f"tags.`key` = '{key}'", order_by=order)
         return runs[0] if runs else None
@@ -280,7 +281,7 @@ class RunWriter:
         return {point.step for point in self._client.get_metric_history(run_id, name)}
 
     def _send_headline(self, state: RunState, record: RunRecord, parent_run: "Run") -> None:
-        """Copy to the row above; the child keeps the step first, so a kill doubles nothing."""
+        """Copy to the parent run; the child stores the step first, so a kill duplicates nothing."""
         parent = parent_run.info.run_id
         if HEADLINE_STEP_TAG not in state.tags:
             self._send_tags(state, {HEADLINE_STEP_TAG: str(self._next_step(record, parent))})
@@ -294,7 +295,7 @@ class RunWriter:
         self._log(parent, copies)
 
     def _next_step(self, record: RunRecord, parent: str) -> int:
-        """One more than the highest step among the rows of this stage below a parent."""
+        """One more than the highest step of this stage's runs below a parent."""
         from mlflow.entities import ViewType
 
         where = f"tags.`{PARENT_TAG}` = '{parent}' and tags.stage = '{record.stage}'"
@@ -319,9 +320,10 @@ class RunWriter:
     def _send_image(
         self, state: RunState, record: RunRecord, key: str, step: int, path: Path
     ) -> None:
-        """Do what `log_image` does, but once: it names anew each time and leaves broken halves.
+        """Send a picture in the format of `log_image`, under the same name every time.
 
-        Here the name is kept, and the full picture is sent last.
+        `log_image` invents a new name per call, so a repeated call would duplicate the picture.
+        The thumbnail is sent first: a picture that exists is complete.
         """
         self._list_folder(state, IMAGES_FOLDER)
         target, size = state.image_path(record, key, step), path.stat().st_size
@@ -336,7 +338,7 @@ class RunWriter:
         state.file_sizes[target] = size
 
     def _list_folder(self, state: RunState, folder: str) -> None:
-        """Learn which files the store has in a folder, once."""
+        """Read the files that the store has in a folder, once."""
         if folder in state.folders:
             return
         for item in self._client.list_artifacts(state.run_id, folder or None):
@@ -349,7 +351,7 @@ class RunWriter:
 
 
 def open_client(mlflow_backend: backend.Backend) -> "MlflowClient":
-    """A store's client; an SQLite store that is not there yet is made."""
+    """The client of a store; a missing SQLite store is created."""
     backend.configure_mlflow()
     from mlflow import MlflowClient
 
@@ -359,7 +361,7 @@ def open_client(mlflow_backend: backend.Backend) -> "MlflowClient":
 
 
 def _create_database(path: Path, artifacts: str | None) -> None:
-    """Make a store under another name first: one killed in its migrations stays broken."""
+    """Create a store under a temporary name, because one killed during migrations stays broken."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     with atomic_write(path) as temporary:
@@ -367,9 +369,11 @@ def _create_database(path: Path, artifacts: str | None) -> None:
 
 
 def _mark_dead_runs(client: "MlflowClient") -> None:
-    """Mark rows as KILLED that say RUNNING and whose process on this host is dead."""
+    """Mark runs as KILLED whose status is RUNNING and whose process on this host is dead."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     for run in client.search_runs(experiments, f"attributes.status = '{RUNNING}'"):
         if backend.is_dead(run.data.tags.get("process", "")):
             client.set_terminated(run.info.run_id, "KILLED")
-            info(f"tracker: the process of row `{run.info.run_name}` is gone; marked KILLED")
+            info(
+                f"MLflow: the process of run `{run.info.run_name}` has ended; its run is marked KILLED"
+            )

@@ -1,8 +1,8 @@
-"""What the files say, as rows for the tracker: one a trained model, with children and its data.
+"""Run records from the project's files: one run per trained model, with a child per later stage.
 
-Every number, parameter and picture comes from a file that a stage wrote, so the same functions
-serve the live run, the resume, and a store that lost everything. Times, speed, machine and
-commit come from the run's log; without it they are `unknown` or left out.
+Every number, param and picture comes from a file that a stage wrote, so the same functions serve a
+live run, a resume and an empty store. Times, throughput, machine and commit come from the run's
+log; without it they are `unknown` or absent.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ INDEX = ("split", "shipped")  # keys of reports/prior.json that are not priors
 
 
 def sync_records(settings: Tracking, *makers: Callable[[str], RunRecord]) -> None:
-    """Project finished stages' files onto the tracker."""
+    """Send the records of finished stages to MLflow."""
     tracker = connect(settings.uri, settings.enabled)
     for make_record in makers:
         tracker.sync(make_record(settings.experiment))
@@ -35,12 +35,12 @@ def sync_records(settings: Tracking, *makers: Callable[[str], RunRecord]) -> Non
 
 
 def data_key() -> str:
-    """The name of the prepared data's row."""
+    """The key of the prepared data's run."""
     return str(read_json(paths.SPEC)["digest"][:16])
 
 
 def data_record(experiment: str) -> RunRecord:
-    """The prepared data: its own row, in an experiment beside the models'."""
+    """The prepared data: a run in the experiment `<experiment>-data`."""
     spec, report = read_json(paths.SPEC), read_json(paths.report_path("data"))
     return RunRecord(
         key=data_key(),
@@ -73,7 +73,7 @@ def _data_metrics(report: Mapping[str, Any]) -> dict[str, float]:
 
 
 def extractor_record(experiment: str) -> RunRecord:
-    """The judges that artifacts/extractor holds: a row of their own, beside the data's."""
+    """The feature extractors of artifacts/extractor: a run in `<experiment>-data`."""
     report = read_json(paths.report_path("extractor"))
     spec = read_json(paths.SPEC)
     history = paths.EXTRACTOR / "history.csv"
@@ -103,7 +103,7 @@ def train_record(
     experiment: str,
     pictures: Path,
 ) -> RunRecord:
-    """A training, live or finished; `pictures` is the folder of its sheets."""
+    """A training, running or finished; `pictures` is the folder of its sheets."""
     run_key = run["key"]
     epochs = {
         line["epoch"]: line
@@ -139,15 +139,15 @@ def train_record(
 def data_params_json(digest: str) -> str:
     """The section `data` that gave the prepared data of this digest, as JSON.
 
-    Where the raw data lie is left out, as in their fingerprint. `unknown` where params.yaml has
-    asked for something else since: a section is believed if it is the fingerprint's.
+    The folder of the raw data is left out, as in their fingerprint. `unknown` if params.yaml has
+    changed since, so that its section no longer matches the fingerprint.
     """
     if not (paths.SOURCE.is_file() and paths.SPEC.is_file()):
         return run_log.UNKNOWN
     source, spec = read_json(paths.SOURCE), read_json(paths.SPEC)
     try:
         section = params.load(params.PARAMS).data
-    except UserError:  # a training by another params file needs none here
+    except UserError:  # a training by another params file
         return run_log.UNKNOWN
     recorded = (spec["digest"], spec["source"], raw_data.request_digest(section))
     if recorded != (digest, source["digest"], source["request"]):
@@ -158,7 +158,7 @@ def data_params_json(digest: str) -> str:
 def _epoch_times(
     history: Sequence[Mapping[str, Any]], epochs: Mapping[int, Mapping[str, Any]]
 ) -> dict[int, float]:
-    """When each epoch ended; one that the log lost to a kill stands just after the one before."""
+    """End of each epoch; one that is missing in the log ends just after the one before."""
     times: dict[int, float] = {}
     for row in history if epochs else ():
         epoch = row["epoch"]
@@ -168,14 +168,14 @@ def _epoch_times(
 
 
 def _final_numbers(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The report's numbers that no curve has: at step 0 they would be a point of that curve."""
+    """Numbers of reports/train.json that are no curves."""
     return final_numbers(read_json(paths.report_path("train")), history)
 
 
 def final_numbers(
     report: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
-    """Numbers of reports/train.json that no curve has."""
+    """Numbers of reports/train.json that are no curves, to which step 0 would add a point."""
     numbers = numeric_values({**report, "best": {}})
     best = {
         best_key(name): value for name, value in numeric_values(report.get("best", {})).items()
@@ -194,7 +194,7 @@ def _train_artifacts() -> list[tuple[Path, str]]:
 
 
 def shipped_train_record(experiment: str) -> RunRecord:
-    """The training that artifacts/model holds, from its outputs alone, with its verdict."""
+    """The training in artifacts/model, from its outputs alone, with its diagnosis."""
     run, history = read_json(paths.RUN), read_csv(paths.HISTORY)
     record = train_record(run, history, "FINISHED", experiment, paths.FIGURES / "train")
     return dataclasses.replace(record, tags={**record.tags, **_diagnosis_tag(run["key"])})
@@ -211,9 +211,9 @@ def _diagnosis_tag(key: str) -> dict[str, str]:
 
 
 def prior_record(experiment: str) -> RunRecord:
-    """The priors that reports/prior.json holds, under their model's row.
+    """The priors of reports/prior.json, below their model's run.
 
-    Their numbers are of the validation split; the model's row shows those of the shipped one.
+    Their metrics are of the validation split; the model's run shows those of the chosen prior.
     """
     report = read_json(paths.report_path("prior"))
     metrics = report["metrics"]
@@ -228,13 +228,13 @@ def prior_record(experiment: str) -> RunRecord:
 
 
 def prior_headline(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """What the model's row shows of the metrics of reports/prior.json."""
+    """Metrics of the chosen prior, as the model's run shows them."""
     values, names = numeric_values(metrics[metrics["shipped"]]), ("mmd2", "marginal_kl_bound")
     return {f"valid_prior_{name}": values[name] for name in names if name in values}
 
 
 def evaluate_record(experiment: str) -> RunRecord:
-    """The evaluation that reports/evaluate.json holds, under its model's row."""
+    """The evaluation of reports/evaluate.json, below its model's run."""
     report = read_json(paths.report_path("evaluate"))
     record = _child_record(
         "evaluate", report, experiment, paths.FIGURES / "evaluate", report["metrics"]
@@ -262,7 +262,7 @@ def _sample_metrics(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def gallery_record(experiment: str) -> RunRecord:
-    """The gallery that reports/gallery holds, under its model's row."""
+    """The gallery of reports/gallery, below its model's run."""
     report = read_json(paths.GALLERY / "gallery.json")
     return _child_record("gallery", report, experiment, paths.GALLERY, {})
 
@@ -291,7 +291,7 @@ def _child_record(
 
 
 def headline_metrics(numbers: Mapping[str, float]) -> dict[str, float]:
-    """What the model's row shows of a later stage's numbers: those that are no part of another."""
+    """The metrics of a later stage that the model's run shows: those without a dot."""
     return {name: value for name, value in numbers.items() if "." not in name}
 
 
@@ -302,7 +302,7 @@ def best_key(name: str) -> str:
 
 
 def stage_key(stage: str, model: str, params: Mapping[str, Any], code: str) -> str:
-    """The name of what a later stage makes of a model."""
+    """The key of a later stage's results for a model."""
     content = {"stage": stage, "model": model, "params": dict(params), "code": code}
     return json_digest(content)[:16]
 
@@ -315,7 +315,7 @@ def _with_speed(
 
 
 def numeric_values(report: Mapping[str, Any]) -> dict[str, float]:
-    """The plain numbers of a report, nested ones by dotted names."""
+    """The numbers of a report, nested ones by dotted names."""
     return {
         name: float(value)
         for name, value in flatten(report).items()
@@ -324,7 +324,7 @@ def numeric_values(report: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _environment_tags(key: str) -> dict[str, str]:
-    """Tags of where and on what a row was made, from the last start in its log."""
+    """Tags of commit, host and machine, from the last start in the run's log."""
     starts = [
         line for line in run_log.read_events(paths.run_log_path(key)) if line["event"] == "start"
     ]

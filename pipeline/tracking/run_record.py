@@ -1,8 +1,8 @@
-"""One row of the tracker: as the files have it, and as a store is known to have it.
+"""One MLflow run, as the files describe it (`RunRecord`) and as a store has it (`RunState`).
 
-A row is values and paths. The functions say what of it counts: the finite numbers as points, the
-tags, the files under the names they get, and a digest of it all. `RunState` is the other side, so
-that what is missing is a difference of the two. Nothing here imports a tracker.
+A record holds values and paths. The functions derive what is sent: finite numbers as points, tags,
+files under their names among the artifacts, and a digest of everything. What is missing in a store
+is the difference of record and state. Nothing here imports MLflow.
 """
 
 import math
@@ -25,12 +25,12 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What the files say of one row of the tracker."""
+    """One MLflow run as the files describe it; keys of metrics as in JSON, without slashes."""
 
     key: str
-    """digest that identifies the row; its tag `key`"""
+    """digest that identifies the run; its tag `key`"""
     name: str
-    """shown name"""
+    """displayed name"""
     stage: str
     """prepare | train | evaluate | gallery ..."""
     experiment: str
@@ -38,28 +38,28 @@ class RunRecord:
     status: str
     """RUNNING | FINISHED | FAILED | KILLED"""
     parent: str | None = None
-    """key of the row that this one hangs under"""
+    """key of the parent run"""
     params: Mapping[str, Any] = field(default_factory=dict)
     """flat; never changed"""
     tags: Mapping[str, str] = field(default_factory=dict)
     """may be updated"""
     history: Sequence[Mapping[str, Any]] = ()
-    """one mapping an epoch: `epoch` is the step, the other keys are metrics"""
+    """one mapping per epoch: `epoch` is the step, the other keys are metrics"""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """final numbers, step 0"""
     headline: Mapping[str, float] = field(default_factory=dict)
-    """copied to the parent's metrics; their step counts the rows of this stage below it"""
+    """copied to the parent's metrics; their step counts this stage's runs below it"""
     images: Sequence[tuple[str, int, Path]] = ()
     """(key, step, PNG file), shown with a slider"""
     artifacts: Sequence[tuple[Path, str]] = ()
     """(file or folder, folder among the artifacts)"""
     epoch_times: Mapping[int, float] = field(default_factory=dict)
-    """when each epoch ended, unix seconds, as far as known"""
+    """end of each epoch in Unix seconds, as far as known"""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A number of a row; its time (ms) is a function of the row, so equal points are one."""
+    """A value of a metric; its time (ms) is a function of the record, so equal points are one."""
 
     name: str
     step: int
@@ -69,7 +69,7 @@ class Point:
 
 @dataclass
 class RunState:
-    """What the store has of a row; of its files, those in the folders looked into."""
+    """What the store has of a run; of its files, those in folders that were listed."""
 
     run_id: str
     start_ms: int
@@ -96,7 +96,7 @@ class RunState:
             self.image_paths[path.partition("+timestamp+")[0]] = path
 
     def image_path(self, record: RunRecord, key: str, step: int) -> str:
-        """The name that MLflow's slider reads; the one that is there, else a new one."""
+        """The file name that MLflow's slider reads: the existing one, else a new one."""
         slot = f"{IMAGES_FOLDER}/{key.replace('/', '~')}+step+{step}"
         time_ms = step_time_ms(record, step, self.start_ms)
         name = f"{slot}+timestamp+{time_ms}+{uuid5(NAMESPACE_OID, slot)}.png"
@@ -104,7 +104,7 @@ class RunState:
 
 
 def metric_points(record: RunRecord, start: int) -> Iterator[Point]:
-    """The finite numbers of a row, by step."""
+    """The finite numbers of a record, by step, under MLflow's names."""
     for entry in ({"epoch": 0, **record.metrics}, *record.history):
         step = int(entry["epoch"])
         time_ms = step_time_ms(record, step, start)
@@ -119,12 +119,12 @@ def _has_diverged(record: RunRecord) -> bool:
 
 
 def step_time_ms(record: RunRecord, step: int, start: int) -> int:
-    """Time of a step in ms: the epoch's, if known, else just after the row's start."""
+    """Time of a step in ms: the end of the epoch if known, else shortly after the run's start."""
     return int(record.epoch_times[step] * 1000) if step in record.epoch_times else start + step
 
 
 def run_tags(record: RunRecord) -> dict[str, str]:
-    """The row's tags and those that the tracker keeps for itself."""
+    """The record's tags, and those by which runs are found."""
     tags = {name: str(value) for name, value in record.tags.items()}
     tags |= {"key": record.key, "stage": record.stage}
     if record.images:
@@ -135,7 +135,7 @@ def run_tags(record: RunRecord) -> dict[str, str]:
 
 
 def artifact_files(record: RunRecord) -> Iterator[tuple[str, Path]]:
-    """(name among the artifacts, file) of each file; a folder's content comes without its name."""
+    """(name among the artifacts, file) of each file; a folder contributes its content."""
     for path, folder in record.artifacts:
         if path.is_dir():
             files = sorted(file for file in path.rglob("*") if file.is_file())
@@ -147,7 +147,7 @@ def artifact_files(record: RunRecord) -> Iterator[tuple[str, Path]]:
 
 
 def check_files(record: RunRecord) -> None:
-    """FileNotFoundError for a file that is not there: a mistake, to be told from an outage."""
+    """FileNotFoundError for a missing file, which is a mistake and not an outage."""
     for path in [path for *_, path in record.images] + [
         path for _, path in artifact_files(record)
     ]:
@@ -155,7 +155,7 @@ def check_files(record: RunRecord) -> None:
 
 
 def record_digest(record: RunRecord) -> str:
-    """Digest of everything that a row says, contents of files included."""
+    """Digest of a record with the content of its files."""
     images = [(key, step, sha256_file(path)) for key, step, path in record.images]
     artifacts = {target: sha256_file(path) for target, path in artifact_files(record)}
     plain = {name: repr(_normalise(value)) for name, value in vars(record).items()}
@@ -163,7 +163,7 @@ def record_digest(record: RunRecord) -> str:
 
 
 def _normalise(value: Any) -> Any:
-    """Mappings by their keys, lists as lists, floats as Python's: equal rows look equal."""
+    """Sorted mappings, plain lists and floats, so that equal records have equal texts."""
     if isinstance(value, Mapping):
         return {key: _normalise(value[key]) for key in sorted(value)}
     if isinstance(value, list | tuple):

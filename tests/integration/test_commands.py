@@ -165,7 +165,7 @@ def test_an_unreachable_tracker_costs_one_warning(trained: Checkout, tmp_path: P
     uri = "tracking={enabled: true, uri: 'http://127.0.0.1:9', experiment: vae}"
     output = checkout.run("python", "train.py", "-S", "train.seed=3", "-S", uri)
     assert output.count("warning: ") == 1
-    assert "the tracker at http://127.0.0.1:9 fails" in output
+    assert "MLflow at http://127.0.0.1:9 fails" in output
     history = (checkout.folder / "artifacts" / "model" / "history.csv").read_text()
     assert len(history.splitlines()) == 4
     assert (checkout.folder / "artifacts" / "model" / "best.safetensors").is_file()

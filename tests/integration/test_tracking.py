@@ -338,7 +338,7 @@ connect(None, True, root=Path(sys.argv[2])).sync(trained(120))
     assert len(points(root, "model")) == 1000
     connect(None, True, root=root).sync(trained(120, "FINISHED"))
     assert points(root, "model") == expected(trained(120))
-    assert capsys.readouterr().err.count("`digits conv` is gone; marked KILLED") == 1
+    assert capsys.readouterr().err.count("`digits conv` has ended; its run is marked KILLED") == 1
     assert statuses(root) == [("digits conv", "FINISHED")]
 
 
@@ -407,7 +407,7 @@ def test_a_moved_store_finds_and_writes_its_artifacts(
     assert connect(None, True, root=new).sync(row)
     assert not old.exists()
     assert len(files_of(new)) == 4
-    assert capsys.readouterr().err.count("artifact paths are mended") == 1
+    assert capsys.readouterr().err.count("artifact paths are updated") == 1
     connect(None, True, root=new)
     assert capsys.readouterr().err == ""
 

@@ -226,10 +226,3 @@ def test_sections_are_frozen_and_have_no_defaults() -> None:
                 fields(inner)
 
     fields(Params)
-
-
-def test_digests_see_their_sections_only() -> None:
-    chosen = load_preset("digits")
-    other = parse(override(BASE, ["gallery.samples=3"]))
-    assert params.digest(chosen, "model", "train") == params.digest(other, "model", "train")
-    assert params.digest(chosen, "gallery") != params.digest(other, "gallery")
