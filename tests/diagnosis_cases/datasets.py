@@ -1,8 +1,7 @@
-"""Data of the clinic: parts of real data sets, prepared by the project's own stage, and a judge.
+"""Data of the cases: subsets of real data sets, prepared by the prepare stage, and an extractor.
 
-A cohort is drawn from (seed, "split") and (seed, "cohort"), so another seed is another subset.
-Its judge is the in-domain classifier of its training images; what a sample is held against are
-features under that judge.
+A subset is drawn from (seed, "split") and (seed, "cohort"). Its feature extractor is the in-domain
+classifier of its training images; samples are compared in its feature space.
 """
 
 from collections.abc import Iterator
@@ -28,13 +27,13 @@ from vae.evaluation.metrics.classifier import ClassifierConfig, LabelledImages, 
 from vae.io import read_array, write_json
 from vae.rng import numpy_generator
 
-FEATURES = 64  # features of the judge
-EPOCHS, STEPS, BATCH = 8, 500, 64  # of its training: epochs, or more for the least steps
+FEATURES = 64  # of the extractor
+EPOCHS, STEPS, BATCH = 8, 500, 64  # of its training: epochs, or more to reach that many steps
 
 
 @dataclass(frozen=True)
 class DataSubset:
-    """Images of a data set; counts of its splits, None = all that there are."""
+    """Images of a data set; counts of its splits, None = all."""
 
     data: str
     seed: int = 0
@@ -44,13 +43,13 @@ class DataSubset:
 
     @property
     def name(self) -> str:
-        """As a folder."""
+        """The name of its folder."""
         return f"{self.data}-{self.seed}-{self.train}-{self.valid}-{self.test}"
 
 
 @dataclass(frozen=True)
 class ReferenceFeatures:
-    """A judge and the features (N, F) of what it compares with; training labels (N,)."""
+    """An extractor, features (N, F) of training and test images, and training labels (N,)."""
 
     extractor: feature_extractors.NetworkExtractor
     train: np.ndarray
@@ -60,7 +59,7 @@ class ReferenceFeatures:
 
 @contextmanager
 def use_subset(subset: DataSubset, folder: Path) -> Iterator[None]:
-    """A project folder below `folder` that holds the cohort; prepared once."""
+    """Redirects the project's paths to the subset's folder below `folder`; prepared once."""
     with pytest.MonkeyPatch.context() as patch:
         redirect_paths(patch, folder / subset.name)
         if not paths.SPEC.is_file():
@@ -93,7 +92,7 @@ def _draw_subset(part: Split, count: int | None, seed: int, split: str) -> Split
 
 
 def train_extractor(machine: Machine) -> ReferenceFeatures:
-    """The judge of the cohort that is admitted, trained on the spot."""
+    """The extractor of the current subset, trained here."""
     splits = {name: _open_labelled(name) for name in prepare.SPLITS}
     batch = min(BATCH, len(splits["train"].images))
     epochs = max(EPOCHS, -(-STEPS * batch // len(splits["train"].images)))

@@ -1,7 +1,7 @@
-"""All cases of the casebook, each trained once, in worker processes of one thread each.
+"""All cases, each trained once, in worker processes of one thread each.
 
-A verdict is kept as a file as soon as it is there, in a folder of the code that made it, so an
-interrupted trial goes on where it was; with the last verdict the folder goes.
+Each result is saved when it is ready, in a folder named by the code digest, so an interrupted run
+continues. The folder is removed after the last result.
 """
 
 import functools
@@ -29,14 +29,12 @@ from tests.diagnosis_cases.run_case import Case, cpu_machine, diagnose_case
 from vae.io import json_digest, read_json, write_json
 
 WORKERS = 2
-SCRIPT = (
-    "tests/diagnosis_cases/run_case.py"  # what verdicts depend on; the casebook only lists cases
-)
-CaseResult = dict[str, Any]  # findings: numbers by name, accusations: no notes, those on the way
+SCRIPT = "tests/diagnosis_cases/run_case.py"  # results depend on its code; cases.py lists cases
+CaseResult = dict[str, Any]  # findings: numbers by name; alarms: faults, warnings; seconds
 
 
 def list_cases() -> dict[str, Case]:
-    """Every training that is needed, by a digest of what it is."""
+    """Every training by the digest of its case."""
     failure_cases = FAILURE_CASES.values()
     faulty_and_control = [failure_case.faulty for failure_case in failure_cases] + [
         failure_case.control for failure_case in failure_cases
@@ -49,7 +47,7 @@ def case_key(case: Case) -> str:
 
 
 def run_cases(folder: Path) -> Iterator[tuple[Case, CaseResult]]:
-    """Each case with its verdict, as they come; those in the folder first."""
+    """Each case with its result, as they finish; saved results first."""
     remaining = {}
     for key, case in list_cases().items():
         path = folder / f"{key}.json"
@@ -57,7 +55,7 @@ def run_cases(folder: Path) -> Iterator[tuple[Case, CaseResult]]:
             yield case, read_json(path)
         else:
             remaining[key] = case
-    # Cases of one cohort follow each other: a worker keeps the judge of the latest ones.
+    # Cases of one subset are adjacent, because a worker caches its extractor.
     order = sorted(remaining, key=lambda key: remaining[key].subset.name)
     workers = min(WORKERS, len(os.sched_getaffinity(0)))
     context = multiprocessing.get_context("spawn")
@@ -70,7 +68,7 @@ def run_cases(folder: Path) -> Iterator[tuple[Case, CaseResult]]:
 
 
 def run_one_case(case: Case, folder: Path) -> CaseResult:
-    """One case in this process, whose cohort lies (or will lie) below the folder."""
+    """One case in this process, with its subset below the folder."""
     start = time.perf_counter()
     with ExitStack() as stack:
         stack.enter_context(redirect_stderr(stack.enter_context(open(os.devnull, "w"))))
@@ -78,7 +76,7 @@ def run_one_case(case: Case, folder: Path) -> CaseResult:
         diagnosis, warnings = diagnose_case(case, _train_extractor(case.subset))
     return {
         "findings": {item.name: dict(item.numbers) for item in diagnosis.findings},
-        "accusations": sorted(
+        "alarms": sorted(
             warnings
             | {finding.name for finding in diagnosis.findings if finding.severity != "note"}
         ),
@@ -87,13 +85,13 @@ def run_one_case(case: Case, folder: Path) -> CaseResult:
 
 
 @functools.cache
-def _train_extractor(cohort: DataSubset) -> ReferenceFeatures:
-    """Of the cohort that is admitted."""
+def _train_extractor(subset: DataSubset) -> ReferenceFeatures:
+    """The extractor of the active subset."""
     return train_extractor(cpu_machine())
 
 
 def summarise_results(results: Mapping[str, CaseResult]) -> dict[str, Any]:
-    """What reports/prove.json says, from the verdicts by key of their cases."""
+    """The diagnosis section of reports/prove.json, from the results by key of their cases."""
     by_failure = {}
     for name, failure_case in FAILURE_CASES.items():
         faulty_result, control_result = (
@@ -107,7 +105,7 @@ def summarise_results(results: Mapping[str, CaseResult]) -> dict[str, Any]:
         }
     is_detected = [set(entry["expected"]) <= set(entry["found"]) for entry in by_failure.values()]
     false_alarms = {
-        name: results[case_key(case)]["accusations"] for name, case in HEALTHY_CASES.items()
+        name: results[case_key(case)]["alarms"] for name, case in HEALTHY_CASES.items()
     }
     return {
         "code": code_digest(SCRIPT),
@@ -128,7 +126,7 @@ def clopper_pearson(count_name: str, successes: int, trials: int) -> dict[str, A
 
 
 def _list_findings(result: CaseResult, failure_case: FailureCase) -> list[str]:
-    """Findings without the notes that anyone may raise, unless the note is the disease."""
+    """Findings without ALLOWED_NOTES, unless a note is expected."""
     return sorted(
-        {*result["findings"], *result["accusations"]} - (ALLOWED_NOTES - failure_case.expected)
+        {*result["findings"], *result["alarms"]} - (ALLOWED_NOTES - failure_case.expected)
     )

@@ -1,10 +1,10 @@
-"""One case: trained, evaluated and sampled in this process, and what the diagnosis says of it.
+"""One case: training, evaluation and samples in this process, and its diagnosis.
 
-The training is the project's (`build_state`, `build_plan`, `fit`, the best epoch calibrated), the
-numbers are those of its reports, and the evidence is read from its files by `run_evidence`, as a
-person's run is. Numbers of samples come from the library under the cohort's judge; the shipped
-prior is a mixture of Gaussians fitted to the training encodings, unless the case says otherwise.
-Every draw is (seed of the training, stream).
+The training is the project's (`build_state`, `build_plan`, `fit`, the calibrated best epoch), the
+metrics are those of its reports, and `shipped_run_inputs` reads the inputs from its files, as for
+any run. Metrics of samples use the subset's feature extractor; the prior is a Gaussian mixture
+fitted to the training encodings, unless the case names another. Random draws follow from (seed of
+the training, stream).
 """
 
 import copy
@@ -39,10 +39,10 @@ from vae.rng import normal, numpy_generator, seed_of
 from vae.training.loop import DivergenceError, EpochReport, Plan, State, fit
 from vae.training.validation import calibrate
 
-CLASS_SAMPLES = 1000  # whose classes are counted
-MIXTURE_COMPONENTS = 10  # of the mixture
-NARROW_TEMPERATURE = 0.15  # temperature of the narrow prior
-BASE_OVERRIDES = {  # what every case begins with, beside its data set's preset
+CLASS_SAMPLES = 1000  # samples for the class counts
+MIXTURE_COMPONENTS = 10
+NARROW_TEMPERATURE = 0.15  # of the prior `cold`
+BASE_OVERRIDES = {  # of every case, on top of the preset of its data set
     "digits": (
         "model.network.widths=[16, 32]",
         "objective.beta_schedule.epochs=3.0",
@@ -66,12 +66,12 @@ COMMON_OVERRIDES = ("train.device=cpu", "train.precision=fp32", "train.threads=1
 
 @dataclass(frozen=True)
 class Case:
-    """A training: its images, the lines of params.yaml that differ, and the prior it ships.
+    """A training: its images, the lines of params.yaml that differ, and its prior.
 
     `prior_name` is fitted | standard | cold (standard, far too narrow) | half of the classes
-    (fitted to their encodings) | exemplars (the training encodings themselves). `chosen_by` is
-    the column whose lowest value ships: valid_objective is at the beta of each epoch, by which
-    others' programs choose, and train_objective ships what is known by heart.
+    (fitted to their encodings) | exemplars (the training encodings themselves). The epoch with the
+    lowest value of the column `chosen_by` is selected: valid_objective has the beta of each epoch,
+    a common mistake, and train_objective selects an overfitted epoch.
     """
 
     subset: DataSubset
@@ -97,9 +97,9 @@ def cpu_machine() -> Machine:
 
 
 def diagnose_case(case: Case, reference: ReferenceFeatures | None) -> tuple[Diagnosis, set[str]]:
-    """The verdict on a training, and the names that it was warned of on its way.
+    """The diagnosis of a training, and the names of its warnings while it ran.
 
-    The cohort is admitted already. Without a judge nothing is known of samples.
+    `use_subset` must be active. Without a reference, samples are not evaluated.
     """
     case_params = build_params(case)
     run = describe_run(case_params)
@@ -133,7 +133,7 @@ def _build_training(case_params: Params, run: dict[str, Any]) -> tuple[State, Pl
 def _train(
     state: State, plan: Plan, images: dict[str, Images], warnings: TrainingWarnings, chosen_by: str
 ) -> int:
-    """To the end; the best epoch, whose running mean the state then has, calibrated."""
+    """Train to the end; returns the best epoch, whose calibrated running mean the state then has."""
     best, best_value, weights, model = 0, math.inf, {}, state.ema.model
     for report in fit(state, plan, images["train"], images["valid"], cpu_machine()):
         if isinstance(report, EpochReport):
@@ -165,7 +165,7 @@ def _score_bounds(model: VAE, images: Images, seed: int) -> dict[str, Any]:
 def _score_samples(
     model: VAE, images: dict[str, Images], reference: ReferenceFeatures, prior_name: str, seed: int
 ) -> dict[str, Any]:
-    """What the judge says of samples and reconstructions, as many as there are test images."""
+    """Metrics of as many samples and reconstructions as there are test images."""
     codes = _encode_images(model, images["train"])
     sampled_codes = _sample_codes(
         prior_name, codes, reference.labels, max(CLASS_SAMPLES, len(reference.test)), seed
@@ -176,15 +176,13 @@ def _score_samples(
     reconstructions = _decode_codes(model, _encode_images(model, images["test"]))
     count = len(reference.test)
     order = numpy_generator(seed, "floor").permutation(len(reference.train))
-    real_statistics, compared_features = (
-        fidelity.statistics(reference.test),
-        sample_features[:count],
-    )
+    real_statistics = fidelity.statistics(reference.test)
+    compared_features = sample_features[:count]
     comparison = fidelity.compare(
         feature_extractors.reference(reference.extractor, reference.test), compared_features, seed
     )
     return {
-        "prior": prior_name,
+        "shipped_prior": prior_name,
         "floor_fd": _frechet_distance(real_statistics, reference.train[order[:count]]),
         "reconstruction_fd": _frechet_distance(
             real_statistics, feature_extractors.extract(reference.extractor, reconstructions)
@@ -205,7 +203,7 @@ def _score_samples(
 
 
 def _count_classes(reference: ReferenceFeatures, features_of_images: np.ndarray) -> list[int]:
-    """Images of each class, as the judge sees them."""
+    """Number of images of each predicted class."""
     logits = feature_extractors.class_logits(reference.extractor, features_of_images)
     assert logits is not None
     counts: list[int] = np.bincount(logits.argmax(1), minlength=logits.shape[1]).tolist()
@@ -251,5 +249,7 @@ def _sample_codes(
     )
     mixture.fit(flat)
     sampled, _ = mixture.sample(count)
-    shuffled = numpy_generator(seed, "samples").permutation(sampled)  # they come by component
+    shuffled = numpy_generator(seed, "samples").permutation(
+        sampled
+    )  # they are sorted by component
     return shuffled.reshape(count, *latent)

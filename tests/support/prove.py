@@ -1,12 +1,11 @@
-"""The long proofs and their freshness: `make prove` runs them, `make check` compares digests.
+"""Long checks and their freshness: `make prove` runs them, `make check` compares digests.
 
     python -m tests.support.prove run        both; `run kills` and `run diagnosis` are the parts
     python -m tests.support.prove check
 
-reports/prove.json says what was proved, with what result, and the digest of the code that each
-part was proved for. `check_proofs` says in one line when that code has changed since, and fails
-if the file lacks a part or shows fewer kills than were to land. A disease that the diagnosis
-misses is a result, and no failure of the proof: the rates and the README say it.
+reports/prove.json has the result of each part and the digest of the code that it was run with.
+`check_proofs` warns in one line if that code has changed, and fails if the file lacks a part or has
+too few kills. A failure that the diagnosis misses is a result and does not fail the check.
 """
 
 import shutil
@@ -27,11 +26,11 @@ from vae.io import read_json, write_json
 PROOF_FILE = paths.REPORTS / "prove.json"
 KILLS = 100
 EPOCHS = 60
-MAX_SECONDS = 12.0  # seconds before a kill; an uninterrupted stage takes about as long
+MAX_SECONDS = 12.0  # before a kill; about the time of an uninterrupted stage
 
 
 def prove_kills() -> dict[str, int]:
-    """Trainings killed at random moments until they end, each as the uninterrupted one."""
+    """Trainings killed at random times until they end; each equals the uninterrupted one."""
     kill_count = trainings = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -49,8 +48,8 @@ def prove_kills() -> dict[str, int]:
 
 
 def prove_diagnosis() -> dict[str, Any]:
-    """Sick and healthy trainings, and how many were judged rightly; goes on after a kill."""
-    folder = paths.ARTIFACTS / "clinic" / code_digest(run_all.SCRIPT)[:16]
+    """Results of all diagnosis cases; continues after an interruption."""
+    folder = paths.ARTIFACTS / "diagnosis_cases" / code_digest(run_all.SCRIPT)[:16]
     count, results = len(run_all.list_cases()), {}
     for case, case_result in run_all.run_cases(folder):
         results[run_all.case_key(case)] = case_result
@@ -62,7 +61,7 @@ def prove_diagnosis() -> dict[str, Any]:
 
 
 def run_proofs(*parts: str) -> None:
-    """Prove the named parts, or all; the others stay as they are in the file."""
+    """Run the named parts, or all; the file keeps the other parts."""
     proof = read_json(PROOF_FILE) if PROOF_FILE.exists() else {}
     for part in parts or PARTS:
         if part not in PARTS:
@@ -79,7 +78,7 @@ PARTS = ("kills", "diagnosis")
 
 
 def check_proofs() -> None:
-    """One warning when a part is of other code; UserError when there is none."""
+    """One warning if a part was run with other code; UserError if a part is missing."""
     if not PROOF_FILE.exists():
         raise UserError("no proof", where="reports/prove.json", remedy="run `make prove`")
     proof = read_json(PROOF_FILE)
@@ -95,9 +94,7 @@ def check_proofs() -> None:
     proved_digests = {"kills": proof["code"], "diagnosis": proof["diagnosis"]["code"]}
     outdated = [part for part in PARTS if proved_digests[part] != current[part]]
     if outdated:
-        warn(
-            f"reports/prove.json ({', '.join(outdated)}) is of older code; `make prove` proves this"
-        )
+        warn(f"reports/prove.json ({', '.join(outdated)}) is of older code; run `make prove`")
 
 
 if __name__ == "__main__":

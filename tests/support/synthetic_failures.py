@@ -1,4 +1,4 @@
-"""Each failure mode as a change of a healthy run, what it must and may raise, and its twin."""
+"""Each failure mode as an edit of a healthy run, its expected and allowed findings, and its control."""
 
 import dataclasses
 import math
@@ -32,7 +32,7 @@ def with_nan_rate(e: DiagnosisInputs) -> DiagnosisInputs:
 def at_constant_values(
     e: DiagnosisInputs, mse: float, rate: float, beta: float = 1.0, **facts: Any
 ) -> DiagnosisInputs:
-    """Every epoch with this error and rate, at a fitted sigma, and judged to be so."""
+    """Every epoch and the evaluation with this error and rate, at a fitted sigma."""
     cost = float(gaussian_distortion(mse, D))
     state = both_splits("rate", rate) | {"sigma": math.sqrt(mse)}
     if (units := facts.get("active_units")) is not None:
@@ -70,12 +70,12 @@ def few_units(e: DiagnosisInputs) -> DiagnosisInputs:
 
 
 def ignoring_decoder(e: DiagnosisInputs) -> DiagnosisInputs:
-    """The rate is paid, and the decoder shows the mean image."""
+    """A rate, and the mean image as reconstruction."""
     return at_constant_values(e, mse=e.constant_mse or 0, rate=5.0, psnr=None, shuffled_psnr=None)
 
 
 def far_above_constant(e: DiagnosisInputs) -> DiagnosisInputs:
-    """An objective far above the constant's, from steps that are far too long."""
+    """An objective far above the constant's, as from far too long steps."""
     cost = e.constant_distortion or 0
     changed = edit_rows(
         e,
@@ -87,7 +87,7 @@ def far_above_constant(e: DiagnosisInputs) -> DiagnosisInputs:
 
 
 def without_kl(e: DiagnosisInputs) -> DiagnosisInputs:
-    """A log that names no KL."""
+    """A log without a KL."""
     names = ("epoch", "train_distortion")
     rows = [{name: row[name] for name in names} for row in e.history]
     return DiagnosisInputs(
@@ -105,7 +105,7 @@ def overweight(e: DiagnosisInputs) -> DiagnosisInputs:
 
 
 def blurred(e: DiagnosisInputs) -> DiagnosisInputs:
-    """The linear optimum at beta 20, which loses nats at beta 1."""
+    """The linear optimum at beta 20, whose ELBO is lower."""
     square = 0.03
     for _ in range(200):
         square = predict_for_shape(Shape(), math.sqrt(square), 20.0).mean_square
@@ -201,7 +201,7 @@ def pruned(e: DiagnosisInputs) -> DiagnosisInputs:
 
 
 def textbook(e: DiagnosisInputs) -> DiagnosisInputs:
-    """sigma = 1 with the same images, so at a much lower price of the error."""
+    """sigma = 1 with the same images, so with a much smaller weight of the error."""
     changed = edit_rows(
         e,
         lambda i, row: (
@@ -229,7 +229,7 @@ def with_fields(**facts: Any) -> Change:
 
 @dataclass(frozen=True)
 class SyntheticFailure:
-    """A disease, what it must raise and what else it may raise."""
+    """An edit, its expected findings, other allowed findings, and a control."""
 
     edit: Change
     expected: frozenset[str]

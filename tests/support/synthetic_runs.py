@@ -1,7 +1,7 @@
-"""Made-up healthy runs, and how to change them.
+"""Synthetic healthy runs, and edits of them.
 
-A healthy run fits a spectrum l_i ~ i^-1.5 better than the linear model does, with a fitted sigma:
-its squared error falls towards a floor, beta rises, and the rate grows as detail is bought.
+A healthy run has a spectrum l_i ~ i^-1.5 and a lower error than the linear model, with a fitted
+sigma: its squared error falls to a limit, beta rises, and the rate grows with the detail.
 """
 
 import dataclasses
@@ -16,13 +16,13 @@ from vae.evaluation.diagnosis.inputs import DiagnosisInputs
 from vae.evaluation.metrics.linear_vae import predict_linear_vae
 
 D = 784
-SPREAD = 0.28  # nats a sub-pixel between images
+ELBO_STD = 0.28  # over images, nats per sub-pixel
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a healthy run may be like."""
+    """Parameters of a healthy run."""
 
     d: int = D
     latent: int = 16
@@ -33,7 +33,7 @@ class Shape:
     error_factor: float = 0.7  # of the linear model's error, with the same latents
     rate_factor: float = 0.9  # of its rate
     time_constants: float = 7.0  # time constants in the training
-    noise: float = 1.0  # of chance
+    noise: float = 1.0  # factor of chance
     count: int = 20_000
 
 
@@ -80,14 +80,14 @@ def gaussian_distortion(
 
 
 def build_healthy_run(shape: Shape = Shape(), seed: int = 0) -> DiagnosisInputs:
-    """A whole run with everything known."""
+    """A complete run with all inputs known."""
     draw = np.random.default_rng(seed)
     mse = shape.error_factor * float(build_spectrum(shape)[shape.latent :].sum()) / shape.d
     linear = predict_for_shape(shape, math.sqrt(mse), shape.beta)
     rate = max(1.0, shape.rate_factor * linear.rate)
     history = _build_history(shape, mse, rate, linear.active_units, draw)
     last, test_count = history[-1], shape.count // 5
-    reconstruction_distance = float(draw.uniform(0.5, 10))
+    reconstruction_fd = float(draw.uniform(0.5, 10))
     return DiagnosisInputs(
         history=history,
         beta=shape.beta,
@@ -109,7 +109,7 @@ def build_healthy_run(shape: Shape = Shape(), seed: int = 0) -> DiagnosisInputs:
         class_counts=(shape.count // 10,) * 10,
         test_count=test_count,
         elbo=-(last["valid_distortion"] + last["valid_rate"]),
-        elbo_se=SPREAD * shape.d / math.sqrt(test_count),
+        elbo_se=ELBO_STD * shape.d / math.sqrt(test_count),
         bits_per_dim=4.0,
         rate=last["valid_rate"],
         active_units=linear.active_units,
@@ -118,8 +118,8 @@ def build_healthy_run(shape: Shape = Shape(), seed: int = 0) -> DiagnosisInputs:
         shuffled_psnr=-10 * math.log10(2 * shape.constant_mse - mse),
         clamped_log_var_fraction=float(draw.uniform(0, 0.02)),
         floor_fd=0.03,
-        reconstruction_fd=reconstruction_distance,
-        sample_fd=reconstruction_distance * float(draw.uniform(1.0, 2.7)),
+        reconstruction_fd=reconstruction_fd,
+        sample_fd=reconstruction_fd * float(draw.uniform(1.0, 2.7)),
         precision=float(draw.uniform(0.2, 0.8)),
         recall=float(draw.uniform(0.15, 0.8)),
         coverage=float(draw.uniform(0.2, 0.95)),
@@ -141,7 +141,7 @@ def _build_history(
     rates = rate * (1 - 0.2 * remaining) * (1 + 0.5 * (1 - beta_fraction))
     rows = []
     for i in range(shape.epochs):
-        noise = shape.noise * SPREAD * shape.d / math.sqrt(shape.count) * draw.normal(size=2)
+        noise = shape.noise * ELBO_STD * shape.d / math.sqrt(shape.count) * draw.normal(size=2)
         train = float(gaussian_distortion(errors[i], shape.d) + noise[0])
         valid = float(
             gaussian_distortion(errors[i], shape.d)
@@ -185,7 +185,7 @@ def add_objectives(row: Row, beta: float) -> Row:
 def edit_rows(
     evidence: DiagnosisInputs, edit_row: Callable[[int, Row], Row], **fields: Any
 ) -> DiagnosisInputs:
-    """Every row changed (by its place), objectives added up anew, and other facts."""
+    """Every row edited (by its index), objectives recomputed, and other fields replaced."""
     beta = fields.get("beta", evidence.beta)
     rows = [
         add_objectives({**row, **edit_row(i, dict(row))}, beta)
@@ -203,7 +203,7 @@ def add_to_both_splits(row: Row, name: str, value: float) -> Row:
 
 
 def keep_training_fields(e: DiagnosisInputs) -> DiagnosisInputs:
-    """As in training: nothing but the history and what was asked for."""
+    """As in training: only the history and the params."""
     names = (
         "history",
         "beta",
