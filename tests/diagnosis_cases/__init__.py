@@ -1,1 +1,1 @@
-"""Real short trainings, sick and healthy, as the proof of the diagnosis."""
+"""Real short trainings, failing and healthy, on which the diagnosis is measured."""
