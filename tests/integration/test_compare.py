@@ -158,7 +158,7 @@ def test_what_is_not_there_is_one_line_that_names_what_is(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "no finished run in `vae`"),
+        ((), "no finished run in `image-vae`"),
         (("--runs", "a"), "no run begins with `a` -> `make repro` makes one"),
         (("--git", "HEAD"), "this folder is no git repository"),
     ],

@@ -57,7 +57,9 @@ def install(point: str, epoch: int) -> None:
     elif point == "rename":
         kill_before(io.os, "replace", lambda old, new: f"epoch-{epoch:05d}" in str(new))
     elif point == "log":
-        kill_before(run_log, "append", lambda path, event, **facts: facts.get("epoch") == epoch)
+        kill_before(
+            run_log, "append_event", lambda path, event, **facts: facts.get("epoch") == epoch
+        )
     elif point == "tracker":
         kill_before(mlflow_sync.Tracker, "sync", lambda _, row: len(row.history) == epoch)
     elif point == "points":
