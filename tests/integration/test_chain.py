@@ -104,11 +104,11 @@ def test_a_moved_checkout_re_runs_nothing_and_finds_its_artifacts(
 
 
 ARTIFACTS_OF_ALL_ROWS = """
-from pipeline import params, projection, store
-from pipeline.summary import bring_up_to_date
+
+from pipeline.commands.summary import sync_missing_rows
 import shutil
 shutil.rmtree("artifacts/logs")  # the ledger is gone: the summary asks the store
-bring_up_to_date()
+sync_missing_rows()
 from mlflow import MlflowClient
 client = MlflowClient("sqlite:///mlflow.db")
 for experiment in client.search_experiments():

@@ -175,11 +175,11 @@ def test_a_run_without_memory_says_what_to_lower(trained: Checkout, tmp_path: Pa
     checkout = copy(trained, tmp_path / "project")
     code = (
         "import torch, pipeline.stages.train.stage as t\n"
-        "from pipeline.runtime.console import command\n"
+        "from pipeline.runtime.console import run_command\n"
         "from pipeline.config.params import load\n"
         "def fit(*a):\n    raise torch.OutOfMemoryError('CUDA out of memory')\n    yield\n"
         "t.fit = fit\n"
-        "command(lambda: t.train(load(overrides=['train.seed=9'])))"
+        "run_command(lambda: t.train(load(overrides=['train.seed=9'])))"
     )
     line = refused(checkout, "python", "-c", code)
     assert "out of memory" in line
