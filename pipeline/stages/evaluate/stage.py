@@ -1,6 +1,6 @@
 """The evaluate stage: numbers of a trained model and its priors on held-out images.
 
-reports/metrics.json     at most 16 headline numbers, the only metrics of DVC
+reports/metrics.json     the headline numbers, the only metrics of DVC
 reports/evaluate.json    the test split: ELBO and its parts, IWAE, latents, and the headline of the
                          first judge for the shipped prior's samples
 reports/sample_metrics.json   distances by feature extractor, split, and what was compared
@@ -92,9 +92,7 @@ def evaluate(params: Params) -> None:
 
 def write_headline(metrics: Mapping[str, Any]) -> None:
     """reports/metrics.json, the metrics that DVC shows: the run's headline numbers."""
-    reports = {stage: read_json(paths.report_path(stage)) for stage in ("train", "prior")}
-    values = reports["train"] | records.prior_headline(reports["prior"]["metrics"]) | dict(metrics)
-    write_json(paths.report_path("metrics"), {name: values.get(name) for name in HEADLINE})
+    write_json(paths.report_path("metrics"), {name: metrics.get(name) for name in HEADLINE})
 
 
 def evaluate_checkpoint(params: Params, name: str) -> str:
