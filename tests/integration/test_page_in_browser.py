@@ -11,6 +11,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from tests.support import browser
+from vae.evaluation.diagnosis.engine import FindingText
+from vae.evaluation.diagnosis.inputs import SuggestedChange
 from vae.figures import sheets
 from vae.figures.charts import PLOTLY_FILENAME, Chart, Panel, Series
 from vae.figures.page import Tab, write_page
@@ -18,9 +20,7 @@ from vae.figures.png import write_png
 from vae.figures.widgets import (
     Card,
     CardDeck,
-    ChangeSnippet,
     Drawing,
-    FindingCard,
     Findings,
     Picture,
     Slider,
@@ -60,9 +60,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "Chart", [Panel("Objective", "epoch", "nats", [Series("train", [1, 2], [3, 2])])]
     )
     write_png(chart, folder / "chart.png")
-    fault = FindingCard(
-        "fault", "Fault", "Why.", {"rate": 0.1}, "curves", [ChangeSnippet("a:\n  b: 1", "so")]
-    )
+    fault = FindingText("fault", "Fault", "Why.", "curves", (SuggestedChange("a.b", "1", "so"),))
     tabs = [
         Tab("Samples", [Picture("Sheet", "", "sheet.png")]),
         Tab("Walks", [Slider("Walk", "", "walk.png", ["one", "two"], steps, "axis", "step")]),

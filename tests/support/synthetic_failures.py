@@ -279,7 +279,7 @@ SYNTHETIC_FAILURES = {
     "never clipped": synthetic_failure(never_clipped, "clipping_inert"),
     "skipping": synthetic_failure(skipping, "updates_skipped"),
     "too early": synthetic_failure(too_early, "false_minimum"),
-    "by heart": synthetic_failure(overfitted, "overfitting"),
+    "overfitted": synthetic_failure(overfitted, "overfitting"),
     "clamped": synthetic_failure(clamped, "saturated_log_variance"),
     "alike": synthetic_failure(with_fields(sample_diversity=0.3), "low_sample_diversity"),
     "one mode": synthetic_failure(

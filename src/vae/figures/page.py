@@ -82,6 +82,7 @@ def _template() -> Any:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["number"] = format_number
+    environment.filters["yaml_lines"] = lambda change: yaml_lines(change.key, change.value)
     environment.filters["words"] = lambda name: str(name).replace("_", " ")
     return environment.from_string(_text("page.html"))
 
@@ -93,6 +94,13 @@ def format_number(value: float | str | Mark | None) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def yaml_lines(key: str, value: str) -> str:
+    """The lines of params.yaml that set a dotted key to a value."""
+    *sections, last = key.split(".")
+    lines = [f"{'  ' * depth}{section}:" for depth, section in enumerate(sections)]
+    return "\n".join([*lines, f"{'  ' * len(sections)}{last}: {value}"])
 
 
 def _check_addresses(slugs: Sequence[str]) -> None:

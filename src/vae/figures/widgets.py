@@ -19,8 +19,6 @@ from typing import Any, Literal
 
 from vae.figures.charts import Chart
 
-Severity = Literal["fault", "warning", "note"]
-
 
 @dataclass(frozen=True)
 class Picture:
@@ -157,30 +155,13 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class ChangeSnippet:
-    """Lines of a params file, and the expected effect."""
-
-    lines: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class FindingCard:
-    """One finding of a diagnosis."""
-
-    severity: Severity
-    title: str
-    text: str
-    numbers: Mapping[str, float]
-    evidence: str
-    suggested_changes: Sequence[ChangeSnippet] = ()
-
-
-@dataclass(frozen=True)
 class Findings:
-    """Findings, the most severe first; modes ruled out; modes not assessed: missing input."""
+    """Findings, the most severe first; modes ruled out; modes not assessed: missing input.
 
-    findings: Sequence[FindingCard]
+    A finding has the attributes of `evaluation.diagnosis.engine.FindingText`.
+    """
+
+    findings: Sequence[Any]
     ruled_out: Sequence[str] = ()
     not_assessed: Mapping[str, str] = field(default_factory=dict)
 

@@ -60,13 +60,13 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class FindingText:
-    """A finding in words, without markup. Suggested changes are (`key: value`, reason)."""
+    """A finding in words, without markup; `evidence` includes the numbers."""
 
     severity: Severity
     title: str
     explanation: str
     evidence: str
-    suggested_changes: tuple[tuple[str, str], ...]
+    suggested_changes: tuple[SuggestedChange, ...]
 
 
 def finding_text(finding: Mapping[str, Any]) -> FindingText:
@@ -79,8 +79,8 @@ def finding_text(finding: Mapping[str, Any]) -> FindingText:
         severity=finding["severity"],
         title=_sentence(finding["title"]),
         explanation=_sentence(finding["explanation"]) + ".",
-        evidence=f"{', '.join(numbers)} ({finding['evidence']})",
-        suggested_changes=tuple((f"{c['key']}: {c['value']}", c["reason"]) for c in changes),
+        evidence=": ".join(filter(None, [finding["evidence"], ", ".join(numbers)])),
+        suggested_changes=tuple(SuggestedChange(**change) for change in changes),
     )
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vae.evaluation.diagnosis.engine import FindingText
+from vae.evaluation.diagnosis.inputs import SuggestedChange
 from vae.figures import page, sheets
 from vae.figures.charts import PLOTLY_FILENAME, Chart, Panel, Series
 from vae.figures.page import Item, Tab, format_number, write_page
 from vae.figures.widgets import (
     Card,
     CardDeck,
-    ChangeSnippet,
-    FindingCard,
     Findings,
     Picture,
     Prose,
@@ -153,9 +153,9 @@ DECK = CardDeck(
     ],
 )
 TABLE = Table("Tests", "", ["what", "p"], [["edges", 0.012345], ["dark", None]])
-NOTE = FindingCard("note", "Clipping", "Never.", {"clip_norm": 1000.0}, "history.csv")
-FAULT = FindingCard(
-    "fault", "Collapse", "No rate.", {}, "rates.png", [ChangeSnippet("a:\n  b: 1", "why")]
+NOTE = FindingText("note", "Clipping", "Never.", "history.csv: clip norm 1000", ())
+FAULT = FindingText(
+    "fault", "Collapse", "No rate.", "rates.png", (SuggestedChange("a.b", "1", "why"),)
 )
 
 

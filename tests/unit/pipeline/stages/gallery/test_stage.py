@@ -12,13 +12,13 @@ from pipeline.config import params, preset
 from pipeline.config.schema import Gallery
 from pipeline.runtime import paths
 from pipeline.scoring.diagnosis import to_report
-from pipeline.scoring.diagnosis_cards import yaml_lines
 from pipeline.stages.gallery import panels, renderer, stage
 from pipeline.stages.gallery.renderer import MAX_ENCODED, GalleryRenderer
 from pipeline.stages.gallery.stage import page_tabs
 from vae.data.batches import Images
 from vae.evaluation.diagnosis.engine import Diagnosis, Finding
 from vae.evaluation.diagnosis.inputs import SuggestedChange
+from vae.figures.page import yaml_lines
 from vae.io import write_csv, write_json
 from vae.models.encoder_decoder import build_encoder_decoder
 from vae.models.likelihoods.continuous import Gaussian
@@ -229,9 +229,13 @@ def test_the_diagnosis_is_shown_with_lines_that_params_yaml_takes(folder: Path) 
     write_json(paths.report_path("diagnosis"), {"model": "key", **verdict})
     (shown,) = stage.diagnosis_items()
     (found,) = shown.findings
-    assert (found.severity, found.title, found.text) == ("note", "Clipping never acts", "A guard.")
+    assert (found.severity, found.title, found.explanation) == (
+        "note",
+        "Clipping never acts",
+        "A guard.",
+    )
     assert (shown.ruled_out, shown.not_assessed) == (["overfitting"], {"memorisation": "samples"})
-    assert [cure.lines for cure in found.suggested_changes] == ["train:\n  clip_norm: null"]
+    assert [change.key for change in found.suggested_changes] == ["train.clip_norm"]
 
 
 @pytest.mark.parametrize(
@@ -243,10 +247,10 @@ def test_the_diagnosis_is_shown_with_lines_that_params_yaml_takes(folder: Path) 
         ("train.lr_schedule", "{name: cosine, end_fraction: 0.5}"),
     ],
 )
-def test_copied_lines_say_what_an_override_says(key: str, value: str, tmp_path: Path) -> None:
+def test_copied_lines_equal_an_override(key: str, value: str, tmp_path: Path) -> None:
     (tmp_path / "lines.yaml").write_text(yaml_lines(key, value))
     lines = params.read(tmp_path / "lines.yaml")
-    said = params.override(params.to_tree(preset.load_preset("digits")), [f"{key}={value}"])
+    overridden = params.override(params.to_tree(preset.load_preset("digits")), [f"{key}={value}"])
     for section in key.split("."):
-        lines, said = lines[section], said[section]
-    assert lines == said
+        lines, overridden = lines[section], overridden[section]
+    assert lines == overridden

@@ -120,7 +120,7 @@ def test_every_mode_is_assessed_and_every_finding_is_complete(name: str) -> None
         assert text.title[0].isupper() or not text.title[0].isalpha()
         assert text.explanation.endswith(".")
         assert finding.evidence in text.evidence
-        assert len(text.suggested_changes) == len(finding.suggested_changes)
+        assert text.suggested_changes == finding.suggested_changes
 
 
 def test_kl_may_rise_while_the_distortion_falls() -> None:
@@ -148,7 +148,7 @@ def test_no_overfitting_where_training_moves_by_chance_alone() -> None:
     )
     assert "overfitting" not in names(diagnose(at_rest))
     assert "overfitting" in names(
-        diagnose(SYNTHETIC_FAILURES["by heart"].edit(build_healthy_run()))
+        diagnose(SYNTHETIC_FAILURES["overfitted"].edit(build_healthy_run()))
     )
 
 
