@@ -8,13 +8,12 @@ from pipeline.factory.build import (
     build_machine,
     build_plan,
     build_state,
-    section_options,
     warn_if_not_compiled,
 )
 from pipeline.runtime import paths
 from vae.data.batches import Images
 from vae.device import Machine
-from vae.evaluation.metrics.constant_image import best_constant_image, constant_distortion
+from vae.evaluation.metrics.constant_image import best_constant_image
 from vae.training.loop import Plan, State
 
 
@@ -68,8 +67,7 @@ def set_up_training(
     return Training(params, machine, state, plan)
 
 
-def constant_image_distortion(params: Params, images: Images, plan: Plan) -> float | None:
+def constant_image_distortion(state: State, images: Images, plan: Plan) -> float | None:
     """Distortion of the best constant image, nats per image; None without a formula for it."""
-    likelihood = params.model.likelihood
     constant = best_constant_image(images.array, plan.augmentation)
-    return constant_distortion(constant, likelihood.name, **section_options(likelihood))
+    return state.model.likelihood.constant_distortion(constant.mean, constant.variance)

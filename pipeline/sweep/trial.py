@@ -137,7 +137,7 @@ class TrialContext:
         name = repr((trial_state.settings.model.likelihood, trial_state.plan.augmentation))
         if name not in self._constant_distortions:
             self._constant_distortions[name] = constant_image_distortion(
-                trial_state.settings, train, trial_state.plan
+                trial_state.training_state, train, trial_state.plan
             )
         return self._constant_distortions[name]
 

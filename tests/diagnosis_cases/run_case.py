@@ -105,7 +105,7 @@ def diagnose_case(case: Case, reference: ReferenceFeatures | None) -> tuple[Diag
     run = describe_run(case_params)
     images = {name: Images.open(paths.DATA / f"{name}.npy", "cpu") for name in SPLITS}
     state, plan = _build_training(case_params, run)
-    constant = constant_image_distortion(case_params, images["train"], plan)
+    constant = constant_image_distortion(state, images["train"], plan)
     warnings = TrainingWarnings(run, constant)
     try:
         best = _train(state, plan, images, warnings, case.chosen_by)

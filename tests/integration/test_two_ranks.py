@@ -1,4 +1,4 @@
-"""Two ranks train as one process does, within rounding; who is gone or cannot share is named."""
+"""Two ranks train as one process does, within rounding; a missing rank is reported."""
 
 import os
 import socket
@@ -26,7 +26,7 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What both ranks of every case found."""
+    """Results of both ranks, by case."""
     folder = tmp_path_factory.mktemp("pair")
     command = [*TORCHRUN, "tests.support.two_ranks", str(folder)]
     subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=True, timeout=500)

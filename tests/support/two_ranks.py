@@ -1,9 +1,10 @@
-"""The trainings of `test_parallel`, run alone or as one rank of torchrun's.
+"""The trainings of `test_two_ranks`, in one process or as one rank of torchrun.
 
-`python -m tests.support.two_ranks FOLDER`: each rank writes, for every case, its history, the
-weights that would be shipped and the first step's gradient.
+`python -m tests.support.two_ranks FOLDER`: each rank writes the history, the EMA weights and the
+first step's gradient of every case.
 """
 
+import copy
 import dataclasses
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from pipeline.runtime.distributed import current_rank
 from tests.support import small_training
 from vae.models.blocks import group_norm
+from vae.models.likelihoods.base import Likelihood
 from vae.models.likelihoods.continuous import Gaussian, Laplace
 from vae.objectives import PENALTIES, Objective
 from vae.training.distributed import World, process_group, synchronise_statistics
@@ -33,22 +35,21 @@ def brightness(x: Tensor, mean: Tensor) -> Tensor:
     return mean.flatten(1).mean(1)
 
 
-def _state(likelihood: nn.Module, decay: float | None = 0.9) -> State:
-    models = [small_training.build_vae(), small_training.build_vae()]
-    for model in models:
-        model.likelihood = likelihood if model is models[0] else type(likelihood)("optimal")
-        _without_batches(model)
+def _state(likelihood: Likelihood, decay: float | None = 0.9) -> State:
+    model = small_training.build_vae()
+    model.likelihood = likelihood
+    without_batches(model)
     options = {"lr": 1e-2, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
-    optimiser = OPTIMISERS["adam"](models[0].parameters(), **options)
-    return State(models[0], EMA(models[0], models[1], decay), optimiser)
+    optimiser = OPTIMISERS["adam"](model.parameters(), **options)
+    return State(model, EMA(model, copy.deepcopy(model), decay), optimiser)
 
 
-def _without_batches(module: nn.Module) -> None:
+def without_batches(module: nn.Module) -> None:
     """Group normalisation for batch normalisation."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             setattr(module, name, group_norm(child.num_features))
-        _without_batches(child)
+        without_batches(child)
 
 
 def _plan(objective: Objective, **changes: object) -> Plan:
@@ -61,7 +62,7 @@ def _plan(objective: Objective, **changes: object) -> Plan:
 def _plain() -> tuple[State, Plan]:
     """Optimal sigma, clipping of some steps, EMA, and a plateau that cuts."""
     cut = partial(plateau, patience=0, factor=0.5)
-    plan = _plan(Objective(PENALTIES["rate"]), rate_schedule=cut, lr=0.05, epochs=7)
+    plan = _plan(Objective(PENALTIES["rate"]), lr_schedule=cut, lr=0.05, epochs=7)
     return _state(Gaussian("optimal")), plan
 
 

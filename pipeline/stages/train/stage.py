@@ -131,7 +131,7 @@ def open_session(setup: TrainingSetup) -> Session:
         train=train_images,
         valid=valid_images,
         tracker=mlflow_sync.connect(params.tracking.uri, params.tracking.enabled),
-        constant_distortion=constant_image_distortion(params, train_images, setup.plan),
+        constant_distortion=constant_image_distortion(setup.state, train_images, setup.plan),
     )
 
 
@@ -299,10 +299,6 @@ def train_report(session: Session) -> dict[str, Any]:
     """reports/train.json: the best epoch's row and what the run amounts to."""
     state, model = session.state, session.state.ema.model
     row = state.history[state.best - 1]
-    sigma, likelihood = model.likelihood.sigma(), session.params.model.likelihood
-    implied_variance = (
-        session.plan.beta * sigma**2 if sigma and likelihood.name == "gaussian" else None
-    )
     return {
         "key": session.run["key"],
         "data_set": session.run["data_set"],
@@ -310,8 +306,8 @@ def train_report(session: Session) -> dict[str, Any]:
         "latent_shape": list(model.latent_shape),
         "beta": session.plan.beta,
         "constant_distortion": session.constant_distortion,
-        "sigma": sigma,
-        "implied_sigma2_at_beta_1": implied_variance,
+        "sigma": model.likelihood.sigma(),
+        "implied_sigma2_at_beta_1": model.likelihood.implied_variance(session.plan.beta),
         "epochs": state.epoch,
         "best_epoch": state.best,
         "best": {name: value for name, value in row.items() if name.startswith("valid_")},

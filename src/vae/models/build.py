@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from vae.models.encoder_decoder import build_encoder_decoder, spatial_shape
-from vae.models.likelihoods.registry import LIKELIHOODS, Likelihood
+from vae.models.likelihoods.base import Likelihood
+from vae.models.likelihoods.registry import LIKELIHOODS
 from vae.models.vae import VAE
 from vae.rng import initialisation
 
@@ -47,11 +48,11 @@ def build_vae(
 
 
 def build_likelihood(likelihood: Description, levels: int) -> Likelihood:
-    """p(x | z); a Bernoulli is told whether the pixels are binary."""
+    """p(x | z) of an entry {"name", ...} of LIKELIHOODS, for images of `levels` grey values."""
     options = {name: value for name, value in likelihood.items() if name != "name"}
-    if likelihood["name"] == "bernoulli":
-        options["binary"] = levels == 2
-    return LIKELIHOODS[likelihood["name"]](**options)
+    built = LIKELIHOODS[likelihood["name"]](**options)
+    built.use_levels(levels)
+    return built
 
 
 def latent_shape(description: Description, image: tuple[int, int, int]) -> tuple[int, ...]:

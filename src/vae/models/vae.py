@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from vae.models.encoder_decoder import Decoder, Encoder
-from vae.models.likelihoods.registry import Likelihood
+from vae.models.likelihoods.base import Likelihood
 from vae.models.posterior import Posterior
 
 
@@ -83,10 +83,8 @@ class VAE(nn.Module):
         return self.terms(x, noise)
 
     def discrete_nll(self, terms: Terms, x: Tensor) -> Tensor | None:
-        """-log-mass of the 8-bit (or binary) images, (B,), nats; None where there is none."""
-        if self.likelihood.discrete:
-            return terms.distortion
-        log_prob = self.likelihood.discrete_log_prob(terms.decoded, x)
+        """-log p of the 8-bit (or binary) images, (B,), nats; None if they have no probability."""
+        log_prob = self.likelihood.discrete_log_prob(terms.decoded, x, -terms.distortion)
         return None if log_prob is None else -log_prob
 
     def mean_image(self, z: Tensor) -> Tensor:

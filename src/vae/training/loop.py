@@ -1,16 +1,16 @@
-"""The training loop: a generator of reports; who calls logs, shows, prunes and saves.
+"""The training loop: a generator of reports. The caller logs, shows, prunes and saves.
 
 One step, for a batch of B images with noise (seed, "noise", step):
 
-    loss = D + beta(t) penalty(r) + w P     of the batch's means (objectives.py), nats an image
-    gradient -> skip or clip by its norm -> Adam -> running mean of the weights
+    loss = D + beta(t) penalty(r) + w P     of the batch's means (objectives.py), nats per image
+    gradient -> skip or clip by its norm -> Adam -> exponential moving average (EMA) of weights
 
-Validation, checkpoints and pictures use the running mean. The state after an epoch, with the
-plan, determines everything that follows: randomness is a function of (seed, stream, step), and
+Validation, checkpoints and pictures use the EMA. The state after an epoch and the plan
+determine everything that follows: randomness is a function of (seed, stream, step), and
 schedules are functions of progress, so a resumed training is the uninterrupted one, bit for bit
 on a CPU with the same threads and precision.
 
-A batch may be shared by several processes (parallel.py); every number is of the whole batch.
+Several processes may share a batch (distributed.py); every number is of the whole batch.
 
 The best epoch is that of the lowest validation objective at the *final* beta: at the current
 beta the first epochs of a warm-up would win.
@@ -18,7 +18,7 @@ beta the first epochs of a warm-up would win.
 
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,7 @@ from vae.training.schedules import Progress, Schedule
 from vae.training.validation import ACTIVE_VARIANCE, calibrate, validate
 
 EpochMetrics = dict[str, Any]
+Forward = Callable[[Tensor, Tensor], Terms]
 CALIBRATION_IMAGES = 4096
 DISCRETE_NLL_INTERVAL = 32  # steps
 CHECK_INTERVAL = {"cpu": 1, "cuda": 50}  # a check waits for the device
@@ -45,7 +46,7 @@ CHECK_INTERVAL = {"cpu": 1, "cuda": 50}  # a check waits for the device
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training does; nothing in it changes."""
+    """The settings of a training."""
 
     seed: int
     epochs: int
@@ -62,7 +63,7 @@ class Plan:
 
 @dataclass
 class State:
-    """What a training changes: weights, optimiser, where it is, and its history."""
+    """All that a training changes: weights, optimiser, position and history."""
 
     model: VAE
     ema: EMA[VAE]
@@ -102,7 +103,7 @@ class EpochReport:
 
 
 class DivergenceError(UserError):
-    """The loss is no number any more."""
+    """The loss is not finite."""
 
 
 def fit(
@@ -113,15 +114,16 @@ def fit(
     machine: Machine,
     world: World = SINGLE_PROCESS,
 ) -> Iterator[StepReport | EpochReport]:
-    """Train from where the state stands to the plan's last epoch, with the world's other ranks.
+    """Train from the state's epoch to the plan's last one, together with the other ranks.
 
-    Raises Diverged when the loss becomes NaN or infinite; the state is then not to be kept.
-    UserError if there are more ranks than images to share, RankError if one of them is gone.
+    DivergenceError when the loss becomes NaN or infinite; the state is then not usable.
+    UserError if there are more ranks than images, RankError if another rank is gone.
     """
     check_world_size(world, batch=plan.batch_size, training=len(train), validation=len(valid))
+    forward = world.wrap(state.model, machine.device)
     while state.epoch < plan.epochs:
         start = time.perf_counter()
-        train_metrics = yield from _train_epoch(state, plan, train, machine, world)
+        train_metrics = yield from _train_epoch(state, plan, train, machine, world, forward)
         speed = train.steps(plan.batch_size) * plan.batch_size / (time.perf_counter() - start)
         state.epoch += 1
         metrics = train_metrics | _validate_epoch(state, plan, train, valid, machine, world)
@@ -131,7 +133,7 @@ def fit(
 
 @dataclass(frozen=True)
 class _StepResult:
-    """What one step saw: the gradient's norm is that before clipping, `skipped` is 0 or 1.
+    """Result of one step: the gradient's norm is that before clipping, `skipped` is 0 or 1.
 
     `x` and `terms` are of this rank's `fraction` of the batch, the rest is of the whole batch.
     """
@@ -148,19 +150,26 @@ class _StepResult:
 
 
 def _train_epoch(
-    state: State, plan: Plan, train: Images, machine: Machine, world: World
+    state: State, plan: Plan, train: Images, machine: Machine, world: World, forward: Forward
 ) -> Generator[StepReport, None, EpochMetrics]:
     steps = train.steps(plan.batch_size)
     statistics = _EpochStatistics(state, plan, CHECK_INTERVAL[machine.device], world)
     state.model.train()
     for index, batch in enumerate(train.shuffled_batches(plan.batch_size, plan.seed, state.epoch)):
-        statistics.add(_step(state, plan, batch, state.epoch + index / steps, machine, world))
+        epoch = state.epoch + index / steps
+        statistics.add(_step(state, plan, batch, epoch, machine, world, forward))
         yield StepReport(state.epoch + 1, index + 1, steps)
     return statistics.metrics()
 
 
 def _step(
-    state: State, plan: Plan, batch: Tensor, epoch: float, machine: Machine, world: World
+    state: State,
+    plan: Plan,
+    batch: Tensor,
+    epoch: float,
+    machine: Machine,
+    world: World,
+    forward: Forward,
 ) -> _StepResult:
     """One update, at time `epoch` (epochs)."""
     progress = _progress(state, plan, epoch)
@@ -171,16 +180,14 @@ def _step(
     noise = normal(shape, plan.seed, "noise", state.step, device=machine.device)[rows]
     fraction = len(x) / len(batch)
     with machine.autocast():
-        terms: Terms = state.model(x, noise)
+        terms = forward(x, noise)
         mean = state.model.likelihood.mean(terms.decoded)
         local_means = batch_means(terms, plan.objective.perceptual_per_image(x, mean))
         means = world.means(local_means, fraction)
         loss = plan.objective(means, beta, epoch)
     state.optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    parameters = list(state.model.parameters())
-    world.sum_gradients(parameters)
-    norm = clip(parameters, plan.clip_norm)
+    world.backward(loss)
+    norm = clip(list(state.model.parameters()), plan.clip_norm)
     skipped = update(state.optimiser, norm, plan.skip_norm)
     state.step += 1
     state.ema.update(state.step)
@@ -200,10 +207,9 @@ def _set_learning_rate(state: State, plan: Plan, progress: Progress) -> float:
 
 
 class _EpochStatistics:
-    """Sums over the steps of an epoch, kept on the device, and the watch for NaN.
+    """Sums over the steps of an epoch, on the device, and the check for NaN.
 
-    A rank adds its share of every number, also of those that all ranks know: the ranks' sums
-    then add up to those of one process.
+    A rank adds its fraction of every number, so that the sum over ranks is that of one process.
     """
 
     NAMES = (
@@ -229,7 +235,7 @@ class _EpochStatistics:
         )  # E[mu], E[mu^2]
         self.mu_moments = self.mu_moments.to(next(state.model.parameters()).device)
         self.steps = 0
-        self.last: dict[str, Any] = {}  # of the latest step; its images are not kept alive
+        self.last: dict[str, Any] = {}  # of the latest step, without its images
 
     @torch.no_grad()
     def add(self, result: _StepResult) -> None:
@@ -259,36 +265,37 @@ class _EpochStatistics:
             self._check_finite(step_values)
 
     def _discrete_nll(self, terms: Terms, x: Tensor) -> Tensor | None:
-        """-log-mass of the images of one step in DISCRETE_NLL_INTERVAL, (B,), nats; else None.
+        """-log p of the 8-bit images, (B,), nats, once per DISCRETE_NLL_INTERVAL; else None.
 
-        Of a density it is a difference of two tails at every sub-pixel, a sixth of a small
-        network's step; a curve needs fewer images than a gradient.
+        For a density it takes a sixth of a small network's step, and a curve needs fewer images
+        than a gradient.
         """
         if self.steps % DISCRETE_NLL_INTERVAL:
             return None
         return self.state.model.discrete_nll(terms, x)
 
     def _check_finite(self, step_values: Tensor) -> Tensor:
-        """All sums so far; raise Diverged unless they are finite. `step_values` are the latest
-        step's.
-        """
+        """All sums so far; DivergenceError, naming the latest step's values, if not finite."""
         assert self.total is not None
         total = self.world.sum(self.total)
         if bool(torch.isfinite(total).all()):
             return total
         last = dict(zip(self.NAMES, self.world.sum(step_values).tolist(), strict=True))
         raise DivergenceError(
-            f"the loss is no finite number at step {self.state.step} (epoch "
+            f"loss is not finite at step {self.state.step} (epoch "
             f"{self.state.epoch + 1}): distortion {last['distortion']:.4g}, rate "
             f"{last['rate']:.4g}, beta {self.last['beta']:.3g}, learning rate "
             f"{self.last['lr']:.3g}, gradient norm {self.last['norm'].item():.4g}",
             remedy="lower train.optimiser.lr, set train.clip_norm, or set train.precision to fp32;"
-            " the checkpoint of the last whole epoch is kept",
+            " the checkpoint of the last complete epoch remains",
         )
 
     def metrics(self) -> EpochMetrics:
-        """Means over the epoch's steps; of the gradient's norm, over those that were not skipped;
-        of the images' mass, over those that were weighed; of skipped updates, the number."""
+        """Means over the epoch's steps, and the number of skipped updates.
+
+        The gradient's norm is averaged over updates that were not skipped, and bits/dim over
+        the steps that computed it.
+        """
         assert self.total is not None
         total = self._check_finite(self.total / self.steps)
         mean: EpochMetrics = dict(zip(self.NAMES, (total / self.steps).tolist(), strict=True))
@@ -314,7 +321,7 @@ class _EpochStatistics:
 def _validate_epoch(
     state: State, plan: Plan, train: Images, valid: Images, machine: Machine, world: World
 ) -> EpochMetrics:
-    """The running mean of the weights, calibrated, on the validation split."""
+    """Metrics of the calibrated EMA model on the validation split."""
     model, time = state.ema.model, float(state.epoch)
     options: dict[str, Any] = {"seed": plan.seed, "batch_size": max(256, plan.batch_size)}
     options["world"] = world
@@ -326,7 +333,7 @@ def _validate_epoch(
     )
     if not all(math.isfinite(value) for value in means.values() if value is not None):
         raise DivergenceError(
-            f"the validation objective is no finite number after epoch {state.epoch}: "
+            f"the validation objective is not finite after epoch {state.epoch}: "
             f"distortion {means['distortion']:.4g}, rate {means['rate']:.4g}",
             remedy="lower train.optimiser.lr or set train.clip_norm",
         )

@@ -11,9 +11,7 @@ nats:
 A training with this distortion has collapsed.
 """
 
-import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -27,17 +25,6 @@ class ConstantImage:
 
     mean: np.ndarray
     variance: np.ndarray
-
-    def bernoulli_distortion(self) -> float:
-        """Distortion under a Bernoulli, nats per image."""
-        p = np.clip(self.mean, 1e-300, 1 - 1e-16)
-        return float(-(p * np.log(p) + (1 - p) * np.log1p(-p)).sum())
-
-    def gaussian_distortion(self, sigma: float | None = None) -> float:
-        """Distortion under a Gaussian of that sigma (None: the optimal one), nats per image."""
-        total, d = float(self.variance.sum()), self.variance.size
-        square = total / d if sigma is None else sigma**2
-        return 0.5 * d * math.log(2 * math.pi * square) + total / (2 * square)
 
 
 def best_constant_image(images: np.ndarray, augmentation: Augmentation) -> ConstantImage:
@@ -60,13 +47,3 @@ def _average_over_augmentations(expected: np.ndarray, augmentation: Augmentation
     crops = [padded[:, i : i + height, j : j + width] for i in shifts for j in shifts]
     average: np.ndarray = np.mean(crops, axis=0)
     return average
-
-
-def constant_distortion(constant: ConstantImage, likelihood: str, **options: Any) -> float | None:
-    """Distortion of the best constant under a named likelihood; None without a closed form."""
-    if likelihood == "bernoulli":
-        return constant.bernoulli_distortion()
-    sigma = options.get("sigma")
-    if likelihood == "gaussian" and sigma != "per_pixel":
-        return constant.gaussian_distortion(sigma if isinstance(sigma, float) else None)
-    return None

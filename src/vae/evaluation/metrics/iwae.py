@@ -90,10 +90,9 @@ def _log_weights(
     ratio = 0.5 * (noise.square() + expanded.log_var - z.square()).flatten(2).sum(2)
     decoded = model.decode(z.flatten(0, 1))
     repeated = x.repeat_interleave(noise.shape[1], 0)
-    density = model.likelihood.log_prob(decoded, repeated).view_as(ratio) + ratio
-    if model.likelihood.discrete:
-        return density, density
-    discrete = model.likelihood.discrete_log_prob(decoded, repeated)
+    log_prob = model.likelihood.log_prob(decoded, repeated)
+    discrete = model.likelihood.discrete_log_prob(decoded, repeated, log_prob)
+    density = log_prob.view_as(ratio) + ratio
     return density, None if discrete is None else discrete.view_as(ratio) + ratio
 
 

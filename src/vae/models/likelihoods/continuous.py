@@ -23,9 +23,11 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vae.models.likelihoods.base import Likelihood
 from vae.models.likelihoods.bins import BIN_WIDTH, laplace_bin_log_prob, normal_bin_log_prob
 
 Mean = Literal["linear", "sigmoid"]
@@ -93,41 +95,22 @@ class Scale(nn.Module):
         return math.exp(self.log_scale().item())
 
 
-class BaseLikelihood(nn.Module):
-    """A likelihood with nothing to fix after training, and without one sigma for all."""
-
-    needs_calibration = discrete = False
-
-    def pixel_errors(self, decoded: Tensor, x: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def calibrate(self, mean_error: float) -> None:
-        raise NotImplementedError
-
-    def sigma(self) -> float | None:
-        return None
-
-
-class SharedScale(nn.Module):
+class SharedScale(Likelihood):
     """A mean for each sub-pixel and one scale for all; decoded: the means, C channels."""
-
-    discrete = False
 
     def __init__(self, scale: Scale, mean: Mean) -> None:
         super().__init__()
         self.scale, self.link = scale, mean
         self.needs_calibration = scale.value == "optimal"
 
-    def decoded_channels(self, channels: int) -> int:
-        return channels
-
     def mean(self, decoded: Tensor) -> Tensor:
-        """The expected image (B, C, H, W); a linear one may leave [0, 1] a little."""
         return MEANS[self.link](decoded)
 
     def calibrate(self, mean_error: float) -> None:
-        """Fix an optimal scale from the mean spread."""
         self.scale.calibrate(mean_error)
+
+    def use_batch_mean(self, mean: Callable[[Tensor], Tensor]) -> None:
+        self.scale.batch_mean = mean
 
 
 class Gaussian(SharedScale):
@@ -139,17 +122,16 @@ class Gaussian(SharedScale):
         super().__init__(Scale(sigma, minimum=MIN_SIGMA, power=2), mean)
 
     def log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
-        """Log-density in nats, (B,)."""
         squares = self.pixel_errors(decoded, x)
         return _normal_log_prob(squares, self.scale.batch_log_scale(squares))
 
-    def discrete_log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
-        """Log-mass of the 8-bit image in nats, (B,)."""
+    def discrete_log_prob(
+        self, decoded: Tensor, x: Tensor, log_prob: Tensor | None = None
+    ) -> Tensor:
         log_sigma = self.scale.batch_log_scale(self.pixel_errors(decoded, x))
         return normal_bin_log_prob(x, self.mean(decoded), log_sigma).flatten(1).sum(1)
 
     def sample(self, decoded: Tensor, generator: torch.Generator) -> Tensor:
-        """A draw of x, (B, C, H, W): the mean with the noise that the likelihood claims."""
         mean = self.mean(decoded)
         return mean + torch.exp(self.scale.log_scale()) * normal_like(mean, generator)
 
@@ -160,8 +142,19 @@ class Gaussian(SharedScale):
     def sigma(self) -> float:
         return self.scale.item()
 
+    def implied_variance(self, beta: float) -> float:
+        """beta sigma^2: multiplying the rate by beta is the same as this noise at beta = 1."""
+        return beta * self.sigma() ** 2
 
-class PixelGaussian(BaseLikelihood):
+    def constant_distortion(self, mean: np.ndarray, variance: np.ndarray) -> float:
+        """d/2 log(2 pi s^2) + sum(v) / (2 s^2): s is the given number, else the best one."""
+        total, d = float(variance.sum()), variance.size
+        sigma = self.scale.value
+        square = total / d if isinstance(sigma, str) else sigma**2
+        return 0.5 * d * math.log(2 * math.pi * square) + total / (2 * square)
+
+
+class PixelGaussian(Likelihood):
     """N(x; m, e^v) with v clamped to [-10, 10]; decoded: m, C channels, then v, C channels."""
 
     def __init__(self, mean: Mean = "linear") -> None:
@@ -172,20 +165,18 @@ class PixelGaussian(BaseLikelihood):
         return 2 * channels
 
     def log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
-        """Log-density in nats, (B,)."""
         return _normal_log_prob((x - self.mean(decoded)).square(), self._log_sigma(decoded))
 
-    def discrete_log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
-        """Log-mass of the 8-bit image in nats, (B,)."""
+    def discrete_log_prob(
+        self, decoded: Tensor, x: Tensor, log_prob: Tensor | None = None
+    ) -> Tensor:
         log_prob = normal_bin_log_prob(x, self.mean(decoded), self._log_sigma(decoded))
         return log_prob.flatten(1).sum(1)
 
     def mean(self, decoded: Tensor) -> Tensor:
-        """The expected image (B, C, H, W); a linear one may leave [0, 1] a little."""
         return MEANS[self.link](decoded.chunk(2, dim=1)[0])
 
     def sample(self, decoded: Tensor, generator: torch.Generator) -> Tensor:
-        """A draw of x, (B, C, H, W)."""
         mean = self.mean(decoded)
         return mean + torch.exp(self._log_sigma(decoded)) * normal_like(mean, generator)
 
@@ -202,13 +193,13 @@ class Laplace(SharedScale):
         super().__init__(Scale(scale, minimum=MIN_LAPLACE_SCALE), mean)
 
     def log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
-        """Log-density in nats, (B,)."""
         errors = self.pixel_errors(decoded, x)
         log_b = self.scale.batch_log_scale(errors)
         return -(errors * torch.exp(-log_b) + log_b + math.log(2)).flatten(1).sum(1)
 
-    def discrete_log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
-        """Log-mass of the 8-bit image in nats, (B,)."""
+    def discrete_log_prob(
+        self, decoded: Tensor, x: Tensor, log_prob: Tensor | None = None
+    ) -> Tensor:
         log_b = self.scale.batch_log_scale(self.pixel_errors(decoded, x))
         return laplace_bin_log_prob(x, self.mean(decoded), log_b).flatten(1).sum(1)
 
@@ -226,7 +217,7 @@ class Laplace(SharedScale):
         return math.sqrt(2) * self.scale.item()
 
 
-class ContinuousBernoulli(BaseLikelihood):
+class ContinuousBernoulli(Likelihood):
     """The truncated exponential on [0, 1]; decoded: its logit l, C channels.
 
     With t = |l| and r the distance from the end that is favoured, log p = -t r - h(t) and the
@@ -234,15 +225,13 @@ class ContinuousBernoulli(BaseLikelihood):
     h(t) = log((1 - e^{-t}) / t): nothing overflows, and near l = 0 a series replaces 0 / 0.
     """
 
-    def decoded_channels(self, channels: int) -> int:
-        return channels
-
     def log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
-        """Log-density in nats, (B,)."""
         rate, distance = _fold(decoded, x)
         return -(rate * distance + _log_normaliser(rate)).flatten(1).sum(1)
 
-    def discrete_log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
+    def discrete_log_prob(
+        self, decoded: Tensor, x: Tensor, log_prob: Tensor | None = None
+    ) -> Tensor:
         """Log-mass of the 8-bit image in nats, (B,); k/256 = x 255/256."""
         rate, distance = _fold(decoded, x)
         bins = _log_normaliser(rate / 256) - rate * distance * (255 / 256) - math.log(256)

@@ -24,10 +24,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vae.models.likelihoods.base import Likelihood
 from vae.models.likelihoods.bins import (
     clipped_logistic_mean,
     clipped_normal_mean,
@@ -35,36 +37,37 @@ from vae.models.likelihoods.bins import (
     normal_bin_log_prob,
     round_to_8bit,
 )
-from vae.models.likelihoods.continuous import BaseLikelihood, Scale, normal_like
+from vae.models.likelihoods.continuous import Scale, normal_like
 
 INITIAL_SCALE = 0.1
 LOG_SCALE_RANGE = (-7.0, 7.0)
 
 
-class Bernoulli(BaseLikelihood):
+class Bernoulli(Likelihood):
     """A pixel that is 0 or 1, if `binary`; else a loss. Decoded: logits, C channels."""
 
-    def __init__(self, binary: bool) -> None:
+    def __init__(self, binary: bool = False) -> None:
         super().__init__()
         self.discrete = binary
 
-    def decoded_channels(self, channels: int) -> int:
-        return channels
+    def use_levels(self, levels: int) -> None:
+        self.discrete = levels == 2
 
     def log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
         """x log p + (1 - x) log(1 - p), summed, (B,); at most 0."""
         losses = functional.binary_cross_entropy_with_logits(decoded, x, reduction="none")
         return -losses.flatten(1).sum(1)
 
-    def discrete_log_prob(self, decoded: Tensor, x: Tensor) -> Tensor | None:
-        """That of the binary image; None on grey values, which get no probability."""
-        return self.log_prob(decoded, x) if self.discrete else None
-
     def mean(self, decoded: Tensor) -> Tensor:
         return torch.sigmoid(decoded)
 
     def sample(self, decoded: Tensor, generator: torch.Generator) -> Tensor:
         return torch.bernoulli(torch.sigmoid(decoded), generator=generator)
+
+    def constant_distortion(self, mean: np.ndarray, variance: np.ndarray) -> float:
+        """Sum of the sub-pixels' entropies -p log p - (1 - p) log(1 - p), p their means."""
+        p = np.clip(mean, 1e-300, 1 - 1e-16)
+        return float(-(p * np.log(p) + (1 - p) * np.log1p(-p)).sum())
 
 
 def logistic_like(mean: Tensor, generator: torch.Generator) -> Tensor:
@@ -82,7 +85,7 @@ class LocationScaleFamily:
     sigma: float
 
 
-class DiscretizedLikelihood(BaseLikelihood):
+class DiscretizedLikelihood(Likelihood):
     """One bin of a distribution with a location and a scale.
 
     Decoded: location - 1/2, C channels; if the scale is per pixel, then log(scale / 0.1), C
@@ -103,16 +106,11 @@ class DiscretizedLikelihood(BaseLikelihood):
         return 2 * channels if self.scale is None else channels
 
     def log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
-        """Log-mass of the 8-bit image in nats, (B,)."""
         return (
             self.distribution.discrete_log_prob(x, *self._location_and_scale(decoded))
             .flatten(1)
             .sum(1)
         )
-
-    def discrete_log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
-        """Log-mass of the 8-bit image in nats, (B,)."""
-        return self.log_prob(decoded, x)
 
     def mean(self, decoded: Tensor) -> Tensor:
         """The expected image (B, C, H, W), in [0, 1]."""
@@ -183,7 +181,7 @@ class Components:
         )
 
 
-class LogisticMixture(BaseLikelihood):
+class LogisticMixture(Likelihood):
     """k logistic components a pixel.
 
     Decoded, for one component after another: its logit, C locations less that of the start, C
@@ -201,17 +199,12 @@ class LogisticMixture(BaseLikelihood):
         return self.components * (channels + 1) * (channels + 2) // 2
 
     def log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
-        """Log-mass of the 8-bit image in nats, (B,)."""
         components = self._components(decoded)
         values, joint = x[:, :, None].unbind(1), components.log_weights
         for channel, (value, scale) in enumerate(zip(values, components.log_scales, strict=True)):
             location = components.conditional_location(values[:channel])
             joint = joint + logistic_bin_log_prob(value, location, scale)
         return torch.logsumexp(joint, dim=1).flatten(1).sum(1)
-
-    def discrete_log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
-        """Log-mass of the 8-bit image in nats, (B,)."""
-        return self.log_prob(decoded, x)
 
     def mean(self, decoded: Tensor) -> Tensor:
         """The expected image (B, C, H, W), earlier channels taken at their means.

@@ -22,11 +22,9 @@ log_prob and log_mass sum over sub-pixels, (B,). `decoded` is the decoder's raw 
 """
 
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal
 
-import torch
-from torch import Tensor
-
+from vae.models.likelihoods.base import Likelihood
 from vae.models.likelihoods.continuous import (
     ContinuousBernoulli,
     Gaussian,
@@ -40,41 +38,6 @@ from vae.models.likelihoods.discrete import (
     DiscretizedLogistic,
     LogisticMixture,
 )
-
-
-class Likelihood(Protocol):
-    """What every likelihood offers."""
-
-    needs_calibration: bool
-    """whether a scale is to be fixed by `calibrate` after training"""
-    discrete: bool
-    """whether log_prob is itself the mass"""
-
-    def decoded_channels(self, channels: int) -> int:
-        """Channels that the decoder gives for images of `channels`."""
-
-    def log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
-        """What is trained, nats, (B,)."""
-
-    def discrete_log_prob(self, decoded: Tensor, x: Tensor) -> Tensor | None:
-        """Log-mass of the 8-bit (or binary) image, nats, (B,); None without one."""
-
-    def mean(self, decoded: Tensor) -> Tensor:
-        """The expected image, (B, C, H, W)."""
-
-    def sample(self, decoded: Tensor, generator: torch.Generator) -> Tensor:
-        """A draw of x, (B, C, H, W)."""
-
-    def pixel_errors(self, decoded: Tensor, x: Tensor) -> Tensor:
-        """What each sub-pixel adds to the mean that calibrates; only called if it
-        `needs_calibration`.
-        """
-
-    def calibrate(self, mean_error: float) -> None:
-        """Fix the scale for evaluation from the mean spread of the training split."""
-
-    def sigma(self) -> float | None:
-        """Standard deviation of the noise in units of x, if it is one number for all."""
 
 
 def build_gaussian(

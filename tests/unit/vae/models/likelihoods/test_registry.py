@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from vae.models.likelihoods.base import Likelihood
 from vae.models.likelihoods.continuous import Gaussian, PixelGaussian
-from vae.models.likelihoods.registry import LIKELIHOODS, Likelihood, build_gaussian
+from vae.models.likelihoods.registry import LIKELIHOODS, build_gaussian
 from vae.rng import torch_generator
 
 GREYS = (torch.arange(256, dtype=torch.float64) / 255)[:, None, None, None]
