@@ -218,7 +218,7 @@ def test_an_interrupted_trial_is_begun_again(fresh: Checkout) -> None:
 
 
 def test_two_goals_make_a_front(fresh: Checkout) -> None:
-    goals = "[{metric: rate, direction: minimize}, {metric: distortion, direction: minimize}]"
+    goals = "[{metric: valid_rate, direction: minimize}, {metric: valid_distortion, direction: minimize}]"
     fresh.run(*RUN, "-S", f"sweep.goals={goals}", "-S", "sweep.pruner={name: none}")
     report = study(fresh) / "report"
     assert (report / "pareto_front.png").stat().st_size > 5000
@@ -229,7 +229,7 @@ def test_two_goals_make_a_front(fresh: Checkout) -> None:
         row["trial"]
         for row in rows
         for other in rows
-        if other["rate"] < row["rate"] and other["distortion"] < row["distortion"]
+        if other["valid_rate"] < row["valid_rate"] and other["valid_distortion"] < row["valid_distortion"]
     }
     assert set(front) == {row["trial"] for row in rows} - beaten
     refused = fresh.run("python", "-m", "pipeline", "sweep", "promote", expected_code=2)
@@ -270,13 +270,13 @@ def test_trials_that_lag_are_cut_short_and_say_so(fresh: Checkout, pruner: str) 
 def test_collapsed_models_are_no_solution(fresh: Checkout) -> None:
     dead = "{objective.beta: {name: choice, values: [1.0, 100000.0]}}"
     fresh.run(*RUN, "-S", f"sweep.space={dead}", "-S", "sweep.min_rate=0.5",
-              "-S", "sweep.goals=[{metric: rate, direction: minimize}]")  # fmt: skip
+              "-S", "sweep.goals=[{metric: valid_rate, direction: minimize}]")  # fmt: skip
     rows = trials(fresh)
-    collapsed = [row for row in rows if row["rate"] < 0.5]
+    collapsed = [row for row in rows if row["valid_rate"] < 0.5]
     assert {row["state"] for row in collapsed} == {"infeasible"}
     best = read_json(study(fresh) / "report" / "summary.json")["best_trials"]
     assert best
-    assert rows[best[0]]["rate"] >= 0.5
+    assert rows[best[0]]["valid_rate"] >= 0.5
 
 
 def test_optunas_dashboard_opens_the_journal(fresh: Checkout) -> None:
@@ -344,7 +344,7 @@ def test_a_family_of_presets_gives_a_table_with_intervals(fresh: Checkout) -> No
         ("digits/four", 2),
         ("digits/one", 2),
     ]
-    assert all("±" in str(row["rate"]) for row in rows)
+    assert all("±" in str(row["valid_rate"]) for row in rows)
     of_trials = read_csv(folder / "trials.csv")
     assert len({row["epochs"] for row in of_trials}) == 1  # a step with another beta costs as much
     output = fresh.run(*command, "--budget", "1s", "--seeds", "3")
