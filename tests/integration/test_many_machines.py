@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from pipeline.config.metrics import mlflow_name
 from tests.integration.test_sweep import SWEEP
 from tests.support.checkout import Checkout
 from tests.support.servers import MlflowServer, create_database, postgresql
@@ -130,7 +131,7 @@ def compare_with_store(database: str, path: Path) -> None:
     stored = {(key, step): value for key, step, value in ask(database, query, name)}
     history = read_csv(path / "history.csv")
     expected = {
-        (key, int(row["epoch"])): value
+        (mlflow_name(key), int(row["epoch"])): value
         for row in history
         for key, value in row.items()
         if key != "epoch" and value is not None

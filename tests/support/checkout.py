@@ -25,6 +25,7 @@ from vae.io import write_text
 COPIED_PATHS = (
     "pipeline",
     "src",
+    "studies",
     "tests",
     "train.py",
     "evaluate.py",
