@@ -17,6 +17,10 @@ DATA = (
     "data={name: folder, root: ../images, path: '.', channels: 1, centre_crop: true, size: 8,"
     " binarize: none, valid_fraction: 0.2, test_fraction: 0.2, seed: 0, max_broken: 0}"
 )
+CONSTANTS = (
+    ("src/vae/training/loop.py", "CALIBRATION_IMAGES = 4096", "train"),
+    ("pipeline/stages/gallery/renderer.py", "SHEET_COLUMNS = 16", "gallery"),
+)  # file, constant, stage that depends on it
 OUTPUTS = ("artifacts/data", "artifacts/model", "artifacts/source.json", "reports", "dvc.lock")
 
 
@@ -62,6 +66,29 @@ def test_beta_changes_training_and_all_below(chain: Checkout) -> None:
     chain.write_params("objective.beta=0.5")
     assert chain.repro("train") == ["source", "train"]
     assert chain.repro("--dry") == ["source", *LATER[1:]]
+
+
+def test_comments_re_run_no_stage_and_a_constant_re_runs_its_stage(chain: Checkout) -> None:
+    chain.repro()
+    modules = [
+        path for name in ("src/vae", "pipeline") for path in chain.folder.glob(f"{name}/**/*.py")
+    ]
+    texts = {path: path.read_text() for path in modules}
+    try:
+        for path, text in texts.items():
+            path.write_text(f"# A comment.\n{text}")
+        assert chain.repro() == ["source"]
+        for name, constant, stage in CONSTANTS:
+            path = chain.folder / name
+            assert f"{constant}\n" in texts[path] or f"{constant} " in texts[path]
+            path.write_text(texts[path].replace(constant, f"{constant}0"))
+            chain.repro("source")
+            assert stage in chain.repro("--dry")
+            assert "prepare" not in chain.repro("--dry")
+            path.write_text(texts[path])
+    finally:
+        for path, text in texts.items():
+            path.write_text(text)
 
 
 def test_one_image_more_changes_everything(chain: Checkout) -> None:

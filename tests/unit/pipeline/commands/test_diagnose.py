@@ -1,4 +1,4 @@
-"""Anyone's log is read and judged; System 3's is convicted; our own run speaks by its files."""
+"""Diagnosis of published logs and of this project's run, from a shell."""
 
 import subprocess
 import sys
@@ -45,10 +45,10 @@ Epoch 50, mu mean: 0.000001, logvar mean: 0.000001
 """
 
 
-def read(folder: Path, text: str, chosen: str = "") -> list[training_logs.TrainingLog]:
+def read(folder: Path, text: str, column_map: str = "") -> list[training_logs.TrainingLog]:
     path = folder / "log.txt"
     path.write_text(text)
-    return training_logs.read_logs(path, log_columns.parse_column_map(chosen))
+    return training_logs.read_logs(path, log_columns.parse_column_map(column_map))
 
 
 def printed(
@@ -59,12 +59,12 @@ def printed(
     return capsys.readouterr().out
 
 
-# System 3
+# Published logs
 
 
 @pytest.mark.parametrize("dimensions", [None, 3072])
 @pytest.mark.parametrize("constant", [None, 0.6608])
-def test_the_published_runs_are_convicted(
+def test_the_published_runs_have_collapsed(
     tmp_path: Path, dimensions: int | None, constant: float | None
 ) -> None:
     found = read(tmp_path, PUBLISHED)
@@ -88,18 +88,20 @@ def test_the_published_runs_are_convicted(
         assert severities == {"posterior_collapse": "fault", "effective_beta": "warning"}
 
 
-def test_the_command_tells_all_of_it(
+def test_the_command_prints_findings_changes_and_what_was_not_assessed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "study.txt").write_text(PUBLISHED)
     out = printed(monkeypatch, capsys, str(tmp_path / "study.txt"), "--dimensions", "3072")
-    assert out.count("FAULT: posterior collapse") == 2
+    assert out.count("FAULT: Posterior collapse") == 2
     assert out.count("weighs 3,072 times") == 2
     assert "study.txt, Latent dim 512" in out
     assert "epochs 2-24, 26-49 are not in the log" in out
-    assert "try model.likelihood={name: gaussian, sigma: optimal, mean: linear}" in out
-    assert "not judged (missing: the nearest training images of samples): memorisation" in out
+    assert "try model.likelihood: {name: gaussian, sigma: optimal, mean: linear}" in out
+    assert out.count("not assessed") == 2
     assert "reports/" not in out
+    out = printed(monkeypatch, capsys, str(tmp_path / "study.txt"), "--verbose")
+    assert "not assessed (missing: the nearest training images of samples): memorisation" in out
 
 
 # Errors
@@ -112,11 +114,11 @@ def test_the_command_ends_with_code_2(tmp_path: Path, monkeypatch: pytest.Monkey
     assert end.value.code == 2
 
 
-# Our own run
+# This project's run
 
 
-def write_run(evidence: DiagnosisInputs, key: str = "k1", judged: str = "k1") -> None:
-    """The files of a run that is just like this evidence."""
+def write_run(evidence: DiagnosisInputs, key: str = "k1", evaluated: str = "k1") -> None:
+    """The files of a run with these inputs."""
     tree = params.to_tree(params.load(ROOT / "params.yaml"), "model", "objective", "train")
     tree["model"]["latent"] = {"kind": "vector", "dim": 16}
     run = {"key": key, "data_set": "made_up", "image": [1, 28, 28], "params": tree}
@@ -137,14 +139,14 @@ def write_run(evidence: DiagnosisInputs, key: str = "k1", judged: str = "k1") ->
     metrics = {"elbo": evidence.elbo, "elbo_se": 2.0, "mse": evidence.mse, "images": 4000}
     metrics |= {"active_units": 16, "rate": evidence.rate, "memorisation_ratio": 0.9}
     metrics = keyed(metrics, "test")
-    write_json(paths.report_path("evaluate"), {"model": judged, "metrics": metrics})
+    write_json(paths.report_path("evaluate"), {"model": evaluated, "metrics": metrics})
     write_csv(
         paths.FIGURES / "evaluate" / "rates.csv",
         [{"rank": i, "dimension": i, "rate": 2.0} for i in range(1, 17)],
     )
 
 
-def test_the_files_of_a_run_are_its_evidence(project: Path) -> None:
+def test_the_files_of_a_run_are_its_inputs(project: Path) -> None:
     base = build_healthy_run()
     write_run(base)
     evidence = diagnosis_inputs.shipped_run_inputs()
@@ -163,15 +165,15 @@ def test_the_files_of_a_run_are_its_evidence(project: Path) -> None:
     assert {f.severity for f in apply_rules(evidence).findings} <= {"note"}
 
 
-def test_another_models_evaluation_is_none_of_it(project: Path) -> None:
-    write_run(build_healthy_run(), judged="k2")
+def test_the_evaluation_of_another_model_is_ignored(project: Path) -> None:
+    write_run(build_healthy_run(), evaluated="k2")
     evidence = diagnosis_inputs.shipped_run_inputs()
     assert evidence.elbo is None
     assert evidence.test_count is None
     assert evidence.best_epoch == 40
 
 
-def test_a_training_at_work_needs_no_reports(project: Path) -> None:
+def test_a_running_training_needs_no_reports(project: Path) -> None:
     write_run(build_healthy_run())
     run = paths.read_run()
     paths.report_path("data").unlink()
@@ -181,17 +183,17 @@ def test_a_training_at_work_needs_no_reports(project: Path) -> None:
     assert evidence.best_epoch is None
 
 
-def test_without_a_file_the_own_run_is_judged(
+def test_without_a_file_the_projects_run_is_diagnosed(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_run(SYNTHETIC_FAILURES["collapse"].edit(build_healthy_run()))
     out = printed(monkeypatch, capsys)
     assert out.startswith("made_up conv k1\n")
-    assert "FAULT: posterior collapse" in out
-    assert "seen in reports/figures/train/curves.png" in out
+    assert "FAULT: Posterior collapse" in out
+    assert "reports/figures/train/curves.png" in out
 
 
-def test_without_a_run_it_says_so(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_run_is_an_error(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "ROOT", project)
     with pytest.raises(UserError, match="no trained model"):
         diagnosis_inputs.shipped_run_inputs()
@@ -207,7 +209,7 @@ def test_without_a_run_it_says_so(project: Path, monkeypatch: pytest.MonkeyPatch
         ({"name": "cyclical", "cycles": 4, "ramp": 0.5}, 35),
     ],
 )
-def test_when_beta_is_done(schedule: dict[str, Any], end: float) -> None:
+def test_the_epoch_at_which_beta_is_final(schedule: dict[str, Any], end: float) -> None:
     assert diagnosis_inputs._beta_end(schedule, 40) == end
 
 
@@ -217,15 +219,15 @@ def test_the_shape_of_a_spatial_latent() -> None:
 
 
 @pytest.mark.parametrize("name", SYNTHETIC_FAILURES)
-def test_every_remedy_is_a_change_that_params_accept(name: str) -> None:
+def test_params_accept_every_suggested_change(name: str) -> None:
     tree = params.read(ROOT / "params.yaml")
     for finding in apply_rules(SYNTHETIC_FAILURES[name].edit(build_healthy_run())).findings:
-        for cure in finding.suggested_changes:
-            cured = params.parse(params.override(tree, [f"{cure.key}={cure.value}"]))
-            assert cure.key.split(".")[0] in params.to_tree(cured)
+        for change in finding.suggested_changes:
+            changed = params.parse(params.override(tree, [f"{change.key}={change.value}"]))
+            assert change.key.split(".")[0] in params.to_tree(changed)
 
 
-def test_a_strangers_verdict_covers_every_entry(tmp_path: Path) -> None:
+def test_a_short_log_assesses_little(tmp_path: Path) -> None:
     (log,) = read(tmp_path, "Epoch 1 loss: 3\n")
     result = apply_rules(DiagnosisInputs(history=log.rows, nats=False))
     assert not result.findings
