@@ -106,7 +106,7 @@ FAILURE_CASES = {
         "over_regularised",
         "low_sample_diversity class_imbalance",
     ),
-    "dead decoder": failure_case(
+    "decoder ignores z": failure_case(
         Case(
             DIGITS_DATA,
             (
@@ -120,12 +120,12 @@ FAILURE_CASES = {
         "class_imbalance worse_than_constant constant_reconstruction kl_instability"
         " saturated_log_variance",
     ),
-    "lost": failure_case(
+    "learning rate far too low": failure_case(
         Case(DIGITS_DATA, ("train.optimiser.lr=0.000001", CONSTANT_BETA)),
         "worse_than_constant",
         "learning_rate_too_low decoder_ignores_z low_sample_diversity class_imbalance",
     ),
-    "rate too dear": failure_case(
+    "beta too high": failure_case(
         Case(DIGITS_DATA, (sigma(0.15), "objective.beta=8.0")),
         "over_regularised",
         "class_imbalance",
@@ -134,7 +134,7 @@ FAILURE_CASES = {
     "textbook sigma": failure_case(
         Case(FASHION_SUBSET, (sigma(1.0),)), "wide_sigma", "low_sample_diversity class_imbalance"
     ),
-    "steps too long": failure_case(
+    "learning rate too high": failure_case(
         Case(
             DIGITS_DATA,
             (
@@ -148,7 +148,7 @@ FAILURE_CASES = {
         "learning_rate_too_high",
         f"{NO_LEARNING_FINDINGS} fluctuation kl_instability posterior_collapse over_regularised",
     ),
-    "steps too short": failure_case(
+    "learning rate too low": failure_case(
         Case(DIGITS_DATA, ("train.optimiser.lr=0.00003", CONSTANT_LR, CONSTANT_BETA)),
         "learning_rate_too_low",
         NO_LEARNING_FINDINGS,
@@ -161,7 +161,7 @@ FAILURE_CASES = {
         "under_trained",
         NO_LEARNING_FINDINGS,
     ),
-    "exploded": failure_case(
+    "diverged": failure_case(
         Case(DIGITS_DATA, ("train.optimiser.lr=1000000000.0", *NO_CLIPPING)), "not_a_number"
     ),
     "every step clipped": failure_case(
@@ -172,17 +172,17 @@ FAILURE_CASES = {
         "clipping_inert",
         control=Case(DIGITS_DATA, ("train.clip_norm=100.0",)),
     ),
-    "steps left out": failure_case(
+    "steps skipped": failure_case(
         Case(DIGITS_DATA, ("train.optimiser.lr=0.001", "train.skip_norm=100.0", CONSTANT_LR)),
         "updates_skipped",
         "under_trained fluctuation class_imbalance",
     ),
-    "chosen while beta rose": failure_case(
+    "selected while beta rose": failure_case(
         Case(DIGITS_DATA, ("objective.beta_schedule.epochs=12.0",), chosen_by="valid_objective"),
         "false_minimum",
         control=Case(DIGITS_DATA, ("objective.beta_schedule.epochs=12.0",)),
     ),
-    "learned by heart": failure_case(
+    "overfitted": failure_case(
         Case(FEW_DIGITS, OVERFITTING),
         "overfitting",
         "class_imbalance",

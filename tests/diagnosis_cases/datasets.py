@@ -73,8 +73,8 @@ def _prepare(subset: DataSubset) -> None:
     splits_by_name = split_dataset(collection, 0.1, 0.15, subset.seed)
     counts = {"train": subset.train, "valid": subset.valid, "test": subset.test}
     selected = {
-        name: _draw_subset(part, counts[name], subset.seed, name)
-        for name, part in splits_by_name.items()
+        name: _draw_subset(raw_split, counts[name], subset.seed, name)
+        for name, raw_split in splits_by_name.items()
     }
     write_json(paths.SOURCE, {"digest": f"a part of {subset.data}: {subset.name}"})
     broken = prepare.write_arrays(data, RawDataset(selected, collection.classes))
@@ -85,10 +85,12 @@ def _prepare(subset: DataSubset) -> None:
     prepare.write_spec(data, collection.classes, arrays, report["levels"], broken)
 
 
-def _draw_subset(part: Split, count: int | None, seed: int, split: str) -> Split:
-    assert isinstance(part.images, np.ndarray)
-    order = numpy_generator(seed, f"cohort {split}").permutation(len(part))[:count]
-    return Split(part.images[order], None if part.labels is None else part.labels[order])
+def _draw_subset(raw_split: Split, count: int | None, seed: int, split: str) -> Split:
+    assert isinstance(raw_split.images, np.ndarray)
+    order = numpy_generator(seed, f"cohort {split}").permutation(len(raw_split))[:count]
+    return Split(
+        raw_split.images[order], None if raw_split.labels is None else raw_split.labels[order]
+    )
 
 
 def train_extractor(machine: Machine) -> ReferenceFeatures:

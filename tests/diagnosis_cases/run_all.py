@@ -120,8 +120,8 @@ def summarise_results(results: Mapping[str, CaseResult]) -> dict[str, Any]:
 
 def clopper_pearson(count_name: str, successes: int, trials: int) -> dict[str, Any]:
     """Successes, trials and the 95 % interval of Clopper and Pearson (1934)."""
-    found = binomtest(successes, trials).proportion_ci(0.95, method="exact")
-    interval = {"low": float(found.low), "high": float(found.high)}
+    exact = binomtest(successes, trials).proportion_ci(0.95, method="exact")
+    interval = {"low": float(exact.low), "high": float(exact.high)}
     return {count_name: successes, "of": trials, **interval}
 
 

@@ -225,7 +225,7 @@ def _decode_codes(model: VAE, codes: np.ndarray) -> np.ndarray:
     """Mean images of codes (N, *latent) as uint8 (N, C, H, W)."""
     batches = torch.from_numpy(codes.astype(np.float32)).split(256)
     with torch.no_grad():
-        pixels = torch.cat([model.mean_image(part) for part in batches])
+        pixels = torch.cat([model.mean_image(batch) for batch in batches])
     return (255 * pixels).round().to(torch.uint8).contiguous().numpy()
 
 

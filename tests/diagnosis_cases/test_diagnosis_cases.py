@@ -12,7 +12,7 @@ from vae.errors import UserError
 from vae.evaluation.diagnosis.engine import FAILURE_MODES
 from vae.io import read_json, write_json
 
-QUICK = ("posterior collapse", "exploded", "steps too short")
+QUICK = ("posterior collapse", "diverged", "learning rate too low")
 NAMES = {entry.name for entry in FAILURE_MODES}
 
 
@@ -30,8 +30,8 @@ def findings(case: run_case.Case, folder: Path) -> set[str]:
 @pytest.mark.parametrize("name", QUICK)
 def test_a_failing_training_raises_its_expected_findings_only(name: str, folder: Path) -> None:
     case = cases.FAILURE_CASES[name]
-    found = findings(case.faulty, folder) - (cases.ALLOWED_NOTES - case.expected)
-    assert case.expected - BY_SAMPLES <= found <= case.expected | case.allowed
+    result = findings(case.faulty, folder) - (cases.ALLOWED_NOTES - case.expected)
+    assert case.expected - BY_SAMPLES <= result <= case.expected | case.allowed
 
 
 BY_SAMPLES = {"low_sample_diversity", "class_imbalance", "memorisation", "under_regularised"}
@@ -71,18 +71,18 @@ def result_of(*findings: str) -> dict[str, Any]:
 
 
 def test_missed_failures_and_false_alarms_lower_the_rates() -> None:
-    found = {run_all.case_key(case): result_of() for case in cases.HEALTHY_CASES.values()}
+    result = {run_all.case_key(case): result_of() for case in cases.HEALTHY_CASES.values()}
     for failure in cases.FAILURE_CASES.values():
-        found[run_all.case_key(failure.control)] = result_of("clipping_inert")
-        found[run_all.case_key(failure.faulty)] = result_of(*sorted(failure.expected))
-    whole = run_all.summarise_results(found)
+        result[run_all.case_key(failure.control)] = result_of("clipping_inert")
+        result[run_all.case_key(failure.faulty)] = result_of(*sorted(failure.expected))
+    whole = run_all.summarise_results(result)
     count, healthy = len(cases.FAILURE_CASES), len(cases.HEALTHY_CASES)
     assert whole["sensitivity"]["found"] == whole["sensitivity"]["of"] == count
     assert whole["specificity"]["clean"] == whole["specificity"]["of"] == healthy
     first = next(iter(cases.FAILURE_CASES.values()))
-    found[run_all.case_key(first.faulty)] = result_of()
-    found[run_all.case_key(next(iter(cases.HEALTHY_CASES.values())))] = result_of("overfitting")
-    worse = run_all.summarise_results(found)
+    result[run_all.case_key(first.faulty)] = result_of()
+    result[run_all.case_key(next(iter(cases.HEALTHY_CASES.values())))] = result_of("overfitting")
+    worse = run_all.summarise_results(result)
     assert worse["sensitivity"]["found"] == count - 1
     assert worse["specificity"]["clean"] == healthy - 1
     assert list(worse["false_alarms"].values()) == [["overfitting"]]
@@ -96,8 +96,8 @@ def test_intervals_equal_tabulated_clopper_pearson_intervals(
     right: int, of: int, low: float, high: float
 ) -> None:
     """Tabulated values, to four digits."""
-    found = run_all.clopper_pearson("right", right, of)
-    assert (found["low"], found["high"]) == pytest.approx((low, high), abs=5e-5)
+    result = run_all.clopper_pearson("right", right, of)
+    assert (result["low"], result["high"]) == pytest.approx((low, high), abs=5e-5)
 
 
 def test_the_committed_results_are_of_these_cases() -> None:

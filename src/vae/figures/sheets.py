@@ -184,8 +184,8 @@ class _Layout:
         slack = max(0, _height(rows, LABEL_SIZE) - height)
         step = height + slack + GAP
         top += slack // 2
-        apart = GROUP_GAP - GAP
-        tops = tuple(top + row * step + row // grid.group * apart for row in range(grid.rows))
+        gap = GROUP_GAP - GAP
+        tops = tuple(top + row * step + row // grid.group * gap for row in range(grid.rows))
         lefts = tuple(left + column * (pitch + GAP) for column in range(grid.columns))
         bottom = tops[-1] + height + slack + MARGIN
         return cls((total, bottom), lefts, tops, (width, height), pitch, title, rows, columns)

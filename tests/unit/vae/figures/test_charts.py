@@ -44,8 +44,8 @@ def traces(chart: Chart) -> list[dict[str, Any]]:
     """The traces that the page gives to plotly: the first JSON array after the id."""
     text = html.chart_div(chart, "chart")
     start = text.index("[", text.index("Plotly.newPlot("))
-    found: list[dict[str, Any]] = json.JSONDecoder().raw_decode(text[start:])[0]
-    return found
+    result: list[dict[str, Any]] = json.JSONDecoder().raw_decode(text[start:])[0]
+    return result
 
 
 def count_coloured_pixels(path: Path) -> int:

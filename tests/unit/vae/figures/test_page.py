@@ -41,11 +41,11 @@ class Reader(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
     def loads(self) -> set[str]:
-        named = {about.get(key) or "" for _, about in self.tags for key in ("src", "href")}
+        named = {attrs.get(key) or "" for _, attrs in self.tags for key in ("src", "href")}
         return {name for name in named if name and not name.startswith(("#", "data:"))}
 
     def ids(self) -> list[str]:
-        return [about["id"] or "" for _, about in self.tags if "id" in about]
+        return [attrs["id"] or "" for _, attrs in self.tags if "id" in attrs]
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def test_the_page_loads_only_files_of_its_folder(folder: Path) -> None:
 
 
 def test_pictures_have_alternative_text_and_their_size(folder: Path) -> None:
-    images = [about for tag, about in Reader(page_of(folder, tabs=tabs())).tags if tag == "img"]
+    images = [attrs for tag, attrs in Reader(page_of(folder, tabs=tabs())).tags if tag == "img"]
     assert [image["alt"] for image in images] == ["Samples. seed 0, temperature 1", "Curves", ""]
     with Image.open(folder / "samples.png") as picture:
         assert (images[0]["width"], images[0]["height"]) == tuple(map(str, picture.size))
@@ -103,7 +103,7 @@ def test_ids_are_unique_and_every_tab_has_its_panel(folder: Path) -> None:
     reader = Reader(page_of(folder, tabs=tabs()))
     ids = reader.ids()
     assert len(ids) == len(set(ids))
-    jumps = [str(about["href"]) for tag, about in reader.tags if tag == "a" and about["href"]]
+    jumps = [str(attrs["href"]) for tag, attrs in reader.tags if tag == "a" and attrs["href"]]
     assert {jump[1:] for jump in jumps if jump.startswith("#")} == {"samples", "curves-bars"}
     assert {"samples", "curves-bars"} <= set(ids)
 
@@ -174,7 +174,7 @@ def test_a_slider_shows_its_middle_frame_without_scripts(folder: Path) -> None:
 
 def test_a_deck_has_every_card_with_its_frame_and_numbers(folder: Path) -> None:
     page = page_with(folder, DECK)
-    images = [about for _, about in Reader(page).tags if about.get("src") == "deck.png"]
+    images = [attrs for _, attrs in Reader(page).tags if attrs.get("src") == "deck.png"]
     positions = [re.findall(r"translate\((.*?)\)", str(image["style"]))[0] for image in images]
     assert [float(position.split(", ")[1].rstrip("%")) for position in positions] == pytest.approx(
         [0, -400 / 6], abs=1e-4

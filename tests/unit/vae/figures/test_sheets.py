@@ -32,9 +32,9 @@ def find(picture: Image.Image, image: np.ndarray, factor: int) -> list[Corner]:
 
 
 def corners(picture: Image.Image, images: np.ndarray, factor: int) -> list[Corner]:
-    found = [find(picture, image, factor) for image in images]
-    assert [len(places) for places in found] == [1] * len(images), "each image once, exactly"
-    return [places[0] for places in found]
+    result = [find(picture, image, factor) for image in images]
+    assert [len(places) for places in result] == [1] * len(images), "each image once, exactly"
+    return [places[0] for places in result]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -168,10 +168,10 @@ def test_a_sprite_has_every_frame_at_its_position(
     pixels = np.asarray(picture)
     height, width = (length * factor + 1 for length in size)
     assert pixels.shape == (2 * height, 3 * 4 * width, channels + 1)
-    for row, column, place in np.ndindex(2, 3, 4):
-        left = (column * 4 + place) * width
+    for row, column, position in np.ndindex(2, 3, 4):
+        left = (column * 4 + position) * width
         tile = pixels[row * height : (row + 1) * height, left : left + width]
-        enlarged = images[row, column, place].repeat(factor, 1).repeat(factor, 2)
+        enlarged = images[row, column, position].repeat(factor, 1).repeat(factor, 2)
         np.testing.assert_array_equal(tile[:-1, :-1, :-1], enlarged.transpose(1, 2, 0))
         assert (tile[:-1, :-1, -1] == 255).all()
         assert not tile[-1].any(), "a transparent line below"

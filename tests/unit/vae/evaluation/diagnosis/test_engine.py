@@ -45,8 +45,8 @@ def warned(evidence: DiagnosisInputs) -> set[str]:
 @pytest.mark.parametrize("name", SYNTHETIC_FAILURES)
 def test_a_failure_raises_its_findings_and_its_control_none(name: str) -> None:
     failure, base = SYNTHETIC_FAILURES[name], build_healthy_run()
-    found = names(diagnose(failure.edit(base)))
-    assert failure.expected <= found <= failure.expected | failure.allowed
+    findings = names(diagnose(failure.edit(base)))
+    assert failure.expected <= findings <= failure.expected | failure.allowed
     assert names(diagnose(failure.control(base))) == set()
 
 
@@ -98,8 +98,8 @@ def test_a_running_failure_is_reported_once(name: str) -> None:
     failure = SYNTHETIC_FAILURES[name]
     inputs, reported = failure.edit(build_healthy_run()), list[str]()
     for epochs in range(len(inputs.history) + 1):
-        found = diagnose_running(so_far(inputs, epochs), reported)
-        reported += [finding.name for finding in found]
+        findings = diagnose_running(so_far(inputs, epochs), reported)
+        reported += [finding.name for finding in findings]
     assert len(reported) == len(set(reported))
     assert set(reported) <= failure.expected | failure.allowed
     by_history = {mode.name for mode in FAILURE_MODES if mode.min_epochs is not None}
@@ -109,8 +109,8 @@ def test_a_running_failure_is_reported_once(name: str) -> None:
 @pytest.mark.parametrize("name", SYNTHETIC_FAILURES)
 def test_every_mode_is_assessed_and_every_finding_is_complete(name: str) -> None:
     result = apply_rules(SYNTHETIC_FAILURES[name].edit(build_healthy_run()))
-    found = [finding.name for finding in result.findings]
-    assert sorted([*found, *result.ruled_out, *result.not_assessed]) == sorted(NAMES)
+    findings = [finding.name for finding in result.findings]
+    assert sorted([*findings, *result.ruled_out, *result.not_assessed]) == sorted(NAMES)
     severities = [SEVERITIES.index(finding.severity) for finding in result.findings]
     assert severities == sorted(severities), "the most severe first"
     for finding in result.findings:
@@ -183,9 +183,9 @@ def test_classes_that_blur_changes_are_not_an_imbalance_of_the_prior() -> None:
     misread, one_class = [2800, *[800] * 9], [1000, *[0] * 9]
     imbalanced = dataclasses.replace(build_healthy_run(), sample_class_counts=[280, *[80] * 9])
     assert "class_imbalance" in names(diagnose(imbalanced))
-    known = dataclasses.replace(imbalanced, reconstruction_class_counts=misread)
-    assert "class_imbalance" not in names(diagnose(known))
-    skewed = dataclasses.replace(known, sample_class_counts=one_class)
+    corrected = dataclasses.replace(imbalanced, reconstruction_class_counts=misread)
+    assert "class_imbalance" not in names(diagnose(corrected))
+    skewed = dataclasses.replace(corrected, sample_class_counts=one_class)
     assert "class_imbalance" in names(diagnose(skewed))
 
 
@@ -297,14 +297,14 @@ def test_the_sigma_of_a_diverged_epoch_does_not_count_for_earlier_weights() -> N
     whole = build_healthy_run()
     rows = [dict(row) for row in whole.history]
     rows[-1]["sigma"] *= 100.0
-    for best, found in (
+    for best, findings in (
         (len(rows) - 1, set()),
         (len(rows), {"wide_sigma"}),
         (None, {"wide_sigma"}),
     ):
         evidence = dataclasses.replace(whole, history=rows, best_epoch=best)
         raised = {item.name for item in diagnose(evidence)}
-        assert raised & {"effective_beta", "wide_sigma"} == found
+        assert raised & {"effective_beta", "wide_sigma"} == findings
 
 
 def test_a_kl_of_too_few_digits_is_not_assessed() -> None:

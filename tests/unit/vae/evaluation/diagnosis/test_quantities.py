@@ -68,10 +68,14 @@ def test_the_first_settled_epoch(
 def test_the_final_objective_is_computed_from_any_columns_of_a_log() -> None:
     e = build_healthy_run()
     own = quantities.final_objective(e, "valid")
-    without = [{k: v for k, v in row.items() if k != "valid_final_objective"} for row in e.history]
-    parts = [{k: v for k, v in row.items() if not k.endswith("objective")} for row in e.history]
+    without_final = [
+        {k: v for k, v in row.items() if k != "valid_final_objective"} for row in e.history
+    ]
+    without_totals = [
+        {k: v for k, v in row.items() if not k.endswith("objective")} for row in e.history
+    ]
     assert own is not None
-    for history in (without, parts):
+    for history in (without_final, without_totals):
         rebuilt = quantities.final_objective(
             DiagnosisInputs(history=history, beta=e.beta), "valid"
         )
@@ -90,9 +94,9 @@ def test_the_squared_error_is_recovered_from_the_distortion() -> None:
 
 def test_values_that_are_not_finite_are_left_out() -> None:
     e = DiagnosisInputs(history=rows(train_rate=[1.0, None, math.nan, 4.0]))
-    found = quantities.curve(e, "train_rate")
-    assert found is not None
-    assert found.epochs.tolist() == [1, 4]
+    result = quantities.curve(e, "train_rate")
+    assert result is not None
+    assert result.epochs.tolist() == [1, 4]
     assert quantities.curve(e, "valid_rate") is None
 
 

@@ -49,8 +49,8 @@ def value(name: str, images: np.ndarray) -> float:
 
 
 def test_a_constant_image_has_only_brightness() -> None:
-    found = image_attributes(np.full((1, 3, 9, 7), 77, np.uint8))
-    assert {name: float(number[0]) for name, number in found.items()} == {
+    result = image_attributes(np.full((1, 3, 9, 7), 77, np.uint8))
+    assert {name: float(number[0]) for name, number in result.items()} == {
         "brightness": pytest.approx(77 / 255),
         "contrast": 0,
         "edge_density": 0,
@@ -61,9 +61,9 @@ def test_a_constant_image_has_only_brightness() -> None:
 
 def test_brightness_and_contrast_are_mean_and_deviation_over_all_sub_pixels() -> None:
     images = numpy_generator(0, "rgb").integers(0, 256, (6, 3, 8, 5), dtype=np.uint8)
-    found, x = image_attributes(images), images.reshape(6, -1) / 255
-    np.testing.assert_allclose(found["brightness"], x.mean(1), rtol=1e-12)
-    np.testing.assert_allclose(found["contrast"], x.std(1), rtol=1e-12)
+    result, x = image_attributes(images), images.reshape(6, -1) / 255
+    np.testing.assert_allclose(result["brightness"], x.mean(1), rtol=1e-12)
+    np.testing.assert_allclose(result["contrast"], x.std(1), rtol=1e-12)
 
 
 def test_edge_density_is_the_fraction_of_jumps() -> None:
@@ -131,10 +131,10 @@ def test_chunks_give_the_values_of_the_whole(
     whole = image_attributes(images)
     np.save(tmp_path / "images.npy", images)
     monkeypatch.setattr(attributes, "CHUNK_SIZE", 3 * SIDE**2 + 1)
-    parts = image_attributes(np.load(tmp_path / "images.npy", mmap_mode="r"))
-    assert list(parts) == list(IMAGE_ATTRIBUTES)
+    chunks = image_attributes(np.load(tmp_path / "images.npy", mmap_mode="r"))
+    assert list(chunks) == list(IMAGE_ATTRIBUTES)
     for name, values in whole.items():
-        np.testing.assert_allclose(parts[name], values, rtol=1e-6)
+        np.testing.assert_allclose(chunks[name], values, rtol=1e-6)
 
 
 @pytest.mark.parametrize("images", [np.zeros((2, 1, 4, 4)), np.zeros((2, 4, 4), np.uint8)])

@@ -27,10 +27,10 @@ NAMES = ("contrast", "edge_density", "high_frequency", "periodicity", "brightnes
 def planted(stream: str, count: int = 600, sign: int = 1) -> Measurements:
     """One error depends on contrast and noise only; the other error is noise."""
     generator = numpy_generator(0, stream)
-    found = {name: generator.gamma(2, size=count) for name in NAMES}
-    error = np.exp(sign * 0.4 * found["contrast"] + 0.4 * generator.normal(size=count))
+    result = {name: generator.gamma(2, size=count) for name in NAMES}
+    error = np.exp(sign * 0.4 * result["contrast"] + 0.4 * generator.normal(size=count))
     return Measurements(
-        found, {"distortion": error, "mse_over_variance": generator.normal(size=count)}
+        result, {"distortion": error, "mse_over_variance": generator.normal(size=count)}
     )
 
 
@@ -39,7 +39,9 @@ def shuffled(side: Measurements, stream: str) -> Measurements:
     return replace(side, errors={name: values[order] for name, values in side.errors.items()})
 
 
-def found(valid: Measurements, test: Measurements) -> dict[tuple[str, str], Correlation]:
+def correlations_by_pair(
+    valid: Measurements, test: Measurements
+) -> dict[tuple[str, str], Correlation]:
     return {(r.attribute, r.error): r for r in correlate(valid, test)}
 
 
@@ -105,19 +107,21 @@ def test_dividing_by_the_variance_removes_contrast() -> None:
 
 
 def test_only_the_planted_correlation_is_confirmed() -> None:
-    relations = found(planted("valid"), planted("test"))
+    relations = correlations_by_pair(planted("valid"), planted("test"))
     assert len(relations) == 2 * len(NAMES)
     assert {key for key, r in relations.items() if r.outcome == "confirmed"} == {
         ("contrast", "distortion")
     }
-    known = relations["contrast", "distortion"]
-    assert (known.direction, known.substantial) == ("+", True)
-    assert known.low < known.rho < known.high
-    assert known.p <= known.p_holm < 1e-9
+    expected = relations["contrast", "distortion"]
+    assert (expected.direction, expected.substantial) == ("+", True)
+    assert expected.low < expected.rho < expected.high
+    assert expected.p <= expected.p_holm < 1e-9
 
 
 def test_a_direction_that_changes_is_reversed() -> None:
-    relation = found(planted("valid"), planted("test", sign=-1))["contrast", "distortion"]
+    relation = correlations_by_pair(planted("valid"), planted("test", sign=-1))[
+        "contrast", "distortion"
+    ]
     assert (relation.direction, relation.outcome) == ("+", "reversed")
     assert relation.rho < 0 < relation.rho_valid
     assert relation.p_holm == 1
@@ -125,7 +129,7 @@ def test_a_direction_that_changes_is_reversed() -> None:
 
 def test_a_correlation_absent_on_validation_is_not_confirmed() -> None:
     valid = shuffled(planted("valid"), "shuffle")
-    relation = found(valid, planted("test"))["contrast", "distortion"]
+    relation = correlations_by_pair(valid, planted("test"))["contrast", "distortion"]
     assert relation.rho > 0.3
     assert relation.outcome == "not confirmed"
 
@@ -164,10 +168,10 @@ def test_splits_with_different_attributes_are_refused() -> None:
 
 def test_regression_recovers_the_planted_fraction_and_none_after_shuffling() -> None:
     plain, nothing = regress(planted("valid"), planted("test"), 0)
-    known = stats.spearmanr(
+    expected = stats.spearmanr(
         planted("test").attributes["contrast"], planted("test").errors["distortion"]
     ).statistic
-    assert plain.r_squared == pytest.approx(known**2, abs=0.03)
+    assert plain.r_squared == pytest.approx(expected**2, abs=0.03)
     assert max(plain.coefficients, key=plain.coefficients.__getitem__) == "contrast"
     assert plain.n == 600
     for null in (plain.r_squared_shuffled, nothing.r_squared):
@@ -195,7 +199,7 @@ def text_of(valid: Measurements, test: Measurements) -> str:
 def test_the_summary_names_confirmed_correlations_and_the_regression() -> None:
     valid, test = planted("valid"), planted("test")
     text = text_of(valid, test)
-    relation = found(valid, test)["contrast", "distortion"]
+    relation = correlations_by_pair(valid, test)["contrast", "distortion"]
     assert f"The distortion rises with contrast {relation.rho:+.2f}" in text
     assert "No attribute has more than a negligible rho with the MSE over the image's" in text
     assert "Not confirmed for the distortion: edge density" in text

@@ -57,7 +57,7 @@ def relation(name: str, error: str, direction: str, outcome: str = "confirmed") 
 
 
 def test_directions_are_confirmed_ones_and_the_distortion_takes_precedence() -> None:
-    found = confirmed_directions(
+    result = confirmed_directions(
         [
             relation("contrast", "mse_over_variance", "-"),
             relation("contrast", "distortion", "+"),
@@ -65,7 +65,7 @@ def test_directions_are_confirmed_ones_and_the_distortion_takes_precedence() -> 
             relation("periodicity", "distortion", "+", "not confirmed"),
         ]
     )
-    assert found == {"contrast": "+", "brightness": "-"}
+    assert result == {"contrast": "+", "brightness": "-"}
 
 
 def test_a_case_is_explained_by_attributes_extreme_in_the_confirmed_direction() -> None:

@@ -72,7 +72,7 @@ def test_the_gaussian_distortion_is_the_mean_negative_log_density() -> None:
 
 
 @pytest.mark.parametrize(
-    ("likelihood", "options", "known"),
+    ("likelihood", "options", "has_closed_form"),
     [
         ("bernoulli", {}, True),
         ("gaussian", {"sigma": 1.0, "mean": "linear"}, True),
@@ -82,10 +82,10 @@ def test_the_gaussian_distortion_is_the_mean_negative_log_density() -> None:
     ],
 )
 def test_likelihoods_without_a_closed_form_have_none(
-    likelihood: str, options: dict[str, object], known: bool
+    likelihood: str, options: dict[str, object], has_closed_form: bool
 ) -> None:
     constant = best_constant_image(images(), Augmentation())
-    assert (distortion(constant, likelihood, **options) is not None) == known
+    assert (distortion(constant, likelihood, **options) is not None) == has_closed_form
 
 
 @pytest.mark.real_data("cifar10")
@@ -94,9 +94,9 @@ def test_a_published_collapse_has_the_distortion_of_the_mean_image(real_data_roo
 
     Without the crops' black border the same image costs 0.6891.
     """
-    part = decode("cifar10", find("cifar10", real_data_root, "")).splits["train"]
-    assert isinstance(part, Split)
-    assert isinstance(part.images, np.ndarray)
-    cropped = best_constant_image(part.images, Augmentation(flip=True, crop_padding=4))
+    raw_split = decode("cifar10", find("cifar10", real_data_root, "")).splits["train"]
+    assert isinstance(raw_split, Split)
+    assert isinstance(raw_split.images, np.ndarray)
+    cropped = best_constant_image(raw_split.images, Augmentation(flip=True, crop_padding=4))
     assert bernoulli(cropped) / 3072 == pytest.approx(0.66064, abs=1e-5)
-    assert bernoulli(best_constant_image(part.images, Augmentation())) / 3072 > 0.689
+    assert bernoulli(best_constant_image(raw_split.images, Augmentation())) / 3072 > 0.689

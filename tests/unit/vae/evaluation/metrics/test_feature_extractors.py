@@ -50,8 +50,8 @@ def digits() -> tuple[LabelledImages, LabelledImages]:
     data = load_digits()
     pixels = (data.images * (255 / 16)).round().astype(np.uint8)[:, None]
     labels = data.target.astype(np.int64)
-    parts = (slice(None, 1200), slice(1200, None))
-    train, valid = (LabelledImages(Images(pixels[part], "cpu"), labels[part]) for part in parts)
+    ranges = (slice(None, 1200), slice(1200, None))
+    train, valid = (LabelledImages(Images(pixels[rows], "cpu"), labels[rows]) for rows in ranges)
     return train, valid
 
 
@@ -142,10 +142,10 @@ def test_images_of_any_size_give_features_and_all_weights_have_a_gradient(
 ) -> None:
     with initialisation(0):
         classifier = Classifier(ClassifierShape(*shape, features=64, classes=3), folded=False)
-    found = classifier(torch.from_numpy(noise(4, *shape)))
-    assert found.shape == (4, 64)
+    result = classifier(torch.from_numpy(noise(4, *shape)))
+    assert result.shape == (4, 64)
     assert sum(isinstance(m, torch.nn.Conv2d) for m in classifier.modules()) == convolutions
-    classifier.head(found).square().sum().backward()
+    classifier.head(result).square().sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in classifier.parameters())
     with pytest.raises(ValueError, match="images are uint8"):
         classifier(torch.from_numpy(noise(4, *shape[:2], shape[2] + 8)))
@@ -171,12 +171,12 @@ def test_the_in_domain_extractor_has_the_logits_of_the_classifier(
     _, classifier = trained
     extractor, valid = in_domain_extractor(classifier, CPU), digits()[1]
     pixels = valid.images.array
-    found = extract(extractor, pixels, batch_size=100)
-    assert (found.shape, found.dtype, extractor.feature_dim) == ((597, 64), np.float32, 64)
+    result = extract(extractor, pixels, batch_size=100)
+    assert (result.shape, result.dtype, extractor.feature_dim) == ((597, 64), np.float32, 64)
     np.testing.assert_allclose(
-        found, extract(extractor, pixels, batch_size=597), rtol=1e-5, atol=1e-5
+        result, extract(extractor, pixels, batch_size=597), rtol=1e-5, atol=1e-5
     )
-    logits = class_logits(extractor, found)
+    logits = class_logits(extractor, result)
     assert logits is not None
     assert (logits.argmax(1) == valid.labels).mean() > 0.95
 
@@ -184,12 +184,12 @@ def test_the_in_domain_extractor_has_the_logits_of_the_classifier(
 def test_the_imagenet_extractor_takes_grey_and_coloured_images_and_has_no_classes() -> None:
     extractor = imagenet_extractor("efficientnet_lite2", CPU)
     grey = noise(2, 1, 28, 28)
-    found = extract(extractor, grey)
-    assert (found.shape, extractor.feature_dim, len(extractor.digest)) == ((2, 1280), 1280, 64)
+    result = extract(extractor, grey)
+    assert (result.shape, extractor.feature_dim, len(extractor.digest)) == ((2, 1280), 1280, 64)
     np.testing.assert_allclose(
-        extract(extractor, grey.repeat(3, axis=1)), found, rtol=1e-4, atol=1e-4
+        extract(extractor, grey.repeat(3, axis=1)), result, rtol=1e-4, atol=1e-4
     )
-    assert class_logits(extractor, found) is None
+    assert class_logits(extractor, result) is None
 
 
 # Sensitivity test
@@ -199,17 +199,17 @@ def test_the_trained_extractor_passes_and_repeats(
     trained: tuple[list[StepReport | EpochReport], Classifier],
 ) -> None:
     extractor, (train, _) = in_domain_extractor(trained[1], CPU), digits()
-    found = sensitivity_test(extractor, train.images.array, 0, train.labels)
-    assert found.passed
-    assert {fault: tuple(by_strength) for fault, by_strength in found.distances.items()} == {
+    result = sensitivity_test(extractor, train.images.array, 0, train.labels)
+    assert result.passed
+    assert {fault: tuple(by_strength) for fault, by_strength in result.distances.items()} == {
         "blur": (0.5, 1, 2),
         "noise": (5, 15, 40),
         "dropped": (0.1, 0.3, 0.5),
     }
-    assert found.n == 298
+    assert result.n == 298
     for fault in ("blur", "dropped"):
-        assert min(found.distances[fault].values()) > found.floor
-    assert found == sensitivity_test(extractor, train.images.array, 0, train.labels)
+        assert min(result.distances[fault].values()) > result.floor
+    assert result == sensitivity_test(extractor, train.images.array, 0, train.labels)
 
 
 @pytest.mark.parametrize(
@@ -224,17 +224,17 @@ def test_a_distance_rises_by_strength_and_ends_above_the_floor(
         "blur": dict(zip((0.5, 1.0, 2.0), (2.0, 3.0, 4.0), strict=True)),
         "noise": dict(zip((5.0, 15.0, 40.0), noise, strict=True)),
     }
-    found = SensitivityResult(100, 1.0, distances)
-    assert (found.detects("blur"), found.detects("noise"), found.passed) == (True, rises, rises)
+    result = SensitivityResult(100, 1.0, distances)
+    assert (result.detects("blur"), result.detects("noise"), result.passed) == (True, rises, rises)
 
 
 def test_an_extractor_without_sensitivity_fails() -> None:
     constant = NetworkExtractor(
         "constant", "0" * 64, 2, CPU, lambda x: torch.zeros(len(x), 2), None
     )
-    found = sensitivity_test(constant, noise(400, 1, 8, 8), 0)
-    assert not found.passed
-    assert found.n == 100  # half of the half that is compared
+    result = sensitivity_test(constant, noise(400, 1, 8, 8), 0)
+    assert not result.passed
+    assert result.n == 100  # half of the half that is compared
 
 
 def test_without_labels_the_brightest_images_are_dropped() -> None:
@@ -348,13 +348,13 @@ def test_missing_inception_weights_are_one_line_with_the_remedy(
     assert digest == feature_extractors.INCEPTION_SHA256
     assert digest.startswith(Path(address).stem.rpartition("-")[2])
     assert message.startswith(f"{path}: no weights of Inception")
-    for part in (
+    for expected in (
         address,
         "not known",
         "set evaluate.inception_weights",
         "out of evaluate.feature_extractors",
     ):
-        assert part in message
+        assert expected in message
     assert "\n" not in message
     Path(path).write_bytes(b"half of it")
     with pytest.raises(UserError, match=f"{path}: not Inception's weights .* delete it"):

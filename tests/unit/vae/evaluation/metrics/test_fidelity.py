@@ -37,14 +37,14 @@ def cloud(count: int, size: int = 6, shift: float = 0.0, stream: str = "real") -
 
 def far(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """All distances, by the definition."""
-    found: np.ndarray = np.linalg.norm(a[:, None].astype(float) - b[None].astype(float), axis=2)
-    return found
+    result: np.ndarray = np.linalg.norm(a[:, None].astype(float) - b[None].astype(float), axis=2)
+    return result
 
 
 def reach(x: np.ndarray, k: int) -> np.ndarray:
     """Distance of each to its k-th other one, by the definition."""
-    found: np.ndarray = np.sort(far(x, x), axis=1)[:, k]
-    return found
+    result: np.ndarray = np.sort(far(x, x), axis=1)[:, k]
+    return result
 
 
 # Frechet distance
@@ -52,10 +52,10 @@ def reach(x: np.ndarray, k: int) -> np.ndarray:
 
 def test_statistics_are_the_mean_and_the_unbiased_covariance_in_float64() -> None:
     x = cloud(50)
-    found = statistics(x)
+    result = statistics(x)
     centred = x.astype(float) - x.astype(float).mean(0)
-    np.testing.assert_allclose(found.mean, x.astype(float).mean(0), rtol=1e-14)
-    np.testing.assert_allclose(found.covariance, centred.T @ centred / 49, rtol=1e-12)
+    np.testing.assert_allclose(result.mean, x.astype(float).mean(0), rtol=1e-14)
+    np.testing.assert_allclose(result.covariance, centred.T @ centred / 49, rtol=1e-12)
 
 
 def test_frechet_distance_equals_the_formula_with_scipys_matrix_root() -> None:
@@ -77,8 +77,8 @@ def test_kernel_distance_of_whole_sets_equals_the_formula() -> None:
     direct = sum(within) - 2 * ((a @ b.T / 6 + 1) ** 3).mean()
     module = fidelity.torch_fidelity_module("metric_kid")
     options = fidelity._options(kid_subset_size=24, kid_subsets=1)
-    found = module.kid_features_to_metric(torch.from_numpy(a), torch.from_numpy(b), **options)
-    assert found[module.KEY_METRIC_KID_MEAN] == pytest.approx(direct, rel=1e-9)
+    result = module.kid_features_to_metric(torch.from_numpy(a), torch.from_numpy(b), **options)
+    assert result[module.KEY_METRIC_KID_MEAN] == pytest.approx(direct, rel=1e-9)
 
 
 def test_kernel_distance_is_unbiased_and_repeats() -> None:
@@ -161,12 +161,12 @@ def test_class_balance_is_pearsons_test() -> None:
     lacking = np.eye(4)[np.arange(400) % 2]
     same = class_balance(even, even)
     assert (same.chi_square, same.p_value, same.total_variation) == pytest.approx((0, 1, 0))
-    found = class_balance(lacking, even)
-    assert found.samples.tolist() == [200, 200, 0, 0]
+    result = class_balance(lacking, even)
+    assert result.samples.tolist() == [200, 200, 0, 0]
     # Expected in each row: 150 150 50 50.
-    assert found.chi_square == pytest.approx(2 * (2 * 50**2 / 150 + 2 * 50**2 / 50))
-    assert found.p_value < 1e-9
-    assert found.total_variation == pytest.approx(0.5)
+    assert result.chi_square == pytest.approx(2 * (2 * 50**2 / 150 + 2 * 50**2 / 50))
+    assert result.p_value < 1e-9
+    assert result.total_variation == pytest.approx(0.5)
 
 
 # All together
@@ -178,11 +178,11 @@ def reference(x: np.ndarray) -> Reference:
 
 def test_a_set_has_distance_0_to_itself_and_covers_itself() -> None:
     x = cloud(200)
-    found = compare(reference(x), x, seed=0)
-    assert found.fd == pytest.approx(0, abs=1e-6)
-    assert (found.precision, found.recall, found.coverage) == (1, 1, 1)
-    assert found.density == pytest.approx(6 / 5, rel=0.01)  # the k neighbours and itself
-    assert found.classifier_score is None
+    result = compare(reference(x), x, seed=0)
+    assert result.fd == pytest.approx(0, abs=1e-6)
+    assert (result.precision, result.recall, result.coverage) == (1, 1, 1)
+    assert result.density == pytest.approx(6 / 5, rel=0.01)  # the k neighbours and itself
+    assert result.classifier_score is None
 
 
 def test_planted_faults_change_their_own_metrics() -> None:
@@ -202,11 +202,11 @@ def test_planted_faults_change_their_own_metrics() -> None:
 
 def test_neighbours_are_searched_among_the_first_images_of_both_sides() -> None:
     x, y = cloud(300), cloud(300, stream="fake")
-    found = compare(replace(reference(x), max_neighbour_images=120), y, seed=0)
-    assert (found.n, found.neighbour_images) == (300, 120)
-    assert (found.density, found.coverage) == density_coverage(x[:120], y[:120])
-    assert (found.precision, found.recall) == precision_recall(x[:120], y[:120])
-    assert found.fd == frechet_distance(statistics(x), statistics(y))
+    result = compare(replace(reference(x), max_neighbour_images=120), y, seed=0)
+    assert (result.n, result.neighbour_images) == (300, 120)
+    assert (result.density, result.coverage) == density_coverage(x[:120], y[:120])
+    assert (result.precision, result.recall) == precision_recall(x[:120], y[:120])
+    assert result.fd == frechet_distance(statistics(x), statistics(y))
 
 
 @pytest.mark.parametrize("function", [precision_recall, density_coverage])

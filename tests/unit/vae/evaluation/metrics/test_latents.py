@@ -64,13 +64,13 @@ def test_mirrored_encodings_have_the_same_axes() -> None:
     np.testing.assert_allclose(mean, -mu.mean(0))
 
 
-@pytest.mark.parametrize(("count", "size", "found"), [(4, 6, 4), (50, 3, 3), (1, 6, 1)])
+@pytest.mark.parametrize(("count", "size", "result"), [(4, 6, 4), (50, 3, 3), (1, 6, 1)])
 def test_there_are_no_more_axes_than_dimensions_or_encodings(
-    count: int, size: int, found: int
+    count: int, size: int, result: int
 ) -> None:
     _, axes, scale = principal_axes(encodings(count, size), 5)
-    assert axes.shape == (found, size)
-    assert scale.shape == (found,)
+    assert axes.shape == (result, size)
+    assert scale.shape == (result,)
 
 
 def test_collapsed_encodings_have_no_spread() -> None:
@@ -106,9 +106,9 @@ def test_the_information_equals_that_of_two_gaussians_for_any_chunk_size(
     generator = np.random.default_rng(1)
     mu = np.repeat([1.0, -1.0], 2000)[:, None]
     z = mu + generator.normal(size=mu.shape)
-    found = mutual_information(mu, np.zeros_like(mu), z)
+    result = mutual_information(mu, np.zeros_like(mu), z)
     draws = generator.normal(size=200_000) + 1
     expected = np.log(2) - np.log1p(np.exp(-2 * draws)).mean()  # closed up to one integral
-    assert found == pytest.approx(expected, abs=0.02)
+    assert result == pytest.approx(expected, abs=0.02)
     monkeypatch.setattr(latents, "CHUNK", 77)
-    assert mutual_information(mu, np.zeros_like(mu), z) == pytest.approx(found, rel=1e-12)
+    assert mutual_information(mu, np.zeros_like(mu), z) == pytest.approx(result, rel=1e-12)

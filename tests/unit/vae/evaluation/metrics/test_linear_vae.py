@@ -37,8 +37,8 @@ def direction(eigenvalue: float, sigma: float, beta: float) -> tuple[float, floa
     root = math.sqrt(eigenvalue)
     starts = [(1.0, 0.5, -1.0), (0.1, 0.1, 0.0), (root, 1 / root, -2.0)]
     options = {"maxiter": 20_000, "maxfev": 20_000, "xatol": 1e-10, "fatol": 1e-13}
-    found = [minimize(objective, x, method="Nelder-Mead", options=options) for x in starts]
-    best = min(found, key=lambda result: result.fun)
+    results = [minimize(objective, x, method="Nelder-Mead", options=options) for x in starts]
+    best = min(results, key=lambda result: result.fun)
     return float(best.fun), *terms(best.x)
 
 
@@ -48,20 +48,20 @@ def test_the_prediction_equals_a_numerical_minimum(beta: float, sigma: float) ->
     searched = [direction(value, sigma, beta) for value in EIGENVALUES]
     rate, active, elbo, mean_square = predict(sigma=sigma, beta=beta)
     d = len(EIGENVALUES)
-    square = sum(part[1] for part in searched)
+    square = sum(optimum[1] for optimum in searched)
     constant = d / 2 * math.log(2 * math.pi * sigma**2)
-    assert rate == pytest.approx(sum(part[2] for part in searched), abs=1e-4)
+    assert rate == pytest.approx(sum(optimum[2] for optimum in searched), abs=1e-4)
     assert d * mean_square == pytest.approx(square, abs=1e-4)
     assert -elbo == pytest.approx(constant + square / (2 * sigma**2) + rate, abs=1e-2)
-    assert active == sum(part[2] > 1e-4 for part in searched)
+    assert active == sum(optimum[2] > 1e-4 for optimum in searched)
 
 
 @pytest.mark.parametrize("latent", [0, 1, 2, 5])
 def test_with_beta_1_the_elbo_is_the_likelihood_of_probabilistic_pca(latent: int) -> None:
     sigma = 0.4
     variances = np.full(5, sigma**2)
-    kept = [value for value in EIGENVALUES[:latent] if value > sigma**2]
-    variances[: len(kept)] = kept
+    leading = [value for value in EIGENVALUES[:latent] if value > sigma**2]
+    variances[: len(leading)] = leading
     # E log N(x; 0, C) of data with these eigenvalues: points on the axes at sqrt(d l_i).
     points = np.diag(np.sqrt(5 * np.array(EIGENVALUES)))
     density = multivariate_normal(np.zeros(5), np.diag(variances))
@@ -75,11 +75,11 @@ def test_the_rate_equals_its_formula() -> None:
 
 
 def test_rate_and_units_fall_as_beta_rises() -> None:
-    found = [predict(beta=beta) for beta in (0.1, 0.5, 1, 2, 10, 100)]
-    for before, after in itertools.pairwise(found):
+    results = [predict(beta=beta) for beta in (0.1, 0.5, 1, 2, 10, 100)]
+    for before, after in itertools.pairwise(results):
         assert after[0] < before[0] or before[0] == 0
         assert after[1] <= before[1]
-    assert found[-1][:2] == (0.0, 0)
+    assert results[-1][:2] == (0.0, 0)
 
 
 def test_fewer_eigenvalues_give_lower_bounds() -> None:
