@@ -63,7 +63,7 @@ def format_diagnosis(
 
 def _format_finding(finding: Finding) -> list[str]:
     text = finding_text(asdict(finding))
-    changes = [f"try {change}  # {reason}" for change, reason in text.suggested_changes]
+    changes = [f"try {c.key}={c.value}  # {c.reason}" for c in text.suggested_changes]
     lines = [text.explanation, f"evidence: {text.evidence}", *changes]
     return [f"  {text.severity.upper()}: {text.title}", *_wrap(lines, "    ")]
 

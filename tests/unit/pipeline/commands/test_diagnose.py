@@ -97,7 +97,7 @@ def test_the_command_prints_findings_changes_and_what_was_not_assessed(
     assert out.count("weighs 3,072 times") == 2
     assert "study.txt, Latent dim 512" in out
     assert "epochs 2-24, 26-49 are not in the log" in out
-    assert "try model.likelihood: {name: gaussian, sigma: optimal, mean: linear}" in out
+    assert "try model.likelihood={name: gaussian, sigma: optimal, mean: linear}" in out
     assert out.count("not assessed") == 2
     assert "reports/" not in out
     out = printed(monkeypatch, capsys, str(tmp_path / "study.txt"), "--verbose")
