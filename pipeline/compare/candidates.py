@@ -1,12 +1,12 @@
-"""What is compared: one finished or running training, as far as its evidence goes.
+"""A training as it is compared, from MLflow or from report files.
 
-Three places hold evidence: the tracker's store (`tracked`), the files of a git revision
-(`revisions`), and the folders of reports/results (`from_files` of their content). Each gives a
-`ComparedRun` with the same names: metrics as the model's row has them (`test_elbo`,
+Runs come from MLflow (`mlflow_runs`), from the files of a git revision (`git_revisions`) and from
+folders of reports/results (`from_files`). Each gives a `ComparedRun` with the same keys: metrics as
+in the registry (`test_elbo`,
 `valid_best_rate`), params flat, as texts (`objective.beta`: `1.0`), pictures by what they show.
 
-What a place does not hold is empty here, and `Candidate.lacks` names it; nothing is filled in.
-No times, hosts or paths: the same runs are the same candidates.
+What a source does not hold is empty, and `ComparedRun.list_missing` names it. There are no times,
+hosts or paths, so the same runs always give the same page.
 """
 
 import csv
@@ -39,7 +39,7 @@ CURVES = (
     "valid_active_units",
     "beta",
 )
-LOGGED_AS_CURVES = ("beta", "sigma")  # of train.json; the tracker's row has them as curves
+LOGGED_AS_CURVES = ("beta", "sigma")  # of train.json; they are curves in MLflow
 PICTURES = {
     "reconstructions": "test images and reconstructions",
     "epoch-reconstructions": "validation images and reconstructions, last sheet of the training",
@@ -55,10 +55,10 @@ PICTURES = {
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A training and what is known of it; see the module."""
+    """A training and what is known of it; see the module docstring."""
 
     name: str
-    """data set, network, beginning of the key"""
+    """data set, network, first characters of the key"""
     source: str
     """tracker | git REVISION | kept NAME"""
     provenance: Mapping[str, str] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class ComparedRun:
     params: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     history: Sequence[Mapping[str, Any]] = ()
-    """one mapping an epoch, columns `epoch` and of CURVES"""
+    """one mapping per epoch, columns `epoch` and those of CURVES"""
     rates: Sequence[float] = ()
     """nats of each latent dimension"""
     diagnosis: Mapping[str, Any] | None = None
@@ -75,7 +75,7 @@ class ComparedRun:
     """PNG files by their name in PICTURES"""
 
     def list_missing(self, pictures: Sequence[str] = tuple(PICTURES)) -> list[str]:
-        """What is missing, by name; of pictures those that are asked for."""
+        """What is missing, by name; of pictures, those of the given names."""
         present = {
             "params": bool(self.params),
             "numbers of the test split": any(name.startswith("test_") for name in self.metrics),
@@ -88,7 +88,7 @@ class ComparedRun:
         return [*facts, *(name for name, is_present in present.items() if not is_present)]
 
     def filled_from(self, other: "ComparedRun") -> "ComparedRun":
-        """This one, with what it lacks taken from another of the same training."""
+        """This run, with what it lacks taken from another source of the same training."""
         empty = {
             name: getattr(other, name)
             for name in ("history", "rates", "diagnosis")
@@ -103,10 +103,9 @@ class ComparedRun:
 def from_files(
     read_file: ReadFile, source: str, provenance: Mapping[str, str] | None = None
 ) -> ComparedRun:
-    """A candidate from evidence files; UserError without train.json.
+    """A run from its report files; UserError without train.json.
 
-    An evaluation or diagnosis of another model than train.json's is not this run's: it is left
-    out, and so named as missing.
+    Reports of another model than that of train.json are left out, and listed as missing.
     """
     train_report = _read_json(read_file, "train.json")
     if not train_report:
@@ -152,7 +151,7 @@ def _read_provenance(read_file: ReadFile) -> dict[str, str]:
 
 
 def _format_name(train: Mapping[str, Any], params: Mapping[str, str]) -> str:
-    """As the tracker's row is called."""
+    """The name of the run in MLflow."""
     return f"{train['data_set']} {params.get('model.network.name', 'model')} {train['key'][:8]}"
 
 
@@ -177,7 +176,7 @@ def _read_history(read_file: ReadFile) -> list[dict[str, Any]]:
 
 
 def parse_number(text: str | None) -> float | None:
-    """A cell of a table; None where it is empty or there is no such column."""
+    """A cell of a table; None if it is empty or the column is missing."""
     return float(text) if text else None
 
 
@@ -185,8 +184,8 @@ def _read_params(read_file: ReadFile) -> dict[str, str]:
     """The sections of params.yaml that change results, as texts."""
     content = read_file("params.yaml")
     tree = parse_yaml(content.decode()) if content else {}
-    # Checked, `1` of a number becomes `1.0`, as the tracker has it. A part of the file, or one
-    # that fits the schema of another time, stays as it stands there.
+    # Checking turns `1` into `1.0`, as in MLflow. Partial files and files of another schema are
+    # taken unchanged.
     with suppress(UserError):
         tree = to_tree(parse(tree))
     return _flatten_texts(
@@ -195,6 +194,6 @@ def _read_params(read_file: ReadFile) -> dict[str, str]:
 
 
 def _flatten_texts(tree: Mapping[str, Any]) -> dict[str, str]:
-    """Flat params as the tracker has them; where the raw data lie is nobody's result."""
+    """Flat params as in MLflow, without the folder of the raw data."""
     flat = {name: str(value) for name, value in flatten(tree).items()}
     return {name: text for name, text in flat.items() if name != "data.root"}

@@ -1,13 +1,13 @@
 """Compare runs: a table on the terminal, CSV and Markdown files, and one offline page.
 
     python -m pipeline compare                                    the newest finished runs
-    python -m pipeline compare --runs a8df 39d06f kept:celeba     keys, MLflow's ids, kept evidence
-    python -m pipeline compare --experiments vae other            the newest of these experiments
-    python -m pipeline compare --git HEAD~3 HEAD                  the evidence of revisions
+    python -m pipeline compare --runs a8df 39d06f kept:celeba     keys, MLflow run ids, results
+    python -m pipeline compare --experiments image-vae other      the newest of these experiments
+    python -m pipeline compare --git HEAD~3 HEAD                  the reports of revisions
 
-The first run is A, and every delta is to it. A revision's numbers and params are those of its
-files; what Git does not hold (curves, pictures) comes from the tracker's row of the same training
-where there is one. What a run lacks is listed by name.
+The first run is A; all deltas are to A. Metrics and params of a revision come from its files. Curves
+and pictures, which are not in Git, come from MLflow if it has the same training. What a run lacks is
+listed by name.
 """
 
 import argparse
@@ -33,18 +33,18 @@ from pipeline.runtime.console import info
 from vae.errors import UserError
 from vae.io import write_csv, write_text
 
-MAX_RUNS = 8  # rows of experiments that are compared
-MAX_LISTED = 8  # names in an error's line
+MAX_RUNS = 8  # of the experiments' runs, the newest
+MAX_LISTED = 8  # names in an error message
 RESULTS_PREFIX = "kept:"
 
 
 def select_newest(archive: MlflowRuns, experiment_names: Sequence[str]) -> list[ComparedRun]:
-    """The newest finished trainings of some experiments; says which, and how many there are."""
+    """The newest finished trainings of some experiments; prints how many there are."""
     experiments = archive.experiment_ids()
     unknown = [name for name in experiment_names if name not in experiments]
     if unknown and experiments:
         raise UserError(
-            f"no experiment `{unknown[0]}` in the tracker",
+            f"no experiment `{unknown[0]}` in MLflow",
             where="--experiments",
             remedy=f"there are: {', '.join(sorted(experiments))}",
         )
@@ -53,7 +53,7 @@ def select_newest(archive: MlflowRuns, experiment_names: Sequence[str]) -> list[
     if not finished:
         raise UserError(
             f"no finished run in {_quote_names(experiment_names)}",
-            where="the tracker",
+            where="MLflow",
             remedy="`make repro` makes one; or name runs (--runs) or revisions (--git)",
         )
     selected = finished[:MAX_RUNS]
@@ -67,7 +67,7 @@ def _quote_names(names: Sequence[str]) -> str:
 
 
 def select_by_name(archive: MlflowRuns, names: Sequence[str]) -> list[ComparedRun]:
-    """Runs by beginnings of their keys or MLflow ids, or `kept:NAME`."""
+    """Runs by prefixes of their keys or MLflow ids, or `kept:NAME`."""
     runs = (
         archive.training_runs()
         if any(not name.startswith(RESULTS_PREFIX) for name in names)
@@ -82,7 +82,7 @@ def select_by_name(archive: MlflowRuns, names: Sequence[str]) -> list[ComparedRu
 
 
 def find_run(runs: Sequence[Run], prefix: str, option: str = "--runs") -> Run:
-    """The one row whose key or id begins so; UserError for none or several, which it lists."""
+    """The only run whose key or id has this prefix; UserError, with a list, for none or several."""
     matches = [row for row in runs if _matches_prefix(row, prefix)]
     if len(matches) == 1:
         return matches[0]
@@ -111,12 +111,12 @@ def _list_ids(runs: Sequence[Run]) -> str:
 
 
 def load_result(name: str) -> ComparedRun:
-    """The evidence in reports/results; a / in the name is a dot."""
+    """Archived results of reports/results; a / in the name is a dot in the folder."""
     folder = paths.RESULTS / name.replace("/", ".")
     if not (folder / "provenance.json").is_file():
         names = sorted(path.parent.name for path in paths.RESULTS.glob("*/provenance.json"))
         raise UserError(
-            f"no kept evidence `{name}`",
+            f"no results `{name}`",
             where="--runs",
             remedy=f"there is: {', '.join(names) or 'none'}",
         )
@@ -129,14 +129,14 @@ def load_result(name: str) -> ComparedRun:
 
 
 def load_revision(archive: MlflowRuns, revision: str) -> ComparedRun:
-    """The evidence of a revision; what Git lacks of it from the tracker."""
+    """The reports of a revision; what Git lacks comes from MLflow."""
     compared = git_revisions.load_run(revision)
     tracked_run = archive.find_by_key(compared.provenance["key"])
     return compared if tracked_run is None else compared.filled_from(archive.load_run(tracked_run))
 
 
 def select_runs(options: argparse.Namespace) -> list[ComparedRun]:
-    """The runs that the command line names."""
+    """The runs that the options select."""
     settings = params.load().tracking
     archive = MlflowRuns(settings.uri)
     if options.runs:
@@ -189,11 +189,16 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     selection = parser.add_mutually_exclusive_group()
-    selection.add_argument("--runs", nargs="+", metavar="KEY", help="beginnings of keys or ids")
-    selection.add_argument("--experiments", nargs="+", metavar="NAME", help="of the tracker")
-    selection.add_argument("--git", nargs="+", metavar="REV", help="revisions with evidence")
+    selection.add_argument(
+        "--runs", nargs="+", metavar="KEY", help="prefixes of keys or MLflow run ids, or kept:NAME"
+    )
+    selection.add_argument("--experiments", nargs="+", metavar="NAME", help="MLflow experiments")
+    selection.add_argument("--git", nargs="+", metavar="REV", help="git revisions with reports")
     parser.add_argument(
-        "--out", type=Path, default=paths.COMPARISON, help="folder; default: reports/comparison"
+        "--out",
+        type=Path,
+        default=paths.COMPARISON,
+        help="folder to write, default: reports/comparison",
     )
     options = parser.parse_args()
     comparison = Comparison(select_runs(options))

@@ -1,18 +1,18 @@
-"""Runs beside each other: the params that differ, metrics with deltas, and what is missing.
+"""Compare runs: the params that differ, metrics with deltas, and what is missing.
 
-Runs have letters, A the first; every delta is a run's number minus A's. A metric has a direction
-(lower or higher is better) or none, and a delta with one is a verdict:
+Runs have letters, the first is A; a delta is a run's value minus A's. If the metric has a direction
+(lower or higher is better), its delta has an assessment:
 
     better | worse    by the direction
-    within error      |delta| < 2 sqrt(s_A^2 + s^2), s the standard errors (or spreads) beside
-                      both numbers; two runs' errors on the same images are correlated, so a
-                      smaller delta may be real, too
-    (none)            no direction, a delta below the last digit that is shown, or numbers that do
-                      not compare: of other data, nats of another likelihood (a density beside a
-                      mass), distances at another number of images, values of another objective
+    within error      |delta| < 2 sqrt(s_A^2 + s^2), s the standard error or deviation of each
+                      value. Errors of two runs on the same images are correlated, so a smaller
+                      delta may be real as well
+    (none)            no direction, a delta below the last digit shown, or values that cannot be
+                      compared: other data, nats of another likelihood, distances with another
+                      number of images, another objective
 
-A param differs where two runs that have its section differ in it. A section that a run's evidence
-does not hold is named as missing, and so is everything else.
+A param differs if two runs that have its section have different values. Sections and files that a
+run lacks are listed as missing.
 """
 
 import math
@@ -34,7 +34,7 @@ STANDARD_ERRORS = 2  # standard errors of a difference
 
 @dataclass(frozen=True)
 class Cell:
-    """A run's number beside A's; A's own has no delta."""
+    """A run's value; A's own has no delta."""
 
     value: float | None
     error: float | None = None
@@ -48,7 +48,7 @@ Row = tuple[str, list[Cell]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs in their order; UserError for none or for more than the alphabet has letters."""
+    """Runs in order; UserError unless there are 1 to 26."""
 
     runs: Sequence[ComparedRun]
 
@@ -62,7 +62,7 @@ class Comparison:
 
     @cached_property
     def params(self) -> dict[str, list[str]]:
-        """Texts of the params that differ, one a run; `missing` without the section."""
+        """The params that differ, one text per run; `missing` without the section."""
         names = sorted({name for run in self.runs for name in run.params})
         rows = {name: [_format_param(run, name) for run in self.runs] for name in names}
         return {name: row for name, row in rows.items() if len({*row} - {MISSING}) > 1}
@@ -112,7 +112,7 @@ class Comparison:
 
     @cached_property
     def missing(self) -> dict[str, list[str]]:
-        """What each run lacks, by its letter; sections of params that another run has, too."""
+        """What each run lacks, by its letter, with the sections of params that another run has."""
         sections = list(dict.fromkeys(name for run in self.runs for name in _list_sections(run)))
         missing_by_letter = {}
         for letter, run in zip(self.letters, self.runs, strict=True):
@@ -127,14 +127,14 @@ class Comparison:
 
     @cached_property
     def remarks(self) -> list[str]:
-        """Why some deltas have no verdict, in sentences."""
+        """Why some deltas have no assessment, in sentences."""
         others = list(zip(self.letters[1:], self.runs[1:], strict=True))
         first = self.runs[0]
         reasons = {
-            "learned other data than A: no verdicts": _data_differ,
-            "has another likelihood than A: no verdicts on nats": _likelihoods_differ,
-            "judged at another number of images than A: no verdicts on distances": _sample_counts_differ,
-            "minimised another objective than A: no verdict on it": _objectives_differ,
+            "was trained on other data than A: not assessed": _data_differ,
+            "has another likelihood than A: nats are not assessed": _likelihoods_differ,
+            "has another number of samples than A: distances are not assessed": _sample_counts_differ,
+            "has another objective than A: its value is not assessed": _objectives_differ,
         }
         sentences = []
         for reason, applies in reasons.items():
@@ -144,7 +144,7 @@ class Comparison:
 
 
 def is_comparable(metric: Metric, reference: ComparedRun, run: ComparedRun) -> bool:
-    """Whether two runs' numbers mean the same."""
+    """Whether the values of two runs can be compared."""
     if metric.comparability == "always":
         return True
     if metric.comparability == "samples" and _sample_counts_differ(reference, run):
@@ -157,7 +157,7 @@ def is_comparable(metric: Metric, reference: ComparedRun, run: ComparedRun) -> b
 
 
 def _data_differ(reference: ComparedRun, run: ComparedRun) -> bool:
-    """By the digest; where a run has none, by the params that both have."""
+    """By the digest; without one, by the params that both runs have."""
     digests = [reference.provenance.get("data"), run.provenance.get("data")]
     if None not in digests:
         return digests[0] != digests[1]
@@ -178,14 +178,14 @@ def _likelihoods_differ(reference: ComparedRun, run: ComparedRun) -> bool:
 
 
 def _objectives_differ(reference: ComparedRun, run: ComparedRun) -> bool:
-    """At the final beta: how beta gets there is no part of it."""
+    """At the final beta; schedules are ignored."""
     shared = ("objective.beta", "objective.penalty", "objective.perceptual", "model.likelihood")
     names = [n for n in reference.params if n.startswith(shared) and "schedule" not in n]
     return any(_param_differs(reference, run, name) for name in names)
 
 
 def _param_differs(reference: ComparedRun, run: ComparedRun, name: str) -> bool:
-    """Whether both say something of a param, and not the same."""
+    """Whether both runs have a param, with different values."""
     texts = [reference.params.get(name), run.params.get(name)]
     return None not in texts and texts[0] != texts[1]
 
@@ -217,7 +217,7 @@ def format_value(metric: Metric, cell: Cell) -> str:
 
 
 def format_delta(metric: Metric, cell: Cell) -> str:
-    """A delta with its verdict; a dash without one."""
+    """A delta with its assessment; a dash without a delta."""
     if cell.delta is None:
         return DASH
     number_format = ".6g" if metric.digits is None else f".{metric.digits}f"
@@ -226,7 +226,7 @@ def format_delta(metric: Metric, cell: Cell) -> str:
 
 
 def _format_number(value: float, digits: int | None) -> str:
-    """A number with its digits, six telling ones without; a tiny one with its own."""
+    """A number with `digits` decimals; six significant digits for None, two for tiny numbers."""
     if digits is None:
         return f"{value:,.6g}"
     return f"{value:.2g}" if 0 < abs(value) < 0.5 * 10**-digits else f"{value:,.{digits}f}"
@@ -236,7 +236,7 @@ TextTable = list[list[str]]
 
 
 def build_runs_table(comparison: Comparison) -> TextTable:
-    """What each run is."""
+    """Name, source and provenance of each run."""
     names = list(dict.fromkeys(name for run in comparison.runs for name in run.provenance))
     table = [["", "run", "from", *names]]
     for letter, run in zip(comparison.letters, comparison.runs, strict=True):
@@ -246,7 +246,7 @@ def build_runs_table(comparison: Comparison) -> TextTable:
 
 
 def _shorten_digest(text: str) -> str:
-    """A digest by its beginning."""
+    """The first characters of a digest; other texts unchanged."""
     return text[:12] if len(text) >= 32 and set(text) <= set(string.hexdigits) else text
 
 
@@ -257,7 +257,7 @@ def build_params_table(comparison: Comparison) -> TextTable:
 
 
 def build_metrics_table(comparison: Comparison, rows: Sequence[Row]) -> TextTable:
-    """Numbers, and beside each but the first its delta."""
+    """A row per metric: each run's value, and its delta to A."""
     head = [text for letter in comparison.letters for text in (letter, f"{letter} - A")]
     table = [["metric", "better", *head[:1], *head[2:]]]
     for name, cells in rows:
@@ -272,7 +272,7 @@ def _format_cell(metric: Metric, cell: Cell) -> tuple[str, str]:
 
 
 def list_remarks(comparison: Comparison) -> list[str]:
-    """What each run lacks, and why verdicts are left out."""
+    """What each run lacks, and why deltas are not assessed."""
     lines = [
         f"{letter} lacks: {', '.join(names)}." for letter, names in comparison.missing.items()
     ]
@@ -280,7 +280,7 @@ def list_remarks(comparison: Comparison) -> list[str]:
 
 
 def format_text_table(table: TextTable) -> str:
-    """A table for the terminal; a heading alone says that there is nothing."""
+    """A table for the terminal."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -295,7 +295,7 @@ def format_markdown_table(table: TextTable) -> str:
 
 
 def build_records(comparison: Comparison) -> list[dict[str, str | float | None]]:
-    """Every number in full, a row a metric and run: metric, better, run, value ..."""
+    """Every value in full, one mapping per metric and run."""
     return [
         {
             "metric": name,

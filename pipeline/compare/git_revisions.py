@@ -1,7 +1,7 @@
-"""Evidence as a git revision has it, read with `git show`; the working tree is not touched.
+"""Reports of a git revision, read with `git show`; the working tree is not changed.
 
-The chain's metrics files lie in reports/. Its history and pictures are not in Git, unless the
-same training's evidence was kept: then the folder of reports/results that has its key holds them.
+The stages' reports are in reports/. History and pictures are not in Git, unless the same training
+was archived: then they are in the folder of reports/results that has its key.
 """
 
 import json
@@ -18,11 +18,11 @@ REPOSITORY_PATHS = {
     "history.csv": ("artifacts/model/history.csv",),
     "run.json": ("artifacts/model/run.json",),
 }
-"""Where a file of the chain may lie; any other lies in reports/."""
+"""Paths of files that are not in reports/."""
 
 
 def load_run(revision: str) -> ComparedRun:
-    """The training whose evidence a revision holds.
+    """The training whose reports a revision has.
 
     UserError outside a repository, for an unknown revision, or without reports/train.json.
     """
@@ -30,7 +30,7 @@ def load_run(revision: str) -> ComparedRun:
     train = _show_file(commit, "reports/train.json")
     if train is None:
         raise UserError(
-            "no evidence of a training in reports/train.json",
+            "no reports/train.json",
             where=f"--git {revision}",
             remedy="name a revision that has it: `git log --oneline -- reports/train.json`",
         )
@@ -50,9 +50,9 @@ def load_run(revision: str) -> ComparedRun:
 def _resolve_commit(revision: str) -> str:
     if _run_git("rev-parse", "--is-inside-work-tree") is None:
         raise UserError(
-            "this folder is no git repository, so it has no revisions",
+            "this folder is not a git repository",
             where="--git",
-            remedy="compare tracked runs (--runs) or kept evidence (--runs kept:NAME)",
+            remedy="compare MLflow runs (--runs) or results (--runs kept:NAME)",
         )
     commit = _run_git(
         "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
@@ -67,7 +67,7 @@ def _resolve_commit(revision: str) -> str:
 
 
 def _find_result_folder(commit: str, key: str) -> str | None:
-    """The folder of reports/results with the evidence of this training."""
+    """The folder of reports/results that has this training."""
     listing = _run_git("ls-tree", "-r", "--name-only", commit, "--", "reports/results") or b""
     for name in listing.decode().splitlines():
         is_run = PurePosixPath(name).name in ("provenance.json", "run.json")  # run.json: older
@@ -79,12 +79,12 @@ def _find_result_folder(commit: str, key: str) -> str | None:
 
 @cache
 def _show_file(commit: str, path: str) -> bytes | None:
-    """A file at a commit; None where it is not there. A commit never changes."""
+    """A file at a commit, cached; None if it does not exist."""
     return _run_git("show", f"{commit}:./{path}")
 
 
 def _run_git(*arguments: str) -> bytes | None:
-    """What git prints; None where it fails or is not installed."""
+    """The output of git; None if it fails or is not installed."""
     try:
         process = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False)
     except FileNotFoundError:

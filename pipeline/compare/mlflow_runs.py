@@ -1,10 +1,10 @@
-"""The tracker's store, read back: its trainings, with what hangs under them, as candidates.
+"""Read trainings from MLflow, with their child runs, as compared runs.
 
-A training's row has params, curves and headline numbers; below it hang the rows of later stages,
-of which the newest finished one of each stage counts. Pictures, rates and the diagnosis are
-their artifacts. What an artifact's folder has lost is missing in the candidate, by name.
+A training's run has params, curves and headline metrics. Its children are the runs of later stages;
+of each stage the newest finished one is read. Pictures, rates and the diagnosis are their
+artifacts; an artifact that is lost is listed as missing.
 
-MLflow is imported by the first question (seconds). A store that fails is a UserError.
+The first query imports MLflow, which takes seconds. A store that fails raises UserError.
 """
 
 import csv
@@ -27,7 +27,7 @@ from pipeline.tracking.records import DATA_PARAMS_TAG
 from pipeline.tracking.run_record import IMAGES_FOLDER as SHEETS
 from vae.errors import UserError
 
-Run = Any  # mlflow.entities.Run; MLflow's names are known to `tracking` alone
+Run = Any  # mlflow.entities.Run; only `tracking` imports MLflow
 FINISHED = "FINISHED"
 COMMIT = "mlflow.source.git.commit"
 PROVENANCE_TAGS = {
@@ -42,7 +42,7 @@ PROVENANCE_TAGS = {
 
 
 class MlflowRuns:
-    """The trainings of a store; it is opened by the first question."""
+    """The trainings of a store, which the first query opens."""
 
     def __init__(self, uri: str | None, root: Path = ROOT) -> None:
         self._backend = backend.resolve_backend(uri, root)
@@ -50,7 +50,7 @@ class MlflowRuns:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no store yet; looking makes none."""
+        """Whether there is no store yet; the query does not create one."""
         return self._backend.database is not None and not self._backend.database.exists()
 
     @cached_property
@@ -61,16 +61,16 @@ class MlflowRuns:
 
     @contextmanager
     def _reporting_outages(self) -> Iterator[None]:
-        """What a store that fails raises, as a UserError."""
+        """Turn the exceptions of a store that fails into UserError."""
         backend.configure_mlflow()
         try:
             yield
         except connection_errors() as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise UserError(
-                f"the tracker fails ({reason})",
+                f"MLflow fails ({reason})",
                 where=self._backend.display_uri,
-                remedy="see that it runs, or compare kept evidence (kept:NAME) or revisions",
+                remedy="start it, or compare results (kept:NAME) or revisions",
             ) from error
 
     def experiment_ids(self) -> dict[str, str]:
@@ -85,7 +85,7 @@ class MlflowRuns:
             }
 
     def training_runs(self, names: Iterable[str] | None = None) -> list[Run]:
-        """Rows of trainings, the newest first; of all experiments, or of those named."""
+        """Runs of trainings, the newest first; of all experiments or of the given ones."""
         experiment_ids = self.experiment_ids()
         selected = [experiment_ids[name] for name in (experiment_ids if names is None else names)]
         return self._search(selected, "tags.stage = 'train'")
@@ -97,7 +97,7 @@ class MlflowRuns:
         return next((run for run in runs if run.info.status == FINISHED), None)
 
     def latest_stage_runs(self, run: Run) -> dict[str, Run]:
-        """The newest finished row of each later stage."""
+        """The newest finished run of each later stage."""
         query = f"tags.`{PARENT_TAG}` = '{run.info.run_id}'"
         runs = self._search([run.info.experiment_id], query)
         finished = [child for child in reversed(runs) if child.info.status == FINISHED]
@@ -152,7 +152,7 @@ class MlflowRuns:
         )
 
     def read_history(self, run: Run, names: Sequence[str] = CURVES) -> list[dict[str, Any]]:
-        """Curves from the points of metrics, a row an epoch; None where a column has no point."""
+        """Curves, one mapping per epoch; None where a curve has no point."""
         rows: dict[int, dict[str, float | None]] = {}
         with self._reporting_outages():
             for name in names:
@@ -185,7 +185,7 @@ class MlflowRuns:
         return {name: content for name, content in pictures.items() if content}
 
     def _read_artifact(self, run: Run | None, path: str) -> bytes | None:
-        """A file's content; None without the row or without the file."""
+        """The content of an artifact; None without the run or the file."""
         folder = path.rpartition("/")[0]
         if run is None or path not in self._list_files(run, folder):
             return None
@@ -195,7 +195,7 @@ class MlflowRuns:
             ).read_bytes()
 
     def _list_files(self, run: Run, folder: str) -> list[str]:
-        """Files of a row in one folder of its artifacts; asked for once."""
+        """Files in one folder of a run's artifacts; cached."""
         listing_key = run.info.run_id, folder
         if listing_key not in self._listings:
             with self._reporting_outages():
@@ -205,5 +205,5 @@ class MlflowRuns:
 
 
 def is_known(text: str | None) -> bool:
-    """Whether a tag says something."""
+    """Whether a tag has a value."""
     return text not in (None, "", UNKNOWN)

@@ -1,7 +1,7 @@
 """The comparison as one offline page: numbers, params, curves, pictures and diagnoses.
 
-Of each kind of picture the runs' sheets stand one below the other, so that the same test image,
-or the same latent, is in the same column. What a run lacks stands by name in its place.
+Sheets of one kind are shown one below the other, so that the same test image, or the same latent,
+is in the same column. What a run lacks is named in its place.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def write_comparison_page(comparison: Comparison, folder: Path) -> Path:
 
 
 def build_tabs(comparison: Comparison) -> list[Tab]:
-    """Every tab that a run has something for; the numbers always."""
+    """The tabs with content; the metrics always."""
     pictures = [
         Tab(name, _build_picture_tab(comparison, kinds), TAB_CAPTIONS.get(name, ""))
         for name, kinds in PICTURE_TABS.items()
@@ -59,7 +59,7 @@ def build_tabs(comparison: Comparison) -> list[Tab]:
     all_tabs = [
         Tab("Numbers", build_metrics_tab(comparison)),
         Tab("Params", build_params_tab(comparison)),
-        Tab("Curves", build_curves_tab(comparison), "Validation split, one line a run."),
+        Tab("Curves", build_curves_tab(comparison), "Validation split, one line per run."),
         *pictures,
         Tab("Diagnosis", build_diagnosis_tab(comparison)),
         Tab(
@@ -82,7 +82,7 @@ def _build_metrics_table(comparison: Comparison, title: str, *, other_metrics: b
     rows = comparison.other_metrics if other_metrics else comparison.metrics
     head, *body = build_metrics_table(comparison, rows)
     caption = (
-        "± one standard error or spread. Deltas are to A; green is better, red is worse, "
+        "± one standard error or deviation. Deltas are to A; green is better, red is worse, "
         "`within error` is less than two standard errors of the difference."
     )
     cells: list[list[str | float | Mark | None]] = [
@@ -96,7 +96,7 @@ def _colour_cell(text: str) -> Mark:
 
 
 def build_params_tab(comparison: Comparison) -> list[Item]:
-    """Only what differs."""
+    """The params that differ."""
     if not comparison.params:
         return [Prose("Params", ["No param differs among the sections that are known."])]
     return [_build_table("Params that differ", "", build_params_table(comparison))]
@@ -107,7 +107,7 @@ def _build_table(title: str, caption: str, table: TextTable) -> Table:
 
 
 def build_curves_tab(comparison: Comparison) -> list[Item]:
-    """Overlaid curves and spectra; who has none is named."""
+    """Overlaid curves and spectra."""
     runs = _pair_letters(comparison)
     charts = [
         overlay_curves({letter: run.history for letter, run in runs}),
@@ -133,7 +133,7 @@ def _build_picture(letter: str, run: ComparedRun, kind: str) -> Item:
 
 
 def build_diagnosis_tab(comparison: Comparison) -> list[Item]:
-    """The verdict of each run under its letter."""
+    """The diagnosis of each run, by its letter."""
     items: list[Item] = []
     for letter, run in _pair_letters(comparison):
         findings = [] if run.diagnosis is None else [finding_cards(dict(run.diagnosis))]

@@ -78,7 +78,7 @@ def test_without_arguments_the_newest_finished_runs_are_compared(made: Checkout)
     assert "params of `evaluate`" in lacks
     assert "A has" not in output
     assert "A minimised" not in output
-    assert "B minimised another objective than A: no verdict on it." in output
+    assert "B has another objective than A: its value is not assessed." in output
     folder = made.folder / "reports" / "comparison"
     assert {"index.html", "comparison.md", "plotly.min.js"} <= {p.name for p in folder.iterdir()}
     judged = read_json(made.folder / "reports" / "evaluate.json")["metrics"]
@@ -136,14 +136,14 @@ def test_a_revision_without_a_store_says_what_is_missing(made: Checkout) -> None
     ("words", "said"),
     [
         (("--runs", "zzzz"), r"no run begins with `zzzz` -> the newest are: \w{16} \(digits conv"),
-        (("--runs", "kept:nope"), "no kept evidence `nope`"),
+        (("--runs", "kept:nope"), "no results `nope`"),
         (
             ("--experiments", "nope"),
-            "no experiment `nope` in the tracker -> there are: .*image-vae, image-vae-data$",
+            "no experiment `nope` in MLflow -> there are: .*image-vae, image-vae-data$",
         ),
         (("--experiments", "image-vae-data"), "no finished run in `image-vae-data`"),
         (("--git", "nope"), "unknown revision `nope`"),
-        (("--git", "HEAD~2"), "no evidence of a training in reports/train.json"),
+        (("--git", "HEAD~2"), "no reports/train.json"),
     ],
 )
 def test_what_is_not_there_is_one_line_that_names_what_is(
@@ -160,7 +160,7 @@ def test_what_is_not_there_is_one_line_that_names_what_is(
     [
         ((), "no finished run in `image-vae`"),
         (("--runs", "a"), "no run begins with `a` -> `make repro` makes one"),
-        (("--git", "HEAD"), "this folder is no git repository"),
+        (("--git", "HEAD"), "this folder is not a git repository"),
     ],
 )
 def test_an_empty_project_says_how_to_begin(
@@ -187,7 +187,7 @@ def test_a_beginning_of_several_runs_is_refused() -> None:
 
 
 def test_a_tracker_that_fails_is_one_error() -> None:
-    with pytest.raises(UserError, match=r"http://127.0.0.1:9: the tracker fails .*kept:NAME"):
+    with pytest.raises(UserError, match=r"http://127.0.0.1:9: MLflow fails .*kept:NAME"):
         MlflowRuns("http://127.0.0.1:9").experiment_ids()
 
 

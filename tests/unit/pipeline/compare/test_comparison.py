@@ -1,4 +1,4 @@
-"""Laws of the comparison: directions, what compares with what, and nothing silently missing."""
+"""Laws of the comparison: directions, which values can be compared, what is missing."""
 
 import csv
 import io
@@ -23,7 +23,6 @@ from pipeline.compare.comparison import (
 )
 from pipeline.config.metrics import COMPARED, find
 from tests.support import browser
-from tests.support.browser import Browser
 from vae.errors import UserError
 from vae.figures.widgets import Mark, Table
 from vae.io import read_csv
@@ -56,7 +55,7 @@ def other(**metrics: float) -> ComparedRun:
     return replace(BASE, name="digits conv bbbb", metrics={**BASE.metrics, **metrics})
 
 
-def verdict(name: str, first: ComparedRun, second: ComparedRun) -> str:
+def assessment(name: str, first: ComparedRun, second: ComparedRun) -> str:
     rows = dict(Comparison([first, second]).metrics)
     return rows[name][1].assessment
 
@@ -65,20 +64,20 @@ def verdict(name: str, first: ComparedRun, second: ComparedRun) -> str:
 def test_every_direction_decides_which_way_is_better(metric: str) -> None:
     low, high = (replace(BASE, metrics={metric: value}) for value in (1.0, 2.0))
     down, up = ("better", "worse") if find(metric).direction == "lower" else ("worse", "better")
-    assert verdict(metric, high, low) == down
-    assert verdict(metric, low, high) == up
+    assert assessment(metric, high, low) == down
+    assert assessment(metric, low, high) == up
 
 
 @pytest.mark.parametrize(
     ("delta", "said"),
     [(-0.1, "better"), (0.1, "worse"), (-0.02, "within error"), (-0.0001, ""), (0.0, "")],
 )
-def test_a_delta_within_the_errors_of_both_is_no_verdict(delta: float, said: str) -> None:
+def test_a_delta_within_the_errors_of_both_is_not_assessed(delta: float, said: str) -> None:
     """Two standard errors of the difference are 2 sqrt(2) 0.01 = 0.028; three digits are shown."""
-    assert verdict("test_bits_per_dim", BASE, other(test_bits_per_dim=4.5 + delta)) == said
+    assert assessment("test_bits_per_dim", BASE, other(test_bits_per_dim=4.5 + delta)) == said
 
 
-def test_what_has_no_direction_has_a_delta_and_no_verdict() -> None:
+def test_what_has_no_direction_has_a_delta_and_no_assessment() -> None:
     runs = [other(test_rate=5.0), other(test_rate=9.0)]
     ((_, cells),) = [row for row in Comparison(runs).metrics if row[0] == "test_rate"]
     assert (cells[1].delta, cells[1].assessment) == (4.0, "")
@@ -89,33 +88,37 @@ def with_params(run: ComparedRun, **texts: str) -> ComparedRun:
     return replace(run, params={**run.params, **named})
 
 
-def test_numbers_that_do_not_compare_have_no_verdict_and_a_reason() -> None:
+def test_numbers_that_do_not_compare_are_not_assessed_and_a_reason() -> None:
     far = other(test_bits_per_dim=1.0, test_elbo=5.0)
     near = replace(BASE, metrics={**BASE.metrics, "test_elbo": 1.0})
-    assert verdict("test_elbo", near, far) == "better"
+    assert assessment("test_elbo", near, far) == "better"
     foreign = replace(far, provenance={**far.provenance, "data": "f" * 64})
-    assert verdict("test_bits_per_dim", near, foreign) == ""
-    assert Comparison([near, foreign]).remarks == ["B learned other data than A: no verdicts."]
+    assert assessment("test_bits_per_dim", near, foreign) == ""
+    assert Comparison([near, foreign]).remarks == [
+        "B was trained on other data than A: not assessed."
+    ]
     mass = with_params(far, model__likelihood__name="logistic_mixture")
-    assert verdict("test_elbo", near, mass) == ""
-    assert verdict("test_bits_per_dim", near, mass) == "better", "bits/dim are of a mass in both"
+    assert assessment("test_elbo", near, mass) == ""
+    assert assessment("test_bits_per_dim", near, mass) == "better", (
+        "bits/dim are of a mass in both"
+    )
 
 
 def test_an_objective_compares_with_the_same_objective_only() -> None:
     name = "valid_best_final_objective"
     first, second = other(**{name: 5.0}), other(**{name: 3.0})
-    assert verdict(name, first, second) == "better"
-    assert verdict(name, first, with_params(second, objective__beta="0.5")) == ""
+    assert assessment(name, first, second) == "better"
+    assert assessment(name, first, with_params(second, objective__beta="0.5")) == ""
     older = replace(second, params={"objective.beta": "1.0"})
-    assert verdict(name, first, older) == "better", "a key of a later schema says nothing"
+    assert assessment(name, first, older) == "better", "a key of a later schema says nothing"
 
 
-def test_distances_at_other_numbers_of_images_have_no_verdict() -> None:
+def test_distances_at_other_numbers_of_images_are_not_assessed() -> None:
     first = other(test_sample_fd=5.0, test_sample_images=270)
     second = other(test_sample_fd=3.0, test_sample_images=270)
-    assert verdict("test_sample_fd", first, second) == "better"
+    assert assessment("test_sample_fd", first, second) == "better"
     fewer = other(test_sample_fd=3.0, test_sample_images=100)
-    assert verdict("test_sample_fd", first, fewer) == ""
+    assert assessment("test_sample_fd", first, fewer) == ""
 
 
 def test_only_params_that_differ_are_shown() -> None:
@@ -191,7 +194,7 @@ def test_every_number_is_in_the_table_in_full(tmp_path: Path) -> None:
     assert rows["test_bits_per_dim", "A"]["error"] == 0.01
 
 
-def test_the_page_colours_verdicts_and_names_a_missing_picture() -> None:
+def test_the_page_colours_assessments_and_names_a_missing_picture() -> None:
     blind = replace(other(test_psnr=19.0), pictures={}, history=(), diagnosis=None)
     tabs = {tab.name: tab for tab in page.build_tabs(Comparison([BASE, blind]))}
     table = tabs["Numbers"].items[0]
@@ -208,20 +211,21 @@ def test_the_page_colours_verdicts_and_names_a_missing_picture() -> None:
     ]
 
 
-@pytest.mark.skipif(browser.FOUND is None, reason=browser.REASON)
+@pytest.mark.skipif(browser.CHROMIUM is None, reason=browser.REASON)
 def test_a_browser_shows_the_page_without_a_network(tmp_path: Path) -> None:
-    write_comparison(Comparison([BASE, other(test_psnr=21.0)]), tmp_path / "page")
-    with Browser(tmp_path / "profile") as shown:
-        shown.open(tmp_path / "page" / "index.html", "#curves")
-        assert shown.complaints() == []
-        assert all(name.startswith(("file:", "data:")) for name in shown.requests())
+    write_comparison(Comparison([BASE, other(test_psnr=21.0)]), tmp_path)
+    with browser.chromium() as chromium:
+        shown = chromium.new_page()
+        errors, requests = browser.record_errors(shown), browser.record_requests(shown)
+        shown.goto(f"{(tmp_path / 'index.html').as_uri()}#curves")
+        assert errors == []
+        assert all(name.startswith(("file:", "data:")) for name in requests)
         lines = "document.querySelectorAll('#curves-1-chart .scatterlayer .trace').length"
-        assert shown.run(lines) == 2, "the rate of A and of B"
+        shown.wait_for_function(f"{lines} == 2")  # the rate of A and of B
         shown.click("#tab-numbers")
-        colour = "getComputedStyle(document.querySelector('td.good')).color"
-        plain = "getComputedStyle(document.querySelector('td.value')).color"
-        assert shown.run("document.querySelector('td.good').textContent") == "+1.00 better"
-        assert shown.run(colour) != shown.run(plain)
+        colour = "getComputedStyle(document.querySelector('td.{}')).color"
+        assert shown.text_content("td.good") == "+1.00 better"
+        assert shown.evaluate(colour.format("good")) != shown.evaluate(colour.format("value"))
 
 
 def test_no_run_or_too_many_are_refused() -> None:
