@@ -3,10 +3,10 @@
 The rows lie in the experiment `<tracking.experiment>-sweeps`; a trial hangs under its study.
 """
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.config.metrics import is_curve
 from pipeline.config.params import flatten, load
 from pipeline.config.schema import Params
 from pipeline.runtime import run_log
@@ -76,7 +76,7 @@ def build_study_record(study: "Study", settings: Params, status: str = "FINISHED
         status=status,
         params=flatten({"sweep": study.user_attrs["params"]["sweep"]}),
         tags={name: str(study.user_attrs[name]) for name in TAG_ATTRIBUTES},
-        metrics=drop_missing(read_json(summary)["best"]) if summary.is_file() else {},
+        metrics=_trial_metrics(read_json(summary)["best"]) if summary.is_file() else {},
         artifacts=[(folder, "")] if folder.is_dir() else [],
     )
 
@@ -104,7 +104,7 @@ def build_trial_record(study: "Study", folder: Path, settings: Params) -> RunRec
             "mlflow.source.git.commit": run_log.environment_info()["commit"],
         },
         history=history,
-        metrics=_trial_metrics(trial["numbers"], history[0]),
+        metrics=_trial_metrics(trial["numbers"]),
         images=[("samples", len(history), folder / "samples.png")],
         artifacts=[(folder / name, "") for name in ("params.yaml", "trial.json", "history.csv")],
     )
@@ -113,13 +113,10 @@ def build_trial_record(study: "Study", folder: Path, settings: Params) -> RunRec
 PARAM_SECTIONS = ("model", "objective", "train", "prior", "evaluate")
 
 
-def _trial_metrics(values: dict[str, Any], columns: Collection[str]) -> dict[str, float]:
+def _trial_metrics(values: dict[str, Any]) -> dict[str, float]:
     """A trial's metrics; those of the best epoch by other keys than the curves."""
     return {
-        best_key(name) if name in columns else name: value
-        for name, value in drop_missing(values).items()
+        best_key(name) if is_curve(name) else name: float(value)
+        for name, value in values.items()
+        if value is not None
     }
-
-
-def drop_missing(values: dict[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items() if value is not None}
