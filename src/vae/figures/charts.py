@@ -126,7 +126,7 @@ class Chart:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of the panels; four stand two by two."""
+        """Rows and columns of the panels; four are in two rows."""
         count = len(self.panels)
         columns = 2 if count == 4 else min(count, MAX_COLUMNS)
         return -(-count // columns), columns

@@ -88,12 +88,10 @@ class CardDeck:
 
     @property
     def kinds(self) -> list[str]:
-        """Kinds in their order of appearance."""
         return list(dict.fromkeys(card.kind for card in self.cards))
 
     @property
     def groups(self) -> list[str]:
-        """Groups in alphabetical order."""
         return sorted({card.group for card in self.cards if card.group is not None})
 
     @property

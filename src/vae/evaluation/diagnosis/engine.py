@@ -32,6 +32,7 @@ from vae.evaluation.diagnosis.inputs import (
 )
 from vae.evaluation.diagnosis.rules import beta_and_sigma, collapse, generalisation, optimisation
 
+# The rules register themselves when their modules are imported.
 __all__ = ["FAILURE_MODES", "beta_and_sigma", "collapse", "generalisation", "optimisation"]
 SEVERITIES: tuple[Severity, ...] = ("fault", "warning", "note")
 

@@ -161,9 +161,9 @@ document.querySelectorAll(".copy").forEach((button) => button.addEventListener("
 // Charts have the colours of the page, light or dark.
 function paint() {
   const style = getComputedStyle(document.documentElement);
-  const [ink, grid] = ["--ink", "--grid"].map((name) => style.getPropertyValue(name).trim());
+  const [text, grid] = ["--text", "--grid"].map((name) => style.getPropertyValue(name).trim());
   document.querySelectorAll(".plotly-graph-div").forEach((chart) => {
-    const changes = { "font.color": ink };
+    const changes = { "font.color": text };
     Object.keys(chart.layout).filter((key) => /^[xy]axis/.test(key)).forEach((key) => {
       changes[key + ".gridcolor"] = grid;
       changes[key + ".zerolinecolor"] = grid;

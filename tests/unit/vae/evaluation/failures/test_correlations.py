@@ -167,16 +167,16 @@ def test_splits_with_different_attributes_are_refused() -> None:
 
 
 def test_regression_recovers_the_planted_fraction_and_none_after_shuffling() -> None:
-    plain, nothing = regress(planted("valid"), planted("test"), 0)
+    plain, unrelated = regress(planted("valid"), planted("test"), 0)
     expected = stats.spearmanr(
         planted("test").attributes["contrast"], planted("test").errors["distortion"]
     ).statistic
     assert plain.r_squared == pytest.approx(expected**2, abs=0.03)
     assert max(plain.coefficients, key=plain.coefficients.__getitem__) == "contrast"
     assert plain.n == 600
-    for null in (plain.r_squared_shuffled, nothing.r_squared):
+    for null in (plain.r_squared_shuffled, unrelated.r_squared):
         assert -0.05 < null < 0.03
-    assert regress(planted("valid"), planted("test"), 0) == [plain, nothing]
+    assert regress(planted("valid"), planted("test"), 0) == [plain, unrelated]
 
 
 def test_regression_is_least_squares_on_ranks() -> None:
