@@ -227,8 +227,8 @@ def picture_path(name: str) -> Path:
         "samples": paths.GALLERY / f"samples-{prior}.png",
         "temperatures": paths.GALLERY / f"temperatures-{prior}.png",
         "latents": paths.FIGURES / "prior" / "latents.png",
-        "worst": paths.FIGURES / "failures" / "worst.png",
-        "worst_samples": paths.FIGURES / "failures" / "samples.png",
+        "worst": paths.GALLERY / "failures.png",
+        "worst_samples": paths.GALLERY / "failures-samples.png",
         "correlations": paths.FIGURES / "failures" / "correlations.png",
     }
     return special.get(name, paths.GALLERY / f"{name}.png")

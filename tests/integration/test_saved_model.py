@@ -51,7 +51,7 @@ def test_reconstructions_and_scores_are_those_of_the_evaluation(run: Checkout) -
     assert (to_uint8(model.reconstruct(images)) == kept).all()
     metrics = read_json(run.folder / "reports/evaluate.json")["metrics"]
     for name, values in model.score(images, seed=0).items():
-        assert values.mean().item() == pytest.approx(metrics[name], rel=1e-9)
+        assert values.mean().item() == pytest.approx(metrics[f"test_{name}"], rel=1e-9)
 
 
 def test_a_saved_run_keeps_its_feature_extractor(run: Checkout, tmp_path: Path) -> None:
@@ -123,11 +123,11 @@ def test_a_run_on_other_data_is_not_scored(kept: Checkout) -> None:
     path = kept.folder / "reports/results/digits/provenance.json"
     run = read_json(path)
     write_json(path, run | {"data": run["data"] | {"digest": "0" * 64}})
-    output = kept.run("python", "-m", "pipeline", "rescore", code=2)
+    output = kept.run("python", "-m", "pipeline", "rescore", expected_code=2)
     write_json(path, run)
     assert "digits: the prepared data have the digest" in output
     assert "no archived run with a saved model" in kept.run(
-        "python", "-m", "pipeline", "rescore", "x", code=2
+        "python", "-m", "pipeline", "rescore", "x", expected_code=2
     )
 
 
@@ -140,6 +140,6 @@ def test_a_run_on_other_data_is_not_scored(kept: Checkout) -> None:
     ],
 )
 def test_a_mistake_is_one_line(run: Checkout, options: tuple[str, ...], said: str) -> None:
-    output = run.run("python", "-m", "pipeline", "sample", *options, code=2)
+    output = run.run("python", "-m", "pipeline", "sample", *options, expected_code=2)
     assert len(output.strip().splitlines()) == 1
     assert said in output
