@@ -323,27 +323,3 @@ def test_what_is_missing_is_one_line(fresh: Checkout) -> None:
         "run", "-S", "sweep.storage=postgresql+psycopg://127.0.0.1:1/x"
     )
     assert not list(fresh.folder.glob("artifacts/sweeps/*/trials"))
-
-
-def test_a_family_of_presets_is_trained_with_equal_epochs_and_seeds(fresh: Checkout) -> None:
-    presets = fresh.folder / "pipeline" / "presets" / "digits.yaml"
-    text = presets.read_text()
-    tiny = "    model.network.widths: [8, 8]\n    train.threads: 1\n    train.epochs: 4\n"
-    more = "".join(
-        f"\ndigits/{name}:\n  claim: x\n  source: ours\n  params:\n{tiny}    {line}\n"
-        for name, line in (("one", "objective.beta: 1.0"), ("four", "objective.beta: 4.0"))
-    )
-    presets.write_text(text + more)
-    command = ("python", "-m", "studies", "reference_systems", "digits/one,digits/four")
-    fresh.run(*command, "--budget", "1s", "--seeds", "2")
-    folder = study(fresh) / "report"
-    trained = read_json(folder / "study.json")["trials"]
-    assert sorted((trial["preset"], trial["train.seed"]) for trial in trained) == [
-        (f"digits/{name}", seed) for name in ("four", "one") for seed in (0, 1)
-    ]
-    assert all(trial["valid_rate"] > 0 for trial in trained)
-    assert len({trial["epochs"] for trial in trained}) == 1, "another beta costs no time"
-    assert "4 trials so far" in fresh.run(*command, "--budget", "1s", "--seeds", "3")
-    assert len(read_json(folder / "study.json")["trials"]) == 6
-    assert (folder / "claims.json").is_file()
-    presets.write_text(text)
