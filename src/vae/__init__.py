@@ -1,22 +1,21 @@
-"""Variational autoencoders for images: the model, its mathematics, and its judges.
+"""Variational autoencoders for images: models, training, priors and evaluation.
 
-The floors, from the ground up; each uses only those below it:
+Layers, from the top; each imports only those below it:
 
     saved        a trained model and its prior in one folder; `vae.load`
-    evaluation   bounds, importance, latents, features, fidelity, diagnosis: what a model is worth
-    priors       aggregate, mixture, flow, choice: what z is drawn from
-    training     schedules, optimiser, loop, checkpoints: how it gets there
-    objectives   means and weights -> a loss
+    evaluation   likelihood bounds, sample metrics, failures, diagnosis
+    priors       encodings, gaussian_mixture, flow, fit, selection: the distribution of z
+    training     schedules, optimiser, loop, checkpoints, distributed
+    objectives   means over images and weights -> the loss
     perceptual   feature differences between images and decoded means
-    models       blocks, trunks, networks, posterior, likelihoods, vae: terms(x, noise) in nats
-    data         sources, preparation, batches: raw files -> uint8 arrays -> batches
-    pretrained   frozen ImageNet networks, for a loss or for a judge
-    seeds, machine, storage, downloads, errors
+    models       blocks, backbones, encoder_decoder, posterior, likelihoods, vae
+    data         sources, readers, preparation, batches: raw files -> uint8 arrays -> batches
+    imagenet     frozen ImageNet networks, for losses and for evaluation
+    rng, device, io, downloads, errors
 
-`figures` stands apart: it draws arrays and numbers and has never seen a model.
-Everything takes plain arguments; nothing here knows a params file, a tracker or a pipeline.
-`vae.load(name or path)` opens a saved model (`vae.saved`). This module imports nothing before
-`load` is asked for, so that light commands start without torch.
+`figures` draws arrays and numbers and imports no model. Functions take plain arguments: the
+library knows no params file and no tracker. This module imports torch only when `load` is used,
+so that light commands start fast.
 """
 
 from typing import TYPE_CHECKING, Any

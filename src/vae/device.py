@@ -1,13 +1,12 @@
-"""What the numbers are computed on: device, number format, threads, compiler, determinism.
+"""Device, precision, threads, compiler and determinism of a computation.
 
-`auto` is resolved here, once, to plain values that are kept with a training: the same values
-give the same weights bit for bit on a CPU; other threads, another number of processes, another
-precision or the compiler round otherwise.
+`auto` is resolved here, once, to plain values that are stored with a training. On a CPU the same
+values give the same weights bit for bit; other threads, processes, precision or the compiler
+round differently.
 
-Two settings of torch and the C library only save time. Deterministic torch fills every new
-tensor with NaN, so that who reads before writing is found: a tenth of a step of a small network.
-And glibc gives large blocks back to the kernel at once, which hands them out again page by page;
-told to keep them it reuses them.
+Two settings only save time. Deterministic torch fills new tensors with NaN, which exposes
+uninitialised reads but takes a tenth of a small network's step: switched off. glibc returns large
+blocks to the kernel at once; with a higher threshold it reuses them.
 """
 
 import ctypes
@@ -27,10 +26,9 @@ MALLOC_THRESHOLD = 2**30  # bytes
 
 @dataclass(frozen=True)
 class Machine:
-    """A resolved choice: `device` cpu | cuda, `precision` fp32 | bf16, `threads` of the CPU.
+    """`device` cpu | cuda, `precision` fp32 | bf16, CPU `threads` per process.
 
-    `threads` are those of each of the `processes` that share the work; `compiled` is whether
-    torch.compile fuses the element-wise work of a training step.
+    `processes` share the work; `compiled`: torch.compile fuses a training step.
     """
 
     device: str
@@ -56,12 +54,11 @@ def resolve(
     local_world_size: int = 1,
     compiled: bool = False,
 ) -> Machine:
-    """Choose what is `auto` or None by what this machine has, and set torch up for it.
+    """Resolve `auto` and None for this machine, and configure torch.
 
-    `compiled` is granted where there is a compiler. `cuda` without a CUDA device raises
-    ValueError. Threads: None means every core that this process may use. Process `local_rank`
-    `local_world_size` several on this machine takes the CUDA device of that number (ValueError
-    if there is none), or its share of the cores, at least one.
+    Threads None: every core of this process, divided by `local_world_size` on a CPU. Process
+    `local_rank` uses the CUDA device of that number. `compiled` needs a compiler. ValueError
+    without the CUDA device.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -85,21 +82,21 @@ def resolve(
 
 
 def has_bf16(device: str) -> bool:
-    """Whether the device multiplies bfloat16 in hardware (elsewhere it is slower than fp32)."""
+    """Whether the device has bfloat16 in hardware (elsewhere it is slower than fp32)."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def has_compiler(device: str) -> bool:
-    """Whether torch.compile finds what it needs: a C++ compiler on a CPU, Triton on a GPU."""
+    """Whether torch.compile can run: a C++ compiler on a CPU, Triton on a GPU."""
     if device == "cuda":
         return find_spec("triton") is not None
     return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
 
 
 def set_malloc_thresholds() -> None:
-    """Tell glibc to reuse freed blocks of any size; another C library goes on as it does."""
+    """Make glibc reuse freed blocks of any size; no effect with another C library."""
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
         for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):

@@ -1,6 +1,6 @@
-"""Weights that the repository does not hold: a file that is given, or the official one.
+"""Weights outside the repository: a given file, or the official download.
 
-Downloads give up: neither torch nor torchvision sets a time limit on a silent server.
+Downloads have a timeout, which neither torch nor torchvision sets.
 """
 
 import socket
@@ -13,15 +13,15 @@ from pathlib import Path
 
 from vae.errors import UserError
 
-SOCKET_TIMEOUT = 30.0  # seconds that a server may be silent
+SOCKET_TIMEOUT = 30.0  # seconds without data
 
 
 @dataclass(frozen=True)
 class OfficialWeights:
-    """What the makers of a network offer.
+    """Official weights of a network.
 
     digest     SHA-256 of the file, or its beginning
-    setting    what takes a file in its place; `alternative` what else to choose
+    setting    the param that names a file instead; `alternative`: another remedy
     """
 
     name: str
@@ -32,9 +32,9 @@ class OfficialWeights:
 
 
 def fetch_official_weights(weights: OfficialWeights) -> Path:
-    """The file in torch's folder, downloaded unless it is there; UserError if that cannot be.
+    """The file in torch's folder, downloaded if it is missing; UserError if that fails.
 
-    The digest is that of the download: a file that is there is taken as it is.
+    Only a download is compared with the digest, not a file that already exists.
     """
     from torch import hub
 
@@ -70,7 +70,7 @@ def require_weights_file(name: str, path: Path, *, setting: str, expected: str) 
 
 @contextmanager
 def socket_timeout() -> Iterator[None]:
-    """Sockets opened inside fail after that silence, and do not hang for ever."""
+    """Sockets opened inside fail after SOCKET_TIMEOUT without data."""
     previous = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SOCKET_TIMEOUT)
     try:

@@ -1,12 +1,12 @@
-"""Errors that the person at the keyboard can mend.
+"""Errors that a user can repair.
 
-A `UserError` says in one line what is wrong, where, and what to do about it. Commands print
-that line and exit with code 2. Wrong arguments of a library function stay `ValueError`.
+A `UserError` is one line: what is wrong, where, and the remedy. Commands print it and exit with
+code 2. Wrong arguments of a library function raise `ValueError`.
 """
 
 
 class UserError(Exception):
-    """Something outside the program is wrong: `what`, `where` it was met, and the `remedy`."""
+    """An error outside the program: `what`, `where`, and the `remedy`."""
 
     def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
         self.what, self.where, self.remedy = what, where, remedy
@@ -19,4 +19,4 @@ class UserError(Exception):
 
 
 class RankError(UserError):
-    """What one process of several met alone: each says it for itself, not the first for all."""
+    """An error of one process of several; that process prints it itself."""

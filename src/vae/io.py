@@ -1,7 +1,7 @@
-"""Files that are whole or not there: atomic writes, digests, and the few formats in use.
+"""Atomic writes, digests, and the file formats in use.
 
-A file is written under a temporary name in its own folder, flushed to the disk, and renamed; a
-reader sees the old content or the new, never half of either, also after SIGKILL or a full disk.
+A file is written under a temporary name in its own folder, fsynced and renamed: a reader sees
+the old or the new content, never a part, also after SIGKILL or with a full disk.
 JSON has sorted keys and no NaN, so that equal contents are equal bytes.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; when the block ends well it becomes `path`, else it is removed."""
+    """Yield a temporary path; after the block it is renamed to `path`, or removed after an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -94,7 +94,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows with equal keys; floats as their shortest exact text, None as nothing."""
+    """Write rows with equal keys; floats as their shortest exact text, None as an empty cell."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -142,7 +142,7 @@ def read_array(path: Path, memory_map: bool = False) -> np.ndarray:
 
 
 def tensor_bytes(tensors: Mapping[str, "torch.Tensor"], metadata: Mapping[str, Any]) -> bytes:
-    """The safetensors form of named tensors and a JSON-able description: equal in, equal out.
+    """The safetensors form of named tensors and a JSON-able description: equal inputs give equal bytes.
 
     The description is one metadata field, because the format does not order several; its keys
     keep their order, so that a table's columns do.
@@ -154,7 +154,7 @@ def tensor_bytes(tensors: Mapping[str, "torch.Tensor"], metadata: Mapping[str, A
 
 
 def read_tensors(path: Path) -> tuple[dict[str, "torch.Tensor"], dict[str, Any]]:
-    """Tensors and description of a safetensors file; a broken one raises UserError."""
+    """Tensors and description of a safetensors file; UserError for a damaged one."""
     from safetensors import SafetensorError, safe_open
 
     try:

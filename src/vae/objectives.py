@@ -1,4 +1,4 @@
-"""What training minimises: means over images and weights to one number, nats, stateless.
+"""The training objective: means over images and weights -> one number, in nats.
 
     loss = D + beta penalty(r) + w P
 
@@ -8,15 +8,14 @@ P    mean feature difference between images and decoded means (perceptual.py); 0
 
 penalty     of r                                  with beta 1, it is
 rate        sum_i r_i                             the negative ELBO; beta-VAE (Higgins et al. 2017)
-free_bits   sum_g max(lambda, r_g)                free up to lambda nats a group of dimensions, so
-                                                  nothing is gained by closing the last channel
+free_bits   sum_g max(lambda, r_g)                free up to lambda nats per group of dimensions: the
+                                                  loss does not reward a lower rate
                                                   (Kingma et al. 2016)
-capacity    |sum_i r_i - C min(t / T, 1)|         held at a rate that rises with the time t, in
+capacity    |sum_i r_i - C min(t / T, 1)|         the target rate rises with the time t, in
                                                   epochs (Burgess et al. 2018)
 
-D and r are sums over sub-pixels and latents, never means: a mean over d sub-pixels beside a sum
-over latents would be beta times d. The reported ELBO always has beta 1 and no penalty but the
-rate, whatever was trained.
+D and r are sums over sub-pixels and latents: a mean over d sub-pixels with a sum over latents
+would multiply beta by d. The reported ELBO always has beta 1 and the rate as penalty.
 """
 
 from collections.abc import Callable
@@ -71,10 +70,10 @@ def rate(rates: Tensor, time: float) -> Tensor:
 
 
 def free_bits(rates: Tensor, time: float, nats: float, groups: int | None) -> Tensor:
-    """Each of `groups` equal runs of dimensions (None: each dimension) counts at least `nats`.
+    """Sum of max(nats, rate) over `groups` equal runs of dimensions (None: each dimension).
 
-    A spatial latent's channels are its runs when `groups` is their number. Raises ValueError if
-    the dimensions cannot be divided so.
+    With `groups` equal to the channels of a spatial latent, each channel is one group. ValueError
+    if the dimensions are not a multiple of `groups`.
     """
     count = rates.numel() if groups is None else groups
     if rates.numel() % count:

@@ -1,19 +1,19 @@
-"""Feature differences: how unlike two images look to a frozen ImageNet network.
+"""Feature differences: the distance of two images in a frozen ImageNet network.
 
 For an image x, the decoded mean m, and the feature maps f_l (C_l, H_l, W_l) of a network's stages:
 
-    P(x, m) = sum_l 1/(H_l W_l) sum_places sum_channels (f_l(x) - f_l(m))^2
+    P(x, m) = sum_l 1/(H_l W_l) sum_positions sum_channels (f_l(x) - f_l(m))^2
 
 vgg16                f_l as they are
-efficientnet_lite0   f_l of unit length along the channels at each place, as in LPIPS (Zhang et
+efficientnet_lite0   f_l of unit length along the channels at each position, as in LPIPS (Zhang et
                      al. 2018), but without its learned weights; a stage adds at most 4
 
-P is no log-likelihood: it has no unit, and D + R + w P is no bound on log p(x). The weight w
-(objectives.py) trades it in nats, and a w for one network says nothing about the other. P is 0 for
-equal images, but also for some that differ: it is no distance, and needs D beside it.
+P is not a log-likelihood: it has no unit, and D + R + w P is not a bound on log p(x). The weight w
+(objectives.py) converts it to nats; the weights of two networks do not compare. P is 0 for equal
+images, but also for some different ones, so it is not a distance and needs D beside it.
 
-The gradient reaches m alone. Feature differences are added up in float32 at least, whatever the
-network computes in; an image's value does not depend on the others of its batch.
+Only m receives a gradient. Feature differences are summed in float32 or higher, whatever the
+network's precision. An image's value does not depend on the rest of its batch.
 """
 
 from pathlib import Path
@@ -32,7 +32,7 @@ MIN_SQUARED_NORM = (
 class PerceptualLoss(nn.Module):
     """P(x, m) with the network `name` of LOSS_NETWORKS, its weights from a file if one is given.
 
-    Its weights are constants: it belongs beside a model, not in its state dict.
+    The weights are constants and not part of a model's state dict.
     """
 
     def __init__(self, name: str, weights: Path | None = None) -> None:
@@ -41,9 +41,9 @@ class PerceptualLoss(nn.Module):
         self.normalise = name in NORMALISED_NETWORKS
 
     def forward(self, x: Tensor, mean: Tensor) -> Tensor:
-        """(B,), of images and decoded means (B, 1 or 3, H, W) in [0, 1].
+        """P (B,) of images and decoded means (B, 1 or 3, H, W) in [0, 1].
 
-        ValueError unless the shapes are equal and the network can look at them.
+        ValueError if the shapes differ or the network does not accept them.
         """
         if x.shape != mean.shape:
             raise ValueError(f"images {tuple(x.shape)} and means {tuple(mean.shape)} differ")
@@ -62,5 +62,5 @@ class PerceptualLoss(nn.Module):
 
 
 def normalise_channels(f: Tensor) -> Tensor:
-    """(B, C, H, W) divided by its length along C; places where all are 0 stay 0."""
+    """(B, C, H, W) divided by its norm along C; positions with all zeros stay 0."""
     return f * (f.square().sum(1, keepdim=True) + MIN_SQUARED_NORM).rsqrt()

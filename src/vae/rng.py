@@ -1,9 +1,9 @@
 """Every random number: a function of (seed, stream, index).
 
-No code draws from a global generator. Whoever needs noise names what it is for (the stream) and
-which draw it is (the index: a step, an epoch, a batch), and gets a fresh generator for just that.
-So a training that resumes at step 1,000 needs no generator state, two processes that share a
-batch draw the same noise for it, and drawing one picture more changes no training.
+No code draws from a global generator. A draw has a stream (its purpose) and an index (a step, an
+epoch, a batch), and each draw has a generator of its own. So a training that resumes at step 1,000
+needs no generator state, two processes that share a batch draw the same noise for it, and one
+more picture changes no training.
 
 The map is BLAKE2b of the text `seed/stream/index/...`: the same on every machine and Python.
 What is *not* guaranteed: torch's normal numbers may differ between CPU and GPU and between
@@ -60,8 +60,7 @@ def normal(
 def initialisation(seed: int) -> Iterator[None]:
     """Layers built inside get their first weights from (seed, "weights").
 
-    torch's layers draw from its global generator; this borrows that generator and gives it back
-    as it was.
+    torch's layers draw from the global generator, whose state is restored afterwards.
     """
     import torch
 

@@ -1,1 +1,1 @@
-"""How a model gets there: schedules, optimiser, loop, checkpoints."""
+"""Training: schedules, optimiser, loop, checkpoints, distributed."""

@@ -1,15 +1,14 @@
-"""The state of a training on the disk: atomic, digested, versioned.
+"""The state of a training on disk: written atomically, with digest and version.
 
-One folder a training. A checkpoint is one safetensors file whose name carries its epoch and the
+One folder per training. A checkpoint is one safetensors file whose name has its epoch and the
 SHA-256 of its bytes,
 
-    epoch-00012-1f0c...e9.safetensors      weights, running mean, optimiser; history as metadata
+    epoch-00012-1f0c...e9.safetensors      weights, EMA, optimiser; history as metadata
+    best-00010-77ab...02.safetensors       only the weights that are published
 
-so that writing it and naming its digest are one rename: a file that does not hash to its name
-was cut or changed, is named in a warning, and the one before it is used. Only the model's
-weights are in `best-...`: those that are shipped.
-
-Kept: the last two (one to go on from, one to fall back to), every N-th epoch, and the best.
+so that content and digest become visible in one rename. A file that does not match its digest is
+damaged: a warning names it, and the checkpoint before it is used. The last two, every N-th and
+the best checkpoint remain.
 """
 
 import hashlib
@@ -35,7 +34,7 @@ FILE_NAME = re.compile(r"(epoch|best)-(\d{5})-([0-9a-f]{16})\.safetensors")
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A checkpoint file as its name tells it."""
+    """A checkpoint file and the fields of its name."""
 
     path: Path
     kind: str
@@ -43,7 +42,7 @@ class CheckpointFile:
     digest: str
 
     def is_intact(self) -> bool:
-        """Whether the content hashes to the name."""
+        """Whether the content has the digest of the name."""
         content = hashlib.sha256(self.path.read_bytes()).hexdigest()
         return content[:DIGEST_LENGTH] == self.digest
 
@@ -58,13 +57,13 @@ def list_checkpoints(folder: Path, kind: str = "epoch") -> list[CheckpointFile]:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Delete the half-written files of killed processes; for the holder of the lock alone."""
+    """Delete incomplete files of killed processes; only the holder of the lock may do this."""
     for path in folder.glob(".*.part"):
         path.unlink()
 
 
 def find_latest(folder: Path, warn: Callable[[str], None]) -> CheckpointFile | None:
-    """The newest whole checkpoint; broken ones are named through `warn` and set aside."""
+    """The newest intact checkpoint; damaged ones are reported by `warn` and renamed."""
     for file in reversed(list_checkpoints(folder)):
         if file.is_intact():
             return file
@@ -74,7 +73,7 @@ def find_latest(folder: Path, warn: Callable[[str], None]) -> CheckpointFile | N
 
 
 def find_best(folder: Path, state: State) -> CheckpointFile:
-    """The weights of the state's best epoch; UserError if they are broken or gone."""
+    """The weights of the state's best epoch; UserError if damaged or missing."""
     for file in list_checkpoints(folder, "best"):
         if file.epoch == state.best and file.is_intact():
             return file
@@ -86,7 +85,7 @@ def find_best(folder: Path, state: State) -> CheckpointFile:
 
 
 def save(folder: Path, state: State, metadata: Mapping[str, Any], keep_every: int) -> Path:
-    """Write the state after an epoch, then drop what is not kept; a full disk is a UserError."""
+    """Write the state after an epoch and delete old checkpoints; UserError for a full disk."""
     if state.best == state.epoch:
         weights = state.ema.model.state_dict()
         _write(folder, "best", state.epoch, weights, {**metadata, "epoch": state.epoch})
@@ -118,7 +117,7 @@ def _prune(folder: Path, state: State, keep_every: int) -> None:
     for file in list_checkpoints(folder)[:-2]:
         if file.epoch % keep_every:
             file.path.unlink()
-    # The fall-back checkpoint needs its own best, should the newest turn out broken.
+    # The checkpoint before needs its own best weights, in case the newest is damaged.
     needed = {state.best, best_epoch(state.history[:-1])}
     for file in list_checkpoints(folder, "best"):
         if file.epoch not in needed:
@@ -136,7 +135,7 @@ def _state_tensors(state: State) -> dict[str, Tensor]:
 
 
 def restore(file: CheckpointFile, state: State) -> dict[str, Any]:
-    """Put a checkpoint into a state built by the same plan; what it says about itself."""
+    """Load a checkpoint into a state built by the same plan; returns its metadata."""
     tensors, metadata = read_tensors(file.path)
     if metadata["version"] != VERSION:
         raise UserError(
@@ -164,12 +163,12 @@ def _restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, T
         for key, value in buffers.items():
             if value.shape == parameter.shape:
                 # A fused step reads weights and moments in the order of memory, and the file
-                # has lost which was channels-last.
+                # does not record which were channels-last.
                 buffers[key] = torch.empty_like(parameter).copy_(value)
 
 
 def read_weights(file: CheckpointFile) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights that a checkpoint would ship (the running mean where there is one)."""
+    """The EMA weights of a checkpoint, or the weights without an EMA; and its metadata."""
     tensors, metadata = read_tensors(file.path)
     if file.kind == "best":
         return tensors, metadata
@@ -177,7 +176,7 @@ def read_weights(file: CheckpointFile) -> tuple[dict[str, Tensor], dict[str, Any
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Load weights by name; another architecture is a UserError naming the first difference."""
+    """Load weights by name; UserError names the first difference of architecture."""
     own = model.state_dict()
     for name in [*own, *tensors]:
         own_shape = tuple(own[name].shape) if name in own else "absent"
@@ -194,9 +193,9 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], where: str) ->
 def restored_model(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], device: str, source: str
 ) -> VAE:
-    """A trained model from weights and their description, in evaluation mode.
+    """A trained model from weights and their metadata, in evaluation mode.
 
-    UserError if the description names no model, or if the weights are of another one.
+    UserError if the metadata describe no model, or the weights have another architecture.
     """
     if "model" not in metadata:
         raise UserError("not a weights file of this project: it names no model", where=source)

@@ -1,13 +1,13 @@
-"""The update: Adam or AdamW, gradient-norm clipping, and a running mean of the weights.
+"""The update: Adam or AdamW, gradient-norm clipping, and a moving average of the weights.
 
 clip    a gradient whose norm g exceeds c is scaled by c / g; its direction stays (Pascanu et al.
-        2013). Adam divides by the gradient's own size, so it undoes most of a scaling that hits
-        every step alike; what clipping changes is the weight of single steps.
-skip    an update whose gradient norm exceeds a limit, or is no number, is left out: one exploded
-        batch would stand in Adam's running square for a thousand steps (Child 2021).
+        2013). Adam divides by the gradient's size, which cancels a constant scaling; clipping changes
+        the weight of single steps.
+skip    an update whose gradient norm exceeds a limit or is not finite is omitted: one exploded
+        batch would stay in Adam's squared average for a thousand steps (Child 2021).
 EMA     avg <- avg + (1 - d_t) (weights - avg),  d_t = min(d, (1 + t) / (10 + t))
-        The rising decay forgets the random start. Running statistics of normalisations are
-        averaged alike; integer counters are copied.
+        The rising decay removes the random start. Running statistics of normalisations are
+        averaged in the same way; integer counters are copied.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def clip(parameters: Sequence[nn.Parameter], limit: float | None) -> Tensor:
-    """Shorten the gradient to norm `limit` (None: leave it); the norm before, a scalar."""
+    """Clip the gradient to norm `limit` (None: no clipping); returns the norm before clipping."""
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if limit is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
@@ -29,9 +29,9 @@ def clip(parameters: Sequence[nn.Parameter], limit: float | None) -> Tensor:
 
 
 def update(optimiser: torch.optim.Optimizer, norm: Tensor, limit: float | None) -> Tensor:
-    """Step, unless the gradient's norm exceeds `limit` (None: any); 1 if it was left out, else 0.
+    """Step unless the gradient's norm exceeds `limit` (None: no limit); 1 if skipped, else 0.
 
-    The fused step reads the decision on the device, so that nothing waits for it.
+    The fused step reads the decision on the device, without synchronisation.
     """
     skipped = torch.zeros_like(norm)
     if limit is not None:
@@ -42,7 +42,7 @@ def update(optimiser: torch.optim.Optimizer, norm: Tensor, limit: float | None) 
 
 
 class EMA(Generic[Model]):
-    """A model that is the running mean of another one; without a decay, that other one itself."""
+    """`model` is the moving average of another one; without a decay it is that other one."""
 
     def __init__(self, model: Model, averaged: Model, decay: float | None) -> None:
         self.model = averaged if decay is not None else model
@@ -50,7 +50,7 @@ class EMA(Generic[Model]):
         if decay is not None:
             self.model.load_state_dict(model.state_dict())
             self.model.requires_grad_(False)
-        # Found once: a walk through two models takes longer than averaging them.
+        # Collected once: iterating over two models takes longer than averaging them.
         pairs = list(
             zip(_parameters_and_buffers(self.model), _parameters_and_buffers(model), strict=True)
         )
@@ -60,7 +60,7 @@ class EMA(Generic[Model]):
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move the mean towards the weights after update number `step` (from 1)."""
+        """Update the average after update number `step` (from 1)."""
         if self.decay is None:
             return
         decay = min(self.decay, (1 + step) / (10 + step))
@@ -70,7 +70,7 @@ class EMA(Generic[Model]):
 
 
 def _parameters_and_buffers(model: nn.Module) -> Iterator[Tensor]:
-    """Weights and buffers, which change in place and are never replaced."""
+    """Weights and buffers, which always change in place."""
     return chain(model.parameters(), model.buffers())
 
 

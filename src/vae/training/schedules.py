@@ -1,7 +1,7 @@
-"""Schedules: pure functions of progress, so that a resume has nothing to restore.
+"""Schedules: pure functions of progress, so that there is no state to restore.
 
-Time t is counted in epochs, with fractions, of T in all. A learning-rate schedule is a share of
-the highest rate, in [0, 1]; a beta schedule is beta itself.
+Time t is counted in epochs, with fractions, of T in all. A learning-rate schedule is a fraction
+of the highest rate, in [0, 1]; a beta schedule is beta itself.
 
 learning rate
 constant        1
@@ -9,14 +9,14 @@ cosine          from 1 down to e:  e + (1 - e) (1 + cos(pi t / T)) / 2
                 (Loshchilov & Hutter 2017)
 plateau         factor^cuts; a cut after more than `patience` epochs without a new best, counted
                 from the last cut or best (torch's ReduceLROnPlateau, threshold 0, cooldown 0)
-warmed          any of them times min(t / w, 1): Adam's first steps have no history to divide by
+warm-up         any of them times min(t / w, 1): Adam's first steps have no history to divide by
 
 beta
 constant        beta
 linear          a straight line from `start` to beta over `epochs`, then beta
 cosine          the same along half a cosine: no kink at either end
-cyclical        T in equal cycles; within each from 0 to beta along a straight line over the share
-                `ramp` of it, then beta (Fu et al. 2019)
+cyclical        T in equal cycles; in each a straight line from 0 to beta over the fraction `ramp`
+                of the cycle, then beta (Fu et al. 2019)
 hold_then_ramp  `start` for `hold` epochs, then a straight line to beta over `ramp` (0: a jump)
 
 The plateau watches the validation objective at the *final* beta: while beta rises, the objective
@@ -32,7 +32,7 @@ Schedule = Callable[["Progress"], float]
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training is: `time` of `epochs`, and the validation objectives of past epochs."""
+    """`time` of `epochs`, and the validation objectives of past epochs."""
 
     time: float
     epochs: int
@@ -61,7 +61,7 @@ def plateau(progress: Progress, patience: int, factor: float) -> float:
 
 
 def with_warmup(progress: Progress, schedule: Schedule, epochs: float) -> float:
-    """A schedule behind a straight rise from 0 over `epochs` (0: none)."""
+    """A schedule times a linear rise from 0 to 1 over `epochs` (0: none)."""
     return schedule(progress) * _ramp(progress.time, epochs)
 
 
@@ -81,7 +81,7 @@ def cosine_beta(progress: Progress, beta: float, start: float, epochs: float) ->
 
 
 def cyclical_beta(progress: Progress, beta: float, cycles: int, ramp: float) -> float:
-    """`cycles` rises from 0 to beta; the end of the training belongs to the last one."""
+    """`cycles` rises from 0 to beta; the last one includes the end of the training."""
     phase = progress.time / progress.epochs * cycles
     return beta * _ramp(1.0 if phase >= cycles else phase % 1, ramp)
 

@@ -1,13 +1,13 @@
 """A pass over a split without training: calibration and validation.
 
-The noise of batch i is (seed, stream, i), the same at every epoch, so that a curve moves because
-the model does. Sums are in float64 and divided once.
+The noise of batch i is (seed, stream, i), the same at every epoch, so that only changes of the
+model change a curve. Sums are in float64 and divided once.
 
 Calibration: an optimal scale is a mean over images, sub-pixels and q(z | x) of the *training*
-split (for a Gaussian sigma^2 = E[(x - m)^2], Rybkin et al. 2021); it is then fixed, and a
-validation or test bound is a bound.
+split (for a Gaussian sigma^2 = E[(x - m)^2], Rybkin et al. 2021); it is then fixed, so
+that a validation or test bound is a bound.
 
-Of a world of several ranks each passes over its rows of every batch, and sums are added up.
+With several ranks each one processes its rows of every batch, and the sums are added.
 """
 
 from collections.abc import Iterator, Mapping
@@ -39,7 +39,7 @@ def iterate_terms(
 ) -> Iterator[tuple[Tensor, Terms]]:
     """(x, terms) of each batch in the split's order, without gradients, in evaluation mode.
 
-    Only the rank's rows; a last batch that has none for it is left out.
+    Only this rank's rows; a last batch without any is omitted.
     """
     model.eval()
     for index, batch in enumerate(images.ordered_batches(batch_size, limit)):
@@ -63,7 +63,7 @@ def calibrate(
     limit: int | None = None,
     world: World = SINGLE_PROCESS,
 ) -> None:
-    """Fix the likelihood's scale to the first `limit` images (None: all) of the training split."""
+    """Set the likelihood's scale from the first `limit` images (None: all) of the training split."""
     if not model.likelihood.needs_calibration:
         return
     total, count = 0.0, 0.0
@@ -87,9 +87,8 @@ def validate(
     objective_times: Mapping[str, tuple[float, float]],
     world: World = SINGLE_PROCESS,
 ) -> dict[str, float | None]:
-    """Means over the split: distortion, rate (nats), bits/dim, feature difference, latents.
-
-    And the objective at each of the named `objective_times`, (beta, time in epochs).
+    """Means over the split: distortion, rate (nats), bits/dim, feature difference, latents, and
+    the objective at each of the named `objective_times` (beta, time in epochs).
     """
     sums: dict[str, Tensor] = {}
     mu: list[Tensor] = []
@@ -121,7 +120,7 @@ def validate(
 def _per_image_values(
     model: VAE, x: Tensor, terms: Terms, machine: Machine, objective: Objective
 ) -> dict[str, Tensor]:
-    """What is averaged over a split, one value an image each, (B,), and rates (B, *latent)."""
+    """Values to average over a split: (B,), and rates (B, *latent)."""
     with machine.autocast():
         perceptual = objective.perceptual_per_image(x, model.likelihood.mean(terms.decoded))
     values = {
