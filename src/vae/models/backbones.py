@@ -1,20 +1,20 @@
-"""The convolutional part of encoder and decoder: trunks by name.
+"""The convolutional part of encoder and decoder: backbones by name.
 
-A trunk has L levels of w_1 ... w_L channels; each halves (doubles) height and width:
+A backbone has L levels of w_1 ... w_L channels; each halves (doubles) height and width:
 
     down:  images (B, C, H, W) -> features (B, w_L, H / 2^L, W / 2^L)
     up:    features            -> decoded (B, C', H, W)
 
-H and W are multiples of 2^L; who calls pads. `up` mirrors `down`, and what it gives has no
-activation: what the numbers mean is the likelihood's business.
+H and W are multiples of 2^L; the caller pads. `up` mirrors `down`; its output has no activation,
+because the likelihood interprets it.
 
 conv            strided 4x4 convolutions, transposed ones upwards (Radford et al. 2016)
 residual        2x2 strided convolutions with pre-activated residual blocks between them; the
                 first level is a strided stem and the last a sub-pixel convolution (Shi et al.
-                2016), so no block works at full size, where it costs most
+                2016), so no block works at full size
 se_bottleneck   residual bottlenecks with squeeze-and-excitation and LayerScale between levels
-                that are joined with linear shortcuts, interpolated upwards; the stem and the
-                last upsampling work at full size on `base` channels, and cost most of the time
+                with linear shortcuts, interpolated upwards; the stem and the last upsampling
+                work at full size on `base` channels, and take most of the time
 
 What is *not* guaranteed: on a GPU the gradient of the interpolation is summed in no fixed order,
 so a training of se_bottleneck there repeats up to rounding only; on a CPU it repeats exactly.

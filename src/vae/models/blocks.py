@@ -1,12 +1,11 @@
-"""The pieces that networks are made of.
+"""Building blocks of the networks, with normalisation and activation by name.
 
-Normalisation and activation go by name. Convolutions that are followed by a normalisation have
-no bias, because the normalisation has one. Group sizes divide the channels: the largest number
-of groups up to 32 that leaves at least 4 channels a group (Wu & He 2018).
+Convolutions before a normalisation have no bias, because the normalisation has one. Group sizes divide the channels: the largest number
+of groups up to 32 that leaves at least 4 channels per group (Wu & He 2018).
 
 residual block        x + conv(act(norm(conv(act(norm(x))))))
-squeeze, excitation   x * sigmoid(W2 act(W1 mean(x))): a gate for each channel from all places
-bottleneck            x + gamma * SE(norm(1x1(3x3(1x1(x))))), gamma one small number a channel
+squeeze, excitation   x * sigmoid(W2 act(W1 mean(x))): a gate per channel from all positions
+bottleneck            x + gamma * SE(norm(1x1(3x3(1x1(x))))), one small gamma per channel
 
 What is not guaranteed: batch normalisation makes the images of a batch depend on each other in
 training; in evaluation every block treats images independently.
@@ -55,13 +54,13 @@ def conv_norm_act(
 
 
 def downsample(in_channels: int, out_channels: int) -> nn.Module:
-    """Half the size: a strided 3x3 convolution beside a 1x1 one of the means of 2x2 places."""
+    """Half the size: a strided 3x3 convolution plus a 1x1 one of the means of 2x2 positions."""
     shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(in_channels, out_channels, 1))
     return Sum(conv_norm_act(in_channels, out_channels, 3, stride=2), shortcut)
 
 
 def upsample(in_channels: int, out_channels: int) -> nn.Module:
-    """Twice the size: a 3x3 convolution beside a 1x1 one, both after bilinear interpolation."""
+    """Twice the size: a 3x3 convolution plus a 1x1 one, both after bilinear interpolation."""
     both = Sum(
         conv_norm_act(in_channels, out_channels, 3), nn.Conv2d(in_channels, out_channels, 1)
     )
@@ -118,14 +117,14 @@ class SqueezeExcitation(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """gamma * x with one learned gamma a channel, (B, C, H, W) (Touvron et al. 2021)."""
+    """gamma * x with one learned gamma per channel, (B, C, H, W) (Touvron et al. 2021)."""
 
     def __init__(self, channels: int, initial: float) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.full((channels, 1, 1), initial))
 
     def forward(self, x: Tensor) -> Tensor:
-        # In x's precision: a float32 gamma would lift all that follows out of an autocast.
+        # In x's precision: a float32 gamma would end the autocast for all that follows.
         return self.gamma.to(x.dtype) * x
 
 
@@ -164,7 +163,7 @@ class Sum(nn.Module):
 
 
 class GlobalAveragePool(nn.Module):
-    """Mean over places: (B, C, H, W) to (B, C). Which feature stood where is lost."""
+    """Mean over positions: (B, C, H, W) to (B, C)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.mean(x, dim=(2, 3))

@@ -1,6 +1,6 @@
-"""A model from plain values: names and options in, modules out.
+"""Build a model from plain values.
 
-A description is what params, weights files and saved models have in common:
+Params, weights files and saved models share this description:
 
     network         {"name": a key of NETWORKS, "widths", "head", ...}
     latent          {"kind": "vector", "dim"} or {"kind": "spatial", "channels", "stride"}
@@ -25,7 +25,7 @@ def build_vae(
 ) -> VAE:
     """A new model for images (C, H, W) of `levels` grey values, weights of (seed, "weights").
 
-    Raises ValueError for images or latents that the network cannot have.
+    ValueError for images or latents that the network does not support.
     """
     low, high = description["log_var_range"]
     with initialisation(seed):
@@ -56,7 +56,7 @@ def build_likelihood(likelihood: Description, levels: int) -> Likelihood:
 
 
 def latent_shape(description: Description, image: tuple[int, int, int]) -> tuple[int, ...]:
-    """Shape of z for images (C, H, W); ValueError for a stride that the network does not reach."""
+    """Shape of z for images (C, H, W); ValueError if the stride is not that of the network."""
     latent, depth = description["latent"], len(description["network"]["widths"])
     if latent["kind"] == "vector":
         return (latent["dim"],)

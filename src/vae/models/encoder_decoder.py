@@ -1,16 +1,15 @@
 """Encoder and decoder networks by name, for images of any size of at least 8 pixels.
 
-A network has a trunk of L levels (`trunks`); each halves (doubles) height and width. Images whose
-size is no multiple of 2^L are padded with black to the next multiple on the way in, and what is
-decoded is cropped to the image's size on the way out: nothing is ever resized, and the likelihood
-sees the image alone. The encoder looks at 2x - 1.
+A network has a backbone of L levels (`backbones`); each halves (doubles) height and width. Images whose
+size is not a multiple of 2^L are padded with black to the next multiple, and the decoder's output
+is cropped to the image's size: nothing is resized. The encoder's input is 2x - 1.
 
     encoder:  x (B, C, H, W) -> padded -> features (B, w_L, h, w) -> head -> mu, log_var
     decoder:  z (B, *latent) -> stem -> features (B, w_L, h, w) -> cropped -> decoded (B, C', H, W)
 
-vector latent (n,)          `head: linear` maps the flattened features, which keeps places;
+vector latent (n,)          `head: linear` maps the flattened features;
                             `pool` averages over them first; the stem is linear
-spatial latent (c, h, w)    c numbers in each of the h x w places of the lowest level, 2^L pixels
+spatial latent (c, h, w)    c numbers at each of the h x w positions of the lowest level, 2^L pixels
                             apart; the head is a 1x1 convolution, the stem a 3x3 one
 """
 
@@ -62,9 +61,9 @@ class Decoder(nn.Module):
 def spatial_shape(
     image_shape: tuple[int, int, int], levels: int, channels: int, stride: int
 ) -> tuple[int, int, int]:
-    """Shape (c, h, w) of a spatial latent: `channels` in every place of the lowest level.
+    """Shape (c, h, w) of a spatial latent: `channels` at each position of the lowest level.
 
-    Raises ValueError if a place does not stand for stride x stride pixels there.
+    ValueError unless stride = 2^levels.
     """
     total_stride = 2**levels
     if stride != total_stride:
@@ -87,8 +86,8 @@ def build_encoder_decoder(
 ) -> tuple[Encoder, Decoder]:
     """Encoder and decoder of network `name` for images (C, H, W) and a latent (n,) or (c, h, w).
 
-    Raises ValueError if the image is smaller than 8 pixels or than 2^levels, and for a spatial
-    latent with other places than `spatial_shape` gives or with a head that loses them.
+    ValueError if the image is smaller than 8 pixels or than 2^levels, and for a spatial latent
+    whose shape is not that of `spatial_shape` or whose head is `pool`.
     """
     channels, *size = image_shape
     total_stride = 2 ** len(widths)
@@ -111,7 +110,7 @@ def build_encoder_decoder(
 
 
 def _padding_layer(margins: Sequence[int], sign: int) -> nn.ZeroPad2d:
-    """Padding by the margins (height, width), split over both sides; sign -1 takes it off."""
+    """Padding by the margins (height, width), on both sides; sign -1 crops."""
     height, width = margins
     sides = (width // 2, width - width // 2, height // 2, height - height // 2)
     return nn.ZeroPad2d(tuple(sign * side for side in sides))  # type: ignore[arg-type]

@@ -3,11 +3,9 @@
     z  = mu + s * eps,  eps ~ N(0, I)                          reparameterisation
     KL(q || N(0, I)) = 1/2 sum(mu^2 + s^2 - 1 - log s^2)       nats
 
-(Kingma & Welling 2014.) Written this way z is a differentiable function of mu and log_var, and
-the noise is an input, so that whoever calls decides where it comes from.
-
-The encoder's log_var is clamped to a range: its exponential can then neither overflow nor starve
-the gradient of 1/s. Where the clamp is active log_var gets no gradient.
+(Kingma & Welling 2014.) z is a differentiable function of mu and log_var, and the caller supplies
+the noise. The encoder's log_var is clamped, so that its exponential does not overflow; where the
+clamp is active log_var has no gradient.
 """
 
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Posterior:
-    """Diagonal Gaussians, one an image: `mu` and `log_var` of shape (B, *latent), float32."""
+    """Diagonal Gaussians, one per image: `mu` and `log_var` of shape (B, *latent), float32."""
 
     mu: Tensor
     log_var: Tensor
@@ -30,6 +28,6 @@ class Posterior:
     def kl(self) -> Tensor:
         """KL to N(0, I) of each latent dimension, (B, *latent), nats, never negative.
 
-        exp(v) - 1 - v loses all digits near v = 0 when written so; expm1 keeps them.
+        expm1 is exact near v = 0, where exp(v) - 1 - v loses all digits.
         """
         return 0.5 * (self.mu.square() + torch.expm1(self.log_var) - self.log_var)

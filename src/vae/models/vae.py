@@ -6,8 +6,8 @@ For one image, in nats:
     rate        R(x) = KL(q(z | x) || p(z)),   p(z) = N(0, I)
     ELBO(x)     = -(D(x) + R(x)) <= log p(x)
 
-(Kingma & Welling 2014). `terms` gives D, estimated with one z an image, and R, exact, one value
-an image and nothing summed over images: who calls reduces, once.
+(Kingma & Welling 2014). `terms` returns D, estimated with one z per image, and R, exact; neither
+is summed over images: the caller reduces, once.
 """
 
 import math
@@ -22,7 +22,7 @@ from vae.models.posterior import Posterior
 
 @dataclass(frozen=True)
 class Terms:
-    """distortion (B,), rate (B, *latent) in nats; what they came from beside them."""
+    """distortion (B,) and rate (B, *latent) in nats, with the decoder's output and q(z | x)."""
 
     distortion: Tensor
     rate: Tensor
@@ -79,7 +79,7 @@ class VAE(nn.Module):
         return Terms(distortion, posterior.kl(), decoded, posterior)
 
     def forward(self, x: Tensor, noise: Tensor) -> Terms:
-        """`terms`, as training calls it: the one call that `compile` makes faster."""
+        """`terms`, as training calls it: the call that `compile` accelerates."""
         return self.terms(x, noise)
 
     def discrete_nll(self, terms: Terms, x: Tensor) -> Tensor | None:
@@ -88,5 +88,5 @@ class VAE(nn.Module):
         return None if log_prob is None else -log_prob
 
     def mean_image(self, z: Tensor) -> Tensor:
-        """E[x | z], (B, C, H, W), cut to [0, 1] for showing."""
+        """E[x | z], (B, C, H, W), clipped to [0, 1]."""
         return self.likelihood.mean(self.decode(z)).clamp(0, 1)

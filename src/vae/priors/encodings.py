@@ -1,20 +1,20 @@
-"""The aggregate posterior: what the codes of a model are together, and how far from N(0, I).
+"""The aggregate posterior q(z) of a model, and its divergence from N(0, I).
 
     q(z) = mean_x q(z | x)
     mean_x KL(q(z | x) || p(z)) = I(x; z) + KL(q(z) || p(z)),   p(z) = N(0, I)
 
-(Hoffman & Johnson 2016.) The rate is the information that codes hold of their images, and the
-marginal KL: what sampling from p(z) gets wrong. q(z) is a mixture of as many Gaussians as there
-are images; it is easily drawn from (an image, then z ~ q(z | x)) and hopeless to evaluate.
+(Hoffman & Johnson 2016.) The rate is the information of codes about their images plus the
+marginal KL, the error of sampling from p(z). q(z) is a mixture of one Gaussian per image: easy to
+draw from (an image, then z ~ q(z | x)), expensive to evaluate.
 
 A density g fitted to it on other images bounds the marginal KL from below:
 
     E_q[log g(z) - log p(z)] = KL(q || p) - KL(q || g) <= KL(q || p)     nats
 
-The bound is as good as g is. It is a mean over codes of images that g was not fitted to, with
-the standard error of that mean: one g may by chance exceed the true KL by that much. g must not
-be chosen by these codes: the best of several is higher by chance alone. So validation chooses it
-(choice.choose_density), and the bound that counts is that of the test split's codes.
+The bound is a mean over codes of images that g was not fitted to, with its standard error: by
+chance it may exceed the true KL by that much. g must not be selected by these codes, because the
+best of several is higher by chance. So validation selects g (selection.select_density), and the
+bound is computed on the test split's codes.
 """
 
 import math
@@ -46,11 +46,10 @@ def encode(
     draws: int = 1,
     mirror: bool = False,
 ) -> Iterator[np.ndarray]:
-    """z ~ q(z | x), `draws` an image: codes (B, *latent), float32, of a batch `draws` times.
+    """z ~ q(z | x), `draws` per image: codes (B, *latent), float32, of each batch `draws` times.
 
-    Batches are in the split's order. Every second draw is of the image's mirror image where
-    `mirror`. The noise of draw d of batch i is (seed, stream, i * draws + d). `binarize` draws
-    the pixels of grey images first, for a model that was trained on such draws.
+    Batches are in the split's order. With `mirror` every second draw is of the mirrored image. The noise of draw d of batch i is (seed, stream, i * draws + d). `binarize` draws
+    binary pixels from grey images first, for a model that was trained on such draws.
     """
     augmentation = Augmentation(binarize=binarize)
     for index, batch in enumerate(images.ordered_batches(BATCH_SIZE)):

@@ -1,12 +1,9 @@
-"""Fits: from codes to a prior, by name.
+"""Fit a prior to codes, by name.
 
-Every fit is a generator: `FitReport` reports while it works, one `FitResult` at the end. It
-takes codes (N, *latent), draws z ~ q(z | x) of the training split, not the means mu alone: a
-prior of the means would be too narrow by the posteriors' own width. And held-out codes of the
-validation split, from which a fit that has a choice to make makes it (gmm: k); the test split
-has no part in this.
-
-A fit is a function of its arguments: what is random in it is drawn of (seed, "prior ...").
+A fit is a generator: `FitReport`s, then one `FitResult`. Its codes (N, *latent) are draws
+z ~ q(z | x) of the training split; a prior of the means mu would be too narrow by the posteriors'
+width. Held-out codes of the validation split select hyperparameters (gmm: k). The test split is
+not used. A fit is a function of its arguments: random numbers come from (seed, "prior ...").
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,9 +25,10 @@ MIN_SCALE = 1e-6
 
 @dataclass(frozen=True)
 class FitReport:
-    """`step` of `steps` done. `loss` is what the fit lowers, and `position` where: of a gmm the
-    negative log density of held-out codes, nats, with so many components; of a flow the squared
-    error a dimension, mean since the last report, after so many updates.
+    """`step` of `steps` done, and the `loss` at a `position`.
+
+    gmm: negative log density of held-out codes, nats, per number of components; flow: squared
+    error per dimension, mean since the last report, per number of updates.
     """
 
     step: int
@@ -99,8 +97,8 @@ def fit_gmm(
     components: Sequence[int],
     partitions: int = 1,
 ) -> Reports:
-    """The mixture, of those with the given numbers of components, whose draws are most like
-    held-out codes; numbers for which there are too few codes are left out, with a reason."""
+    """The mixture with the lowest MMD^2 to held-out codes among the given numbers of components;
+    infeasible numbers are skipped, with a reason."""
     latent, rows = codes.shape[1:], flatten_codes(codes, codes.shape[1:])
     counts, infeasible = partitioned_mixture.feasible_counts(
         components, len(rows), rows.shape[1], partitions

@@ -1,25 +1,25 @@
-"""Flow matching: a velocity that carries noise to codes along straight lines.
+"""Flow matching: a velocity that transports noise to codes along straight lines.
 
 For a standardised code z of n numbers, noise e ~ N(0, I) and a time t in [0, 1]:
 
     x_t = (1 - t) e + t z                                   the path from noise to code
     v*  = z - e                                             its velocity
-    loss = E_t,e,z |v(x_t, t) - v*|^2 / n                   squared error a dimension, no unit
+    loss = E_t,e,z |v(x_t, t) - v*|^2 / n                   squared error per dimension, no unit
     draw:  x_0 ~ N(0, I),  dx/dt = v(x, t),  z = x_1        Heun's method in equal steps
 
-(Lipman et al. 2023.) The minimum of the loss is v = E[z - e | x_t], which carries N(0, I) to the
-distribution of z. The loss does not go to 0: what remains is the spread of z - e around its mean.
+(Lipman et al. 2023.) The minimum of the loss is v = E[z - e | x_t], which transports N(0, I) to the
+distribution of z. The minimum of the loss is the variance of z - e around that mean, not 0.
 
     v(x, t) = a x + c f(c x, t),   1 / c^2 = t^2 + (1 - t)^2,   a = c^2 (2t - 1)
 
 With f = 0 this v is the exact one for z ~ N(0, I), so an untrained flow draws standard normal
-codes and f learns only how they differ from it; c gives f inputs and targets of unit size at
+codes and f learns only the difference; c gives f inputs and targets of unit size at
 every t (as Karras et al. 2022 do for diffusion). f is a residual network of `depth` blocks:
 
     h <- h + B silu(A norm(h) + T g(t)),   g(t) from cos(pi k t), k = 0, 1, ...
 
-*Not* guaranteed: a density. log p(z) would need the divergence of v along the path, n times the
-work of a draw. Nor that a long training on few codes does not draw those codes again.
+Not provided: a density; log p(z) needs the divergence of v along the path, n times the work of a
+draw. Not guaranteed: that a long training on few codes does not reproduce those codes.
 """
 
 import itertools
@@ -39,13 +39,13 @@ from vae.training.schedules import Progress, cosine, with_warmup
 TIME_FEATURES = 64
 WARMUP_STEPS = 100
 REPORT_INTERVAL = 50
-EMA_INTERVAL = 4  # the running mean reads and writes every weight: not at each step
+EMA_INTERVAL = 4  # an update reads and writes every weight
 DRAW_BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training does. `ema_decay` is that of the weights' running mean, a step."""
+    """The settings of a training; `ema_decay` is per step."""
 
     width: int
     depth: int
@@ -145,8 +145,8 @@ def _set_learning_rate(optimiser: torch.optim.Optimizer, plan: Plan, step: int) 
 
 
 def _draw_batch(codes: Tensor, plan: Plan, seed: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """x_t (B, n), t (B, 1) and v* (B, n). The times are stratified: each B-th of [0, 1] has one,
-    which takes their chance out of the gradient."""
+    """x_t (B, n), t (B, 1) and v* (B, n). The times are stratified, one per B-th of [0, 1],
+    which lowers the gradient's variance."""
     device, count = codes.device, plan.batch_size
     generator = torch_generator(seed, "prior flow batch", step, device=device)
     rows = torch.randint(len(codes), (count,), generator=generator, device=device)
@@ -189,7 +189,7 @@ def draw(
     """Draws x_1 (count, n) from noise of standard deviation `temperature`, `steps` Heun steps.
 
     Block b of the draws comes from (seed, "prior flow", b) and is always computed whole, so that
-    fewer draws are the first of more, bit for bit. In fp32, whatever the training's precision.
+    the first draws do not depend on `count`. In fp32.
     """
     blocks = []
     for block in range(math.ceil(count / DRAW_BATCH_SIZE)):

@@ -4,30 +4,21 @@
 
 by EM (Dempster et al. 1977; scikit-learn's GaussianMixture), started from k-means.
 
-K = 1       the mean, and the covariance shrunk towards a multiple of I by the share that Ledoit &
-            Wolf (2004) derive: small eigenvalues are estimated too small, and none stays 0.
-limit       a covariance has n (n + 1) / 2 numbers, but 4 n codes determine it well enough. On
-            Fashion-MNIST's codes (n = 80) the Frechet distance of decoded draws falls from 1.55
-            at K = 100 to 1.45 at 135 and 1.31 at 170, with 4 n codes a component, while the
-            density of held-out codes falls by 0.8 nats; at 200 it is 1.35. So K <= N / (4 n).
-work        an iteration costs N K n^2 products, four times. All codes and few iterations beat few
-            codes and many: 55,000 codes, K = 100, 10 iterations reach -13.4 nats, 20,000 codes
-            never pass -14.9. So EM sees every code, iterates at most 12 times and less where
-            `WORK_BUDGET` is used up sooner; a K that could not have 5 iterations is not fitted.
-shrinkage   after EM, S_k <- (N_k S_k + v P) / (N_k + v), P = sum_k w_k S_k, N_k = N w_k: v
-            imagined codes of the pooled covariance in every component (the mean of an inverse
-            Wishart posterior; Fraley & Raftery 2007). v = n / 4 was best there; where components
-            are small it decides (K = 100 of 8,000 codes: -17.5 instead of -22.6 nats).
-rounding    a covariance is kept as the lower triangle of its Cholesky root in float32, 4 of the
-            16 bytes an entry of S in float64 with both its halves; a rounded root still is the
-            root of a covariance. It is rounded when it is fitted, not when it is written: so
-            choices, numbers and draws are those of the file. Means and weights stay float64.
-            log p(z) moved by at most 1e-5 nats (5,000 codes of 98 numbers, K = 1 and 20, whose
-            deviations within a component span factors of 1 to 1,000).
+K = 1       the mean, and the covariance shrunk towards a multiple of I (Ledoit & Wolf 2004):
+            small eigenvalues are estimated too small, and none stays 0.
+limit       K <= N / (4 n): a covariance has n (n + 1) / 2 numbers, but 4 n codes determine it
+            well enough.
+work        an iteration costs N K n^2 products, four times. EM uses every code with at most 12
+            iterations and at most `WORK_BUDGET`; a K with fewer than 5 iterations is not fitted.
+shrinkage   after EM, S_k <- (N_k S_k + v P) / (N_k + v), P = sum_k w_k S_k, N_k = N w_k: v = n/4
+            pseudo-codes of the pooled covariance per component (the mean of an inverse Wishart
+            posterior; Fraley & Raftery 2007).
+rounding    a covariance is stored as the lower triangle of its Cholesky root in float32 and is
+            rounded when it is fitted, so that scores and draws are those of the file. log p(z)
+            changes by at most 1e-5 nats. Means and weights stay float64.
 
-EM finds a local maximum that depends on its start, so on the seed. Its arithmetic is float32 and
-on one thread: the products are too thin to gain from a second one, and so the number of cores
-does not change the result.
+EM finds a local maximum that depends on its start, so on the seed. It runs in float32 on one
+thread, so the number of cores does not change the result.
 """
 
 import math
@@ -43,7 +34,7 @@ from vae.rng import numpy_generator, seed_of
 CODES_PER_DIMENSION = 4
 MAX_ITERATIONS, MIN_ITERATIONS = 12, 5
 WORK_BUDGET = 4e11  # N K n^2 times iterations; about 70 seconds on one core
-RIDGE = 1e-4  # of the mean variance, on every diagonal: no component closes in on one code
+RIDGE = 1e-4  # of the mean variance, on every diagonal: no component collapses to one code
 PSEUDO_COUNT_FACTOR = 0.25  # v / n
 
 
@@ -51,8 +42,7 @@ PSEUDO_COUNT_FACTOR = 0.25  # v / n
 class Mixture:
     """Weights (K,), means (K, n) and roots (K, n, n), float64.
 
-    Roots are lower triangular L_k, S_k = L_k L_k^T; their numbers are float32's
-    (`from_covariances`, `pack`).
+    Roots are lower triangular L_k, S_k = L_k L_k^T, rounded to float32.
     """
 
     weights: np.ndarray
@@ -63,20 +53,20 @@ class Mixture:
     def from_covariances(
         cls, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray
     ) -> Self:
-        """From covariances (K, n, n), whose roots are rounded to what a file will hold."""
+        """From covariances (K, n, n); their roots are rounded to float32."""
         scale_tril = np.linalg.cholesky(covariances).astype(np.float32).astype(np.float64)
         return cls(weights, means, scale_tril)
 
     @classmethod
     def from_packed(cls, weights: np.ndarray, means: np.ndarray, packed: np.ndarray) -> Self:
-        """The mixture that gave `pack` (K, n (n + 1) / 2)."""
+        """The inverse of `pack`, from (K, n (n + 1) / 2)."""
         count, size = means.shape
         scale_tril = np.zeros((count, size, size))
         scale_tril[:, *np.tril_indices(size)] = packed
         return cls(weights, means, scale_tril)
 
     def pack(self) -> np.ndarray:
-        """The roots' lower triangles, row by row, (K, n (n + 1) / 2), float32: all they are."""
+        """The roots' lower triangles, row by row, (K, n (n + 1) / 2), float32."""
         lower: np.ndarray = self.scale_tril[:, *np.tril_indices(self.means.shape[1])]
         return lower.astype(np.float32)
 
@@ -133,7 +123,7 @@ def fit_components(codes: np.ndarray, count: int, seed: int) -> Mixture:
         random_state=seed_of(seed, "prior gmm fit", count) % 2**32,
     )
     with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is meant
+        warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is intended
         model.fit(codes.astype(np.float32))
     weights, covariances = (
         array.astype(np.float64) for array in (model.weights_, model.covariances_)
@@ -145,7 +135,7 @@ def fit_components(codes: np.ndarray, count: int, seed: int) -> Mixture:
 
 
 def _shrink(weights: np.ndarray, covariances: np.ndarray, codes: int) -> np.ndarray:
-    """Covariances with v imagined codes of the pooled one in each."""
+    """Covariances with v pseudo-codes of the pooled one in each."""
     pooled = np.einsum("k,kij->ij", weights, covariances)
     pseudo_count = PSEUDO_COUNT_FACTOR * len(pooled)
     weight = (pseudo_count / (codes * weights + pseudo_count))[:, None, None]
@@ -162,7 +152,7 @@ def _max_iterations(codes: int, size: int, count: int) -> int:
 
 
 def infeasible_reason(codes: int, size: int, count: int) -> str | None:
-    """Why N codes of n numbers are not fitted with `count` components; None: they are."""
+    """Why N codes of n numbers cannot have `count` components; None if they can."""
     needed = CODES_PER_DIMENSION * size * count
     if needed > codes:
         return (

@@ -1,20 +1,19 @@
-"""The priors: distributions of codes that can be drawn from, kept and opened.
+"""The priors: distributions of codes with draws, densities, and a form for files.
 
-A code z has the latent's shape, (n,) or (c, h, w); a prior is of its n numbers in a row.
+A code z has the latent's shape, (n,) or (c, h, w); a prior treats it as n numbers.
 
-standard    N(0, I), what the rate is measured against
+standard    N(0, I), the reference of the rate
 gaussian    N(m, S)
-gmm         sum_k w_k N(m_k, S_k), full covariances (mixture.py)
-flow        a velocity that carries noise to standardised codes (flow.py): no log_prob
+gmm         sum_k w_k N(m_k, S_k), full covariances (gaussian_mixture.py)
+flow        a velocity that transports noise to standardised codes (flow.py): no log_prob
 
 Temperature t:  standard, gaussian and gmm draw with covariances times t^2, about the same means;
-a flow starts from t times the noise. That is no tempering of its distribution: it draws nearer to
-(t < 1) or farther from its centre, by how much is not known.
+a flow starts from t times the noise. This does not temper its distribution: draws are nearer to
+(t < 1) or farther from the centre by an unknown amount.
 
 Draws are a function of (seed, "prior <name>"); on a CPU equal bit for bit for the same machine
-(threads, precision). Fewer draws are the first of more, to rounding. What `tensors` and `metadata`
-give makes the same prior again, number for number (`from_tensors`), so draws are a function of the
-file:
+(threads, precision). The first draws do not depend on the number of draws, up to rounding. `from_tensors` makes
+exactly the same prior from `tensors` and `metadata`, so draws are a function of the file:
 
 standard        nothing
 gaussian, gmm   weights (K,), float64; means (K, n), float64; packed_roots (K, n (n + 1) / 2),
@@ -43,7 +42,7 @@ MIXTURE_TENSORS = ("weights", "means", "packed_roots")
 
 
 class Prior(Protocol):
-    """What every prior offers."""
+    """The interface of a prior."""
 
     @property
     def name(self) -> str: ...
@@ -54,11 +53,11 @@ class Prior(Protocol):
         ...
 
     def log_prob(self, z: np.ndarray) -> np.ndarray | None:
-        """Log density of codes (N, *latent) at temperature 1, (N,), nats; None: it has none."""
+        """Log density of codes (N, *latent) at temperature 1, (N,), nats; None without a density."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """With `metadata`, all that `from_tensors` needs to make the same prior."""
+        """With `metadata`, the input of `from_tensors`."""
         ...
 
     def metadata(self) -> dict[str, Any]: ...
@@ -99,7 +98,7 @@ class StandardNormalPrior:
 
 @dataclass(frozen=True)
 class MixturePrior:
-    """`gaussian` or `gmm`: a mixture over flat codes; `fit_info` tells how it came about."""
+    """`gaussian` or `gmm`: a mixture over flat codes; `fit_info` describes the fit."""
 
     name: str
     latent_shape: Shape
@@ -158,7 +157,7 @@ class FlowPrior:
         return _unflatten((self.mean + self.scale * draws).numpy(), self.latent_shape)
 
     def log_prob(self, z: np.ndarray) -> None:
-        """None: n times the work of a draw, or an estimate with more noise than is of use."""
+        """None: it takes n times the work of a draw, or a noisy estimate."""
         return
 
     def tensors(self) -> dict[str, Tensor]:
@@ -220,7 +219,7 @@ PRIORS: dict[str, type[StandardNormalPrior | MixturePrior | FlowPrior]] = {
 def from_tensors(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], machine: Machine
 ) -> Prior:
-    """The prior that gave these; UserError where the description or the tensors are of none."""
+    """The prior of these tensors and metadata; UserError if they are not those of a prior."""
     if metadata.get("name") not in PRIORS:
         raise UserError(f"no prior of this project: {metadata.get('name')!r}")
     return PRIORS[metadata["name"]].from_tensors(tensors, metadata, machine)

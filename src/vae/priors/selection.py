@@ -1,4 +1,4 @@
-"""Which prior: the one whose draws are told from held-out codes the least.
+"""Select the prior with the lowest MMD^2 to held-out codes.
 
 The squared maximum mean discrepancy (Gretton et al. 2012) between held-out codes x_1 ... x_n and
 draws y_1 ... y_m, all divided by the held-out codes' standard deviation in each dimension:
@@ -6,30 +6,20 @@ draws y_1 ... y_m, all divided by the held-out codes' standard deviation in each
     T = mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j)
     k(x, y) = exp(-8 |x - y|^2 / m),   m = median |x_i - x_j|^2
 
-T has no unit and is unbiased: 0 on average for draws of the same distribution, and so sometimes
-below it. It is 0 in the mean for no other distribution, k being characteristic; densities are not
-needed, so that a flow competes with a mixture.
-
-The width is what gives T its power. With the usual one (the median, not an eighth of it) T sees
-little but means and scales: on Fashion-MNIST's codes it takes 3 components for as good as 30. An
-eighth ranks mixtures and flows there as the Frechet distance of their decoded samples does, up to
-the noise, with 32 and with 98 dimensions; and in trials on known mixtures of 8 to 512 dimensions
-it saw missing modes, wrong scales and a Gaussian in a mixture's place alike.
+T is unbiased: its mean is 0 for draws of the same distribution and positive for any other, because
+k is characteristic. It needs no densities, so a flow can be compared with a mixture. With the
+usual width (the median, not an eighth of it) T is sensitive to little but means and scales.
 
 Noise. For two priors, with a(y) = mean_j k(y, y_j) - mean_j k(y, x_j) on their own draws and
 b(x) = mean_j k(x, y_j) on the common codes, the difference of their T has the variance
 
     4 Var[b_1(x) - b_2(x)] / n + 4 Var[a_1(y)] / m + 4 Var[a_2(y)] / m
 
-(Bounliphone et al. 2016; to first order, and twice too much where both priors are perfect). It is
-reported beside each T. The choice is the lowest T. To take the simplest within one such error, as
-a tree is pruned, would be to overrule the better guess where codes are few: on 1,000 held-out
-faces (256 dimensions) a mixture of 3 lay 0.8e-4 above a flow, with a noise of 0.8e-4, and its
-decoded samples are plainly worse on validation images (kernel distance 0.281 against 0.238).
+(Bounliphone et al. 2016; to first order, and twice too much if both priors are perfect). It is
+reported beside each T; the selection is the lowest T.
 
-*Not* seen: draws that repeat training codes, for these lie in the right places; modes with less
-than about 1 / n of the codes; and what the decoder makes of a difference. Every dimension weighs
-the same, also one that the decoder does not heed.
+Not detected: draws that repeat training codes; modes with less than about 1 / n of the codes; and
+the decoder's sensitivity, because every dimension has the same weight.
 """
 
 import math
@@ -43,7 +33,7 @@ from torch import Tensor
 from vae.errors import UserError
 from vae.priors.prior import Prior
 
-MAX_CODES = 5000  # held-out codes, and draws
+MAX_CODES = 5000  # limit of held-out codes and of draws
 DRAWS_PER_CODE = 4  # draws are free where codes are few
 GAMMA_FACTOR = 8.0
 MIN_SCALE = 1e-6
@@ -53,7 +43,7 @@ CHUNK_ROWS = 1000  # of the kernel's matrix at a time
 
 @dataclass(frozen=True)
 class PriorScore:
-    """Of one prior: T, how far it lies above the lowest, and the noise of that distance."""
+    """T of a prior, its difference from the lowest T, and the standard error of that."""
 
     mmd2: float
     relative_score: float
@@ -62,7 +52,7 @@ class PriorScore:
 
 @dataclass(frozen=True)
 class _MMDEstimate:
-    """T, and what its noise is made of: a (m,) of the draws and b (n,) of the held-out codes."""
+    """T, with a (m,) of the draws and b (n,) of the held-out codes for its noise."""
 
     mmd2: float
     a: np.ndarray
@@ -72,8 +62,8 @@ class _MMDEstimate:
 def select_prior(
     priors: Mapping[str, Prior], held_out: np.ndarray, seed: int
 ) -> tuple[str, dict[str, PriorScore]]:
-    """The best of some priors by held-out codes (N, *latent), of equals the first; and how each
-    stands. Draws of `seed`, temperature 1.
+    """The name of the best prior by held-out codes (N, *latent), the first of equals, and the
+    score of each. Draws of `seed`, temperature 1.
 
     UserError for fewer than two codes; ValueError for draws that are not finite.
     """
@@ -98,8 +88,8 @@ def select_prior(
 def select_density(
     priors: Mapping[str, Prior], held_out: np.ndarray, seed: int, best: str
 ) -> str | None:
-    """The name of the density that stands for the priors: the `best` if it has one, else the best
-    of those that have, by the same held-out codes (N, *latent). None: no prior has a density."""
+    """The name of the `best` prior if it has a density, else of the best that has one, by the same
+    held-out codes (N, *latent). None if no prior has a density."""
     with_density = {
         name: prior for name, prior in priors.items() if prior.log_prob(held_out[:1]) is not None
     }
@@ -132,7 +122,7 @@ class MMDEstimator:
         return _MMDEstimate(float(statistic), (to_draws - to_codes).numpy(), b.numpy())
 
     def _kernel_means(self, x: Tensor, y: Tensor, exclude_diagonal: bool = False) -> Tensor:
-        """mean_j k(x_i, y_j) for each i, float64; `exclude_diagonal` leaves j = i out."""
+        """mean_j k(x_i, y_j) for each i, float64; `exclude_diagonal` omits j = i."""
         squares = y.square().sum(1)
         sums = []
         for start in range(0, len(x), CHUNK_ROWS):

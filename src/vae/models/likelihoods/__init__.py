@@ -1,1 +1,1 @@
-"""Likelihoods p(x | z): densities and 8-bit masses of an image given its latents."""
+"""Likelihoods p(x | z): densities and probabilities of 8-bit pixels, given the latents."""

@@ -1,9 +1,9 @@
-"""The 8-bit pixel as bins of a real variable: masses, clipped means, bits.
+"""The 8-bit pixel as bins of a real variable: bin probabilities, clipped means, bits.
 
 A pixel is an integer k in 0..255 and x = k / 255. Its bin is [x - 1/510, x + 1/510]; that of 0
-is open below and that of 255 open above, so the 256 masses of any distribution sum to 1. With
-c = (x - m) / s and w = 1 / (255 s) the bin is [c - w/2, c + w/2] in standard units. The mass in
-forms that neither overflow nor cancel, where a = |c| - w/2 and b = |c| + w/2:
+is open below and that of 255 open above, so the 256 probabilities of a distribution sum to 1. With
+c = (x - m) / s and w = 1 / (255 s) the bin is [c - w/2, c + w/2] in standard units. The
+probabilities in forms that neither overflow nor cancel, where a = |c| - w/2 and b = |c| + w/2:
 
 normal      a >= 0   e^{-a^2/2} 1/2 (erfcx(a / sqrt 2) - e^{-w |c|} erfcx(b / sqrt 2))
             a < 0    1 - e^{-a^2/2} 1/2 (erfcx(-a / sqrt 2) + e^{-w |c|} erfcx(b / sqrt 2))
@@ -14,7 +14,7 @@ Laplace     a >= 0   e^{-a} 1/2 (1 - e^{-w})
             a < 0    1 - e^{-w/2} - 1/2 e^a (1 - e^{-|c|})^2
 
 An open bin is mirrored to extend from a = c - w/2 (bin 255) or a = -c - w/2 (bin 0) to infinity,
-and what comes from the other end falls away.
+and the terms of the other end vanish.
 
 A variable with mean m and scale s that is clipped to [0, 1], as a discretised one is, has the
 expected value s (F(m/s) - F((m - 1)/s)), F the integral of the standard CDF: softplus for the
@@ -44,14 +44,14 @@ def normal_bin_log_prob(x: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
     correction = (square - 1) * (squared_width / 24)
     correction = correction + ((square - 6) * square + 3) * (squared_width.square() / 1920)
     density = -0.5 * square - log_sigma + math.log(BIN_WIDTH / math.sqrt(2 * math.pi))
-    # The factor is chosen before its logarithm is taken: where the other form holds it may be 0.
+    # The factor is selected before its logarithm: where the other form holds it may be 0.
     return density.where(narrow, exponent) + torch.log((1 + correction).where(narrow, factor))
 
 
 def _normal_cdf_difference(
     centre: Tensor, width: Tensor, bottom: Tensor, top: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(e, f) of the mass e^e f: the forms of the module's page for a >= 0 and a < 0."""
+    """(e, f) of the probability e^e f: the module's forms for a >= 0 and a < 0."""
     distance = centre.abs()
     near = _nearer_end(centre, width, bottom, top)
     inside = near < 0
@@ -64,7 +64,7 @@ def _normal_cdf_difference(
 
 
 def logistic_bin_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """Log-mass of the bin of x under the logistic distribution, elementwise."""
+    """Log probability of the bin of x under the logistic distribution, elementwise."""
     centre, width, bottom, top = _standard_units(x, mean, log_scale)
     below = logsigmoid(centre + width / 2).where(~top, 0.0)
     above = logsigmoid(width / 2 - centre).where(~bottom, 0.0)
@@ -73,7 +73,7 @@ def logistic_bin_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
 
 
 def laplace_bin_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """Log-mass of the bin of x under the Laplace distribution, elementwise."""
+    """Log probability of the bin of x under the Laplace distribution, elementwise."""
     centre, width, bottom, top = _standard_units(x, mean, log_scale)
     near = _nearer_end(centre, width, bottom, top)
     inside = near < 0
@@ -97,19 +97,19 @@ def clipped_logistic_mean(mean: Tensor, scale: Tensor) -> Tensor:
 
 
 def round_to_8bit(x: Tensor) -> Tensor:
-    """The 8-bit value k / 255 in whose bin a real value lies."""
+    """The 8-bit value k / 255 whose bin contains a real value."""
     return torch.round(255 * x.clamp(0, 1)) / 255
 
 
 def bits_per_dim(nats: float, dimensions: int) -> float:
-    """Nats an image as bits a sub-pixel."""
+    """Nats per image as bits per sub-pixel."""
     return nats / (dimensions * math.log(2))
 
 
 def _standard_units(
     x: Tensor, mean: Tensor, log_scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Centre and width of the bin of x, and where it is the first or the last one."""
+    """Centre and width of the bin of x, and whether it is the first or the last one."""
     inverse = torch.exp(-log_scale)
     return (x - mean) * inverse, BIN_WIDTH * inverse, x < BIN_WIDTH / 2, x > 1 - BIN_WIDTH / 2
 

@@ -1,22 +1,20 @@
-"""Densities of a pixel taken for a real number, and the scale of their noise.
+"""Densities of a pixel as a real number, and the scale of their noise.
 
 gaussian              log p(x) = -(x - m)^2 / (2 sigma^2) - log sigma - 1/2 log 2 pi
 laplace               log p(x) = -|x - m| / b - log 2b
-continuous_bernoulli  log p(x) = l x - log((e^l - 1) / l) on [0, 1], l the decoded logit: an
-                      exponential distribution, cut off and normalised, and not a Bernoulli whose
-                      mean would be sigmoid(l) (Loaiza-Ganem & Cunningham 2019). Its mean is
+continuous_bernoulli  log p(x) = l x - log((e^l - 1) / l) on [0, 1], l the decoded logit: a
+                      truncated exponential distribution, not a Bernoulli with mean sigmoid(l)
+                      (Loaiza-Ganem & Cunningham 2019). Its mean is
                       1 / (1 - e^{-l}) - 1 / l.
 
-The scale (sigma or b) is a number, a learned parameter, or the optimum: what maximises the
-density, sigma^2 = E[(x - m)^2] (Rybkin et al. 2021) or b = E|x - m|. In training the optimum is
+The scale (sigma or b) is a number, a learned parameter, or the maximiser of the density, sigma^2 = E[(x - m)^2] (Rybkin et al. 2021) or b = E|x - m|. In training the optimum is
 that of the batch; `calibrate` fixes it for evaluation, so that the bound is a bound and images do
-not depend on each other. A fitted scale is never below that of the rounding error of 8-bit
-pixels: a sharper density would reward what no image holds. A Gaussian may also have a decoded
-variance for every sub-pixel.
+not depend on each other. A fitted scale is at least that of the rounding error of 8-bit pixels.
+A Gaussian may also have a decoded variance for every sub-pixel.
 
-log_mass is the exact mass of the 8-bit pixel: for gaussian and laplace of its bin (models.bins),
-for continuous_bernoulli of [k/256, (k + 1)/256]. The density at a bin's centre is *not* a mass:
-for a small scale it exceeds 1 a bin.
+discrete_log_prob is that of the 8-bit pixel: for gaussian and laplace of its bin (bins.py), for
+continuous_bernoulli of [k/256, (k + 1)/256]. The density at a bin's centre is not a probability:
+for a small scale it exceeds 1 per bin.
 """
 
 import math
@@ -42,11 +40,10 @@ SERIES_THRESHOLD = 0.5
 
 
 class Scale(nn.Module):
-    """The logarithm of one scale for all: of a number, "learned" or "optimal".
+    """The logarithm of one scale for all sub-pixels: a number, "learned" or "optimal".
 
-    The optimum is the mean spread to the power 1 / `power`, spread being |x - m|^power. A
-    learned scale begins at `initial`. Both are at least `minimum`; below it a learned one gets
-    no gradient.
+    The optimum is the mean of |x - m|^power to the power 1 / `power`. A learned scale starts at
+    `initial`. Both are at least `minimum`; below it a learned one has no gradient.
     """
 
     log_value: Tensor
@@ -61,9 +58,7 @@ class Scale(nn.Module):
     ) -> None:
         super().__init__()
         self.value, self.minimum, self.power = value, minimum, power
-        self.batch_mean: Callable[[Tensor], Tensor] = (
-            torch.mean
-        )  # over a batch, however it is shared
+        self.batch_mean: Callable[[Tensor], Tensor] = torch.mean  # over the whole batch
         logarithm = torch.tensor(math.log(initial if isinstance(value, str) else value))
         if value == "learned":
             self.log_value = nn.Parameter(logarithm)
@@ -71,16 +66,15 @@ class Scale(nn.Module):
             self.register_buffer("log_value", logarithm)
 
     def batch_log_scale(self, errors: Tensor) -> Tensor:
-        """The one for a batch of this spread."""
+        """The scale for a batch with these errors |x - m|^power."""
         if self.value == "optimal" and self.training:
-            # Detached: at the optimum the derivative by the scale is 0, and the gradient is the
-            # same.
+            # Detached: at the optimum the derivative by the scale is 0.
             mean = self.batch_mean(errors.detach()).clamp_min(self.minimum**self.power)
             return torch.log(mean) / self.power
         return self.log_scale()
 
     def log_scale(self) -> Tensor:
-        """The one that depends on no batch."""
+        """The scale outside training, independent of the batch."""
         if self.value == "learned":
             return self.log_value.clamp_min(math.log(self.minimum))
         return self.log_value
@@ -220,8 +214,8 @@ class Laplace(SharedScale):
 class ContinuousBernoulli(Likelihood):
     """The truncated exponential on [0, 1]; decoded: its logit l, C channels.
 
-    With t = |l| and r the distance from the end that is favoured, log p = -t r - h(t) and the
-    mass of a bin from r to r + 1/256 is e^{-t r} e^{h(t/256)} / (256 e^{h(t)}), where
+    With t = |l| and r the distance from the likelier end, log p = -t r - h(t) and the
+    probability of a bin from r to r + 1/256 is e^{-t r} e^{h(t/256)} / (256 e^{h(t)}), where
     h(t) = log((1 - e^{-t}) / t): nothing overflows, and near l = 0 a series replaces 0 / 0.
     """
 
@@ -262,12 +256,12 @@ def _normal_log_prob(squares: Tensor, log_sigma: Tensor) -> Tensor:
 
 
 def normal_like(mean: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal numbers of the shape and on the device of `mean_error`."""
+    """Standard normal numbers of the shape and on the device of `mean`."""
     return torch.randn(mean.shape, generator=generator, device=mean.device)
 
 
 def _fold(logit: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """|l| and the distance of x from the end of [0, 1] that is favoured."""
+    """|l| and the distance of x from the likelier end of [0, 1]."""
     return _magnitude(logit), x.where(logit < 0, 1 - x)
 
 

@@ -1,22 +1,21 @@
-"""Masses of a pixel taken for what it is: one of two, or one of 256 values.
+"""Probabilities of a discrete pixel: one of two, or one of 256 values.
 
 bernoulli             a binary pixel with a decoded logit. On grey values the formula (binary
-                      cross-entropy) is no likelihood: it does not sum or integrate to 1, and its
-                      minimum is the pixels' entropy. So there are no bits/dim for it.
-discretized_gaussian  a real number with a normal distribution, of which only the 8-bit bin is
-discretized_logistic  seen (models.bins); the logistic distribution has heavier tails.
-logistic_mixture      k logistic distributions a pixel with shared mixture weights. Within a
+                      cross-entropy) is not a likelihood: it does not sum or integrate to 1, and
+                      its minimum is the pixels' entropy. It has no bits/dim.
+discretized_gaussian  a real number with a normal distribution, observed as its 8-bit bin
+discretized_logistic  (bins.py); the logistic distribution has heavier tails.
+logistic_mixture      k logistic distributions per pixel with shared mixture weights. Within a
                       component, channel c has the mean
 
                           m_c + sum_{j < c} tanh(a_cj) (x_j - 1/2)
 
                       so that channels depend on those before them (Salimans et al. 2017), and
-                      the mass of a pixel is the product over its channels, mixed.
+                      the probability of a pixel is the mixture of products over its channels.
 
-A fresh decoder's zeros stand for a mean of 1/2 and a scale of 0.1, those of a mixture for means
-that part [0, 1] evenly. Decoded log-scales are clamped to [-7, 7]; there they get no gradient.
-What is drawn from the discretised ones is an 8-bit value; their mean is that of the variable
-clipped to [0, 1], before rounding.
+Decoded zeros mean a location of 1/2 and a scale of 0.1; the locations of a mixture divide [0, 1]
+evenly. Decoded log-scales are clamped to [-7, 7]; outside they have no gradient. Draws of the
+discretised ones are 8-bit values; their mean is that of the variable clipped to [0, 1].
 """
 
 import math
@@ -77,7 +76,7 @@ def logistic_like(mean: Tensor, generator: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class LocationScaleFamily:
-    """What discretising needs of a distribution; `sigma` is the deviation at scale 1."""
+    """A distribution to discretise; `sigma` is the standard deviation at scale 1."""
 
     discrete_log_prob: Callable[[Tensor, Tensor, Tensor], Tensor]
     clipped_mean: Callable[[Tensor, Tensor], Tensor]
@@ -182,9 +181,9 @@ class Components:
 
 
 class LogisticMixture(Likelihood):
-    """k logistic components a pixel.
+    """k logistic components per pixel.
 
-    Decoded, for one component after another: its logit, C locations less that of the start, C
+    Decoded, for one component after another: its logit, C offsets of the location, C
     log(scale / 0.1), and the C (C - 1) / 2 arguments of tanh, a_10, a_20, a_21, ...
     """
 
@@ -209,8 +208,8 @@ class LogisticMixture(Likelihood):
     def mean(self, decoded: Tensor) -> Tensor:
         """The expected image (B, C, H, W), earlier channels taken at their means.
 
-        Exact where nothing is clipped: the clipped mean is no linear function of what it is
-        conditioned on.
+        Exact where nothing is clipped: the clipped mean is not linear in the
+        values that it is conditioned on.
         """
         components, means = self._components(decoded), list[Tensor]()
         for log_scale in components.log_scales:
