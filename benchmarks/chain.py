@@ -1,13 +1,13 @@
-"""What the chain costs beside its work: `python -m benchmarks.chain`.
+"""Overhead of the pipeline: `python -m benchmarks.chain`.
 
 In a fresh copy of the committed project, with the committed params (digits):
 
 whole        `dvc repro` from nothing
-nothing      `dvc repro` when nothing has changed, several times; the stage `source` runs always
-stages       each stage's own command once more: its seconds, how many of them went into imports
-             (`python -X importtime`), and which of the heavy packages those were
-tracking     seconds that the train stage of a preset spends in the tracker, and their share of a
-             training of its own length
+nothing      `dvc repro` without any change, several times; the stage `source` always runs
+stages       the command of each stage: seconds, seconds of imports (`python -X importtime`), and
+             the largest imported packages
+tracking     seconds that the train stage of a preset spends on MLflow, and their fraction of a
+             training of the preset's full length
 
 Writes `chain.json`.
 """
@@ -54,7 +54,9 @@ def main() -> None:
         repeated_seconds = [digits.run("-m dvc repro -q")[0] for _ in range(arguments.repeats)]
         results["nothing_seconds"] = windows.summarise(repeated_seconds)
         info(f"the chain without work: {results['nothing_seconds']['median']:.2f} s")
-        results["stages"] = [time_stage(digits, name, asked) for name, asked in STAGES.items()]
+        results["stages"] = [
+            time_stage(digits, name, packages) for name, packages in STAGES.items()
+        ]
         changes = [f"train.epochs={arguments.epochs}"]
         tracked = Project(Path(folder, "tracked"), TRACKED, changes)
         tracked.run(STAGES["source"], STAGES["prepare"])
@@ -64,7 +66,7 @@ def main() -> None:
 
 
 def time_stage(project: Project, name: str, command_line: str) -> dict[str, Any]:
-    """A stage's command again, with the time of its imports."""
+    """Seconds of a stage's command and of its imports."""
     begun = time.perf_counter()
     process = subprocess.run(
         [sys.executable, "-X", "importtime", *command_line.split()],
@@ -90,7 +92,7 @@ def time_stage(project: Project, name: str, command_line: str) -> dict[str, Any]
 
 
 def import_times(output: str) -> tuple[float, dict[str, float]]:
-    """Seconds of all imports, and with all that they import of each heavy package."""
+    """Seconds of all imports, and of each large package with its dependencies."""
     total_seconds, heavy_seconds = 0.0, {}
     for line in output.splitlines():
         fields = line.removeprefix("import time:").split("|")
@@ -132,7 +134,7 @@ def measure_tracking(project: Project) -> dict[str, Any]:
 
 
 def train_with_clock() -> None:
-    """The train stage of this folder with a clock around all that it asks of the tracker."""
+    """The train stage of this folder, with the calls of the tracker timed."""
     from pipeline.config import params
     from pipeline.stages.train import stage
     from pipeline.tracking import mlflow_sync
@@ -140,10 +142,10 @@ def train_with_clock() -> None:
     calls: dict[str, list[tuple[float, float]]] = {}
 
     def add_clock(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def timed_call(*asked: Any, **named: Any) -> Any:
+        def timed_call(*arguments: Any, **named: Any) -> Any:
             begun = time.perf_counter()
             try:
-                return method(*asked, **named)
+                return method(*arguments, **named)
             finally:
                 calls.setdefault(name, []).append((begun, time.perf_counter() - begun))
 

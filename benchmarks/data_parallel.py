@@ -1,20 +1,16 @@
-"""What sharing a training among processes costs on a CPU: `python -m benchmarks.data_parallel`.
+"""One process with two threads against two processes: `python -m benchmarks.data_parallel`.
 
-One process with two threads and two processes with one thread each (torchrun) train the same
-model with the same global batch on the same two cores, in windows that alternate, so that a
-machine that slows down slows both. A window is a start of its own: some steps unmeasured, then
-images a second over `--seconds`. Each pair of neighbouring windows gives one
+Both train the same model with the same global batch on the same two cores, in alternating windows.
+A window starts new processes, runs some steps without measuring, and then counts images per second
+for `--seconds`. Each pair of neighbouring windows gives
 
     efficiency = images/s of two processes / images/s of one process        (equal cores)
 
-and reported are the median, the smallest and the largest over the pairs. Above 1 threads cost
-more than processes: the small convolutions of these models use two threads badly, while two
-processes meet only in a few sums a step (src/vae/training/distributed.py).
+The median, minimum and maximum over the pairs are reported. A value above 1 means that threads
+cost more than processes.
 
-Images are random bytes of the data set's shape, which cost what real ones cost. What is *not*
-measured: validation, checkpoints, more than one machine, GPUs. Not to be run on a busy machine:
-two threads of a process meet at every layer and wait for whoever was interrupted; the load that
-was found is written beside the numbers.
+Images are random bytes of the data set's shape. Not measured: validation, checkpoints, several
+machines, GPUs. Run it on an idle machine; the load at the start is recorded.
 """
 
 import argparse
@@ -63,7 +59,7 @@ def main() -> None:
 
 
 def compare_processes(name: str, pairs: int, seconds: float) -> dict[str, Any]:
-    """Alternating windows, first the one kind and then the other, and what they amount to."""
+    """Alternating windows of both kinds and their summary."""
     if len(os.sched_getaffinity(0)) < CORES:
         raise UserError(f"this process may use fewer than {CORES} cores", where="benchmark")
     machine = windows.describe_machine()
@@ -85,7 +81,7 @@ def compare_processes(name: str, pairs: int, seconds: float) -> dict[str, Any]:
 
 
 def measure_window(name: str, processes: int, seconds: float) -> float:
-    """Images a second of one window, in processes of their own."""
+    """Images per second of one window, in new processes."""
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     options = ["-m", MODULE, "--window", "--preset", name, "--seconds", str(seconds)]
     cores = sorted(os.sched_getaffinity(0))[:CORES]
@@ -99,12 +95,12 @@ def measure_window(name: str, processes: int, seconds: float) -> float:
         preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
     if process.returncode:
-        raise UserError("a window failed; it said why above", where=f"{processes} processes")
+        raise UserError("a window failed; its error is above", where=f"{processes} processes")
     return float(json.loads(process.stdout.strip().splitlines()[-1]))
 
 
 def train_window(name: str, seconds: float) -> None:
-    """Train for some seconds; the first process prints images a second."""
+    """Train for some seconds; the first process prints images per second."""
     from pipeline.factory.training import ImageSpec, set_up_training
     from vae import device as machines
     from vae.data.batches import Images

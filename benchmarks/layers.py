@@ -1,19 +1,17 @@
-"""Where a training step goes, and what bounds it: `python -m benchmarks.layers`.
+"""Each layer alone, against the limits of the machine: `python -m benchmarks.layers`.
 
-Every convolution and every dense layer of a preset's network is run alone, forward and backward,
-on a batch of the shape that it gets in the network, in the preset's precision:
+Every convolution and dense layer of a preset's network runs alone, forward and backward, with the
+shape, batch and precision that it has in the network:
 
-operations      of multiplications and additions; forward, gradient of the weights and, but for the
-                layer that sees the images, gradient of the input cost the same
+operations      multiplications and additions of forward, gradient of the weights and, except for
+                the layer that reads the images, gradient of the input
 bytes           input, weights and output, once for each of these
-roof            max(operations / matrix rate, bytes / copy rate): no kernel is faster than that
+lower bound     max(operations / matrix rate, bytes / copy rate)
 
-The matrix rate is that of a product of two matrices of 2,048, the copy rate that of a block far
-larger than the caches; layers whose tensors stay in a cache may beat the second. Beside them
-stands the whole step on one resident batch, with the compiler and without: what the layers do not
-take is normalisation, activation, sampling, loss and update (`benchmarks.step` tells them apart).
-
-Each figure is the median over windows. Writes `layers.json`.
+The matrix rate is that of a product of two 2,048 x 2,048 matrices; the copy rate is that of a block
+larger than the caches, so a layer whose tensors stay in a cache can be below its bound. Beside the
+layers stands the whole step with and without the compiler. Every value is a median over windows.
+Writes `layers.json`.
 """
 
 import argparse
@@ -69,7 +67,7 @@ def main() -> None:
 
 
 def measure_preset(name: str, rounds: int, seconds: float) -> dict[str, Any]:
-    """One preset: its layers, slowest first, and its step."""
+    """Layers of a preset, slowest first, and the whole step."""
     params = load_preset(name)
     machine = build_machine(params.train)
     side = getattr(params.data, "size", 64)
@@ -84,12 +82,10 @@ def measure_preset(name: str, rounds: int, seconds: float) -> dict[str, Any]:
         steps[kind] = build_training_step(
             params, image, replace(machine, compiled=kind == "compiled")
         )
-    contestants = {key: time_window(step, seconds) for key, step in steps.items()}
-    contestants["product"] = lambda: measure_matmul_rate(machine, seconds)
-    contestants["copy"] = measure_copy_rate
-    medians = {
-        key: windows.summarise(v) for key, v in windows.alternate(contestants, rounds).items()
-    }
+    variants = {key: time_window(step, seconds) for key, step in steps.items()}
+    variants["product"] = lambda: measure_matmul_rate(machine, seconds)
+    variants["copy"] = measure_copy_rate
+    medians = {key: windows.summarise(v) for key, v in windows.alternate(variants, rounds).items()}
     rates = medians["product"]["median"], medians["copy"]["median"]
     rows = sorted(
         (
@@ -115,9 +111,9 @@ def measure_preset(name: str, rounds: int, seconds: float) -> dict[str, Any]:
         1e3 * operations / step["layers_milliseconds"] / rates[0]
     )
     info(
-        f"{name}: a step {step['eager_milliseconds']:.1f} ms, compiled "
-        f"{step['compiled_milliseconds']:.1f}; of which its layers "
-        f"{step['layers_milliseconds']:.1f}, at {step['layers_fraction_of_matrix_rate']:.0%} of its rate"
+        f"{name}: step {step['eager_milliseconds']:.1f} ms, compiled "
+        f"{step['compiled_milliseconds']:.1f}; layers "
+        f"{step['layers_milliseconds']:.1f}, at {step['layers_fraction_of_matrix_rate']:.0%} of the matrix rate"
     )
     return step | {"layers": rows}
 
@@ -182,14 +178,14 @@ def build_layer_step(layer: nn.Module, kind: LayerKind, machine: Machine) -> Cal
 def build_training_step(
     params: Params, image: tuple[int, int, int], machine: Machine
 ) -> Callable[[], object]:
-    """The training step on one resident batch."""
+    """The training step on one batch in memory."""
     size = (params.train.batch_size, *image)
     pixels = numpy_generator(0, "benchmark").integers(0, 256, size, dtype=np.uint8)
     return build_bare_step(params, pixels, machine)
 
 
 def time_window(step: Callable[[], object], seconds: float) -> Callable[[], float]:
-    """A window: milliseconds a step."""
+    """A window: milliseconds per step."""
 
     def window() -> float:
         for _ in range(WARM_UP):
@@ -204,7 +200,7 @@ def time_window(step: Callable[[], object], seconds: float) -> Callable[[], floa
 
 
 def measure_copy_rate() -> float:
-    """Bytes a second, read and written, of a copy that no cache holds."""
+    """Bytes per second, read and written, of a copy larger than the caches."""
     source = torch.ones(COPIED_BYTES // 4)
     target = torch.empty_like(source)
     target.copy_(source)
@@ -245,7 +241,9 @@ def build_row(
 def count_multiply_adds(
     layer: nn.Module, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
 ) -> int:
-    """Of the forward pass: a weight is used once a place, of the input if it is transposed."""
+    """Of the forward pass: each weight is used once per output position (transposed: per input
+    position).
+    """
     weights = next(layer.parameters()).numel()
     if isinstance(layer, nn.Linear):
         return weights * input_shape[0]

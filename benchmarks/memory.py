@@ -1,12 +1,10 @@
-"""Memory of a training as its data grow: `python -m benchmarks.memory`.
+"""Memory of a training as the data grow: `python -m benchmarks.memory`.
 
-A process of its own for each measurement trains some steps of a preset on random bytes in a
-file, resident (`train.data_location: device`) or memory-mapped (`disk`), of one size and of ten
-times that. Told are, beside the size of the data,
+A separate process per measurement trains some steps of a preset on random bytes in a file, held in
+memory (`train.data_location: device`) or memory-mapped (`disk`), with one size and ten times that:
 
-    peak        the most that was resident at any time, mapped pages of the file among it
-    own         what was resident at the end and belongs to the process alone: pages of a mapped
-                file are the kernel's, which takes them back when somebody needs memory
+    peak        maximum resident memory, with mapped pages of the file
+    own         resident memory of the process alone at the end, without pages of mapped files
 
 Writes `memory.json`.
 """
@@ -65,7 +63,7 @@ def main() -> None:
 
 
 def measure_in_process(path: Path, data_location: str) -> dict[str, float]:
-    """MiB of a training in a process of its own."""
+    """MiB of a training in a new process."""
     command_line = [sys.executable, "-m", MODULE, "--train", str(path), data_location]
     process = subprocess.run(
         command_line, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
@@ -77,7 +75,7 @@ def measure_in_process(path: Path, data_location: str) -> dict[str, float]:
 
 
 def train_and_measure(path: Path, data_location: Any) -> dict[str, float]:
-    """Train some steps and tell what this process holds, MiB."""
+    """Train some steps; MiB of this process."""
     from pipeline.factory.training import ImageSpec, set_up_training
     from vae.data.batches import Images
     from vae.training.loop import fit

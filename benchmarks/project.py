@@ -1,7 +1,6 @@
-"""A fresh copy of the committed project, in which its commands are timed as a person runs them.
+"""A fresh copy of the committed project, in which commands are timed as a user runs them.
 
-The compiler's cache lies in the copy, so the first training in it compiles cold. The Python that
-runs the benchmark is the first on the PATH, where DVC looks for one.
+The compiler's cache is inside the copy, so the first training compiles from nothing.
 """
 
 import os
@@ -37,7 +36,7 @@ class Project:
         (folder / "params.yaml").write_text(params.render(params.parse(tree)))
 
     def run(self, *stages: str) -> list[float]:
-        """Seconds of each; UserError if one fails."""
+        """Seconds per command; UserError if one fails."""
         return [self._time_stage(stage) for stage in stages]
 
     def _time_stage(self, stage: str) -> float:
@@ -46,7 +45,7 @@ class Project:
         return time.perf_counter() - begun
 
     def output(self, stage: str) -> str:
-        """What a command printed."""
+        """The output of a command."""
         overrides = {"TORCHINDUCTOR_CACHE_DIR": str(self.folder / "compiled")}
         overrides["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         process = subprocess.run(

@@ -1,13 +1,11 @@
-"""What judging costs: `python -m benchmarks.sample_metrics`.
+"""Cost of scoring samples: `python -m benchmarks.sample_metrics`.
 
-The in-domain judge of the data set in artifacts/ scores n samples as evaluate does (features, then
-the comparison with as many real images, here of the training split, which has so many) for n of
-10,000 to 50,000: seconds of each n, and the memory that the process holds afterwards. Cost is
-linear where seconds rise with n at most, and memory flat where the features, F floats an image,
-are all that rises.
+The classifier of the data set in artifacts/ scores n samples like the stage evaluate, against n
+images of the training split, for n from 10,000 to 50,000: seconds, and the memory of the process
+afterwards.
 
-IWAE-5000 of 1,000 images with a preset's network: operations are counted, a part is timed, and the
-whole follows from it. Writes `judging.json`.
+IWAE-5000 of 1,000 images with the network of a preset: operations are counted, some images are
+timed, and the total is extrapolated. Writes `sample_metrics.json`.
 """
 
 import argparse
@@ -84,13 +82,13 @@ def time_scoring(count: int) -> dict[str, Any]:
 
 
 def resident_mib() -> float:
-    """MiB that this process holds now."""
+    """Resident MiB of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
 
 def time_iwae(images: int) -> dict[str, Any]:
-    """IWAE of a part in fp32, what the whole takes, and what it asks for."""
+    """IWAE of some images in fp32, with time and operations of 1,000 images."""
     preset_params = load_preset(PRESET)
     machine = machines.resolve("cpu", "fp32", None)
     model = build_vae(preset_params.model, SHAPE, LEVELS, seed=0).eval()

@@ -1,13 +1,11 @@
-"""What a training step does, kernel by kernel and piece by piece: `python -m benchmarks.step`.
+"""A training step by kernel and by component: `python -m benchmarks.step`.
 
-Kernels         of forward, backward and update on one resident batch, told apart by torch's
-                profiler: convolutions, dense layers, normalisation with activation (the compiler
-                fuses the two), other element-wise work, the update, changes of format, and what
-                is no kernel at all: Python, dispatch, the compiler's guards
-Pieces          a training step does more than that. They are added one by one, each to all that
-                came before, and take turns in one process on the same weights, so that each is
-                measured with the caches as the step leaves them; the last one is
-                `vae.training.loop.fit` itself, with its metrics
+Kernels         of forward, backward and update on one batch in memory, by torch's profiler:
+                convolutions, dense layers, normalisation with activation (the compiler fuses
+                them), other element-wise work, the update, changes of format, and the time
+                without a kernel (Python, dispatch, guards of the compiler)
+Components      added one by one to that bare step, each to all before it. They take turns in one
+                process on the same weights. The last one is `vae.training.loop.fit`.
 
 Writes `step.json`.
 """
@@ -60,7 +58,7 @@ KERNELS: dict[str, tuple[str, ...]] = {
     "changes of format": ("copy_", "aten::_to_copy", "contiguous", "clone"),
     "other element-wise work": ("",),
 }
-"""A kernel is of the first kind of which its name has a part."""
+"""A kernel has the first kind that has a pattern in the kernel's name."""
 OTHER_TIME = "Python, dispatch, guards"
 WHOLE_STEP = "the whole step"
 
@@ -175,7 +173,7 @@ def build_step(state: State, plan: Plan, images: Images, machine: Machine, level
 
 
 def measure_kernels(params: Params, pixels: np.ndarray, machine: Machine) -> dict[str, float]:
-    """Milliseconds of a bare step, by the kind of what it does."""
+    """Milliseconds of a bare step by kind of kernel."""
     import torch._inductor.config as compiler
 
     torch.compiler.reset()  # what is compiled already has no names for its kernels

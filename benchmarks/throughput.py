@@ -124,9 +124,9 @@ def measure_preset(name: str, rounds: int, seconds: float) -> list[dict[str, Any
     for step in loops.values():
         for _ in range(WARM_UP):
             step()
-    contestants = {str(key): make_speed_window(step, seconds) for key, step in loops.items()}
-    contestants["product"] = lambda: measure_matmul_rate(preset_machine, seconds / 4)
-    speeds = windows.alternate(contestants, rounds)
+    variants = {str(key): make_speed_window(step, seconds) for key, step in loops.items()}
+    variants["product"] = lambda: measure_matmul_rate(preset_machine, seconds / 4)
+    speeds = windows.alternate(variants, rounds)
     rates, operations = speeds["product"], count_training_operations(params, shape)
     rows = []
     for kind in machines:

@@ -1,20 +1,17 @@
-"""What quality so many minutes buy: `python -m benchmarks.time_to_quality`.
+"""Quality after some minutes: `python -m benchmarks.time_to_quality`.
 
-For each budget a fresh copy of the committed project is put in a temporary folder, and the stages
-source, prepare, train and prior run there as commands, one after the other, against a clock that
-starts with the first and stops after the last; the compiler's cache is empty. Epochs are the most
-that fit beside a reserve for start-ups, compiler and prior: the training's speed is measured
-first, and the clock says whether the guess was right. A short budget has a mixture of fewer
-components, and the shortest one, into which neither the compiler nor an epoch of the residual
-network fits, the small convolutional network. Not on the clock: the extractor, which judges all
-alike, and the judging.
+For each budget the stages source, prepare, train and prior run in a fresh copy of the committed
+project, with an empty compiler cache; the time from the start of the first to the end of the last
+counts. The number of epochs is chosen from the measured speed, with a reserve for start-up,
+compiler and prior. Short budgets have a mixture with fewer components; the shortest one has the
+small convolutional network. Training the feature extractor and scoring are not timed.
 
-The textbook's schedules do not know a training's length and its prior is N(0, I), so a shorter
-training is the beginning of a longer one, bit for bit. It is trained once, for longer than its
-longest budget; each budget ends with the last epoch that lies within it, so none is guessed.
+Schedules of the textbook preset do not depend on the length and its prior is N(0, I), so a shorter
+training is the beginning of a longer one. It is trained once, and each budget ends with the last
+epoch within it.
 
-Of the test split, 10,000 images against as many samples of the shipped prior: bits/dim of the
-ELBO, the in-domain distance, coverage. Writes `time_to_quality.json`.
+Scored on the test split with 10,000 images and samples: bits/dim, Fréchet distance, coverage.
+Writes `time_to_quality.json`.
 """
 
 import argparse
@@ -49,7 +46,7 @@ MODULE = "benchmarks.time_to_quality"
 
 @dataclass(frozen=True)
 class BudgetedRun:
-    """A preset under a budget; `reserve_seconds` is kept for what is no epoch, seconds.
+    """A preset under a budget; `reserve_seconds` are for everything but epochs.
 
     `shorter_budgets` are shorter budgets, of which it is the continuation; it then has no row of
     its own.
@@ -81,7 +78,7 @@ def main() -> None:
         return
     machine, rows = windows.describe_machine(), list[dict[str, Any]]()
     with tempfile.TemporaryDirectory(prefix="time-to-quality-") as folder:
-        extractor_project = Project(Path(folder, "judge"), BUDGETED_RUNS[0].preset, [])
+        extractor_project = Project(Path(folder, "extractor"), BUDGETED_RUNS[0].preset, [])
         extractor_project.run(*(STAGES[name] for name in ("source", "prepare", "extractor")))
         for budgeted_run in BUDGETED_RUNS:
             for row in run_budgeted(budgeted_run, Path(folder, "run"), extractor_project.folder):
@@ -94,7 +91,7 @@ def main() -> None:
 def run_budgeted(
     budgeted_run: BudgetedRun, folder: Path, extractor_project: Path
 ) -> Iterator[dict[str, Any]]:
-    """An attempt under its budgets, ascending, and how its samples are judged."""
+    """A run under its budgets, ascending, and the scores of its samples."""
     spec = read_json(extractor_project / relative_path(paths.SPEC))
     epochs = count_fitting_epochs(budgeted_run, spec["counts"]["train"])
     project = Project(
@@ -127,7 +124,7 @@ def run_budgeted(
 
 
 def relative_path(path: Path) -> Path:
-    """A file's place in a project."""
+    """The path of a file in a project."""
     return path.relative_to(ROOT)
 
 
@@ -149,19 +146,19 @@ def find_early_ends(
 
 
 def find_best_epoch(folder: Path, epoch: int) -> int:
-    """The epoch that would have been shipped then."""
+    """The best epoch until then."""
     return best_epoch(list(read_csv(folder / relative_path(paths.HISTORY)))[:epoch])
 
 
 def score_checkpoint(project: Project, checkpoint: str) -> dict[str, Any]:
-    """`compute_scores`, by the project's own code."""
+    """`compute_scores` with the code of the project."""
     output = project.output(f"-m {MODULE} --score {checkpoint}").splitlines()[-1]
     scores: dict[str, Any] = json.loads(output)
     return scores
 
 
 def count_fitting_epochs(budgeted_run: BudgetedRun, images: int) -> int:
-    """The most epochs of so many images that fit into the budget, one at least."""
+    """The number of epochs that fit into the budget, at least one."""
     preset_params = load_preset(budgeted_run.preset)
     shape, size = SHAPES[preset_params.data.name], BATCHES * preset_params.train.batch_size
     pixels = numpy_generator(0, "benchmark").integers(0, 256, (size, *shape), dtype=np.uint8)
@@ -201,7 +198,7 @@ def format_row(row: Mapping[str, Any]) -> str:
 
 
 def compute_scores(checkpoint: str) -> dict[str, Any]:
-    """The numbers of weights of the project in this folder, of its test split."""
+    """Scores of the weights in this folder on the test split."""
     from pipeline.factory.build import model_from_tensors
     from pipeline.factory.load import find_checkpoint, load_prior, resolve_machine
     from pipeline.scoring import extractors, sample_metrics

@@ -1,8 +1,8 @@
-"""Windows that alternate, what they amount to, and the machine that they were measured on.
+"""Alternating windows, their summary, and a description of the machine.
 
-A machine slows down and speeds up while it is measured. Contestants therefore take turns, a
-window each, who begins changes from round to round, and a ratio is that of two windows of one
-round. Reported are the median, the smallest and the largest over the rounds.
+Machines change their speed. Variants therefore take turns, one window each, and the first one
+changes from round to round. A ratio compares windows of the same round. Reported are the median,
+minimum and maximum over the rounds.
 """
 
 import os
@@ -20,17 +20,17 @@ Spread = dict[str, float]
 
 
 def alternate(
-    contestants: Mapping[str, Callable[[], float]],
+    variants: Mapping[str, Callable[[], float]],
     rounds: int,
     report: Callable[[int, Mapping[str, float]], None] = lambda number, found: None,
 ) -> dict[str, list[float]]:
     """Each contestant's value of every round; a call is one window."""
-    values: dict[str, list[float]] = {name: [] for name in contestants}
-    names = list(contestants)
+    values: dict[str, list[float]] = {name: [] for name in variants}
+    names = list(variants)
     for number in range(rounds):
         offset = number % len(names)
         for name in names[offset:] + names[:offset]:
-            values[name].append(contestants[name]())
+            values[name].append(variants[name]())
         report(number + 1, {name: found[-1] for name, found in values.items()})
     return values
 
@@ -46,18 +46,18 @@ def summarise(values: Sequence[float]) -> Spread:
 
 
 def summarise_ratio(values: Sequence[float], reference: Sequence[float]) -> Spread:
-    """Of windows of the same rounds."""
+    """Summary of the ratios of windows of the same rounds."""
     return summarise([value / other for value, other in zip(values, reference, strict=True)])
 
 
 def result_path(name: str) -> Path:
-    """Where a benchmark's evidence of this kind of machine belongs."""
+    """The file of a benchmark on this kind of machine."""
     folder = re.sub(r"[^a-z0-9]+", "_", format_machine(describe_hardware()).lower())
     return paths.RESULTS / "benchmarks" / folder / f"{name}.json"
 
 
 def describe_machine() -> dict[str, Any]:
-    """What these numbers depend on, and what else ran when they were begun."""
+    """Hardware, platform, torch version and the load at the start."""
     import torch
 
     versions = {"platform": platform.platform(), "torch": torch.__version__}
@@ -65,7 +65,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def describe_hardware() -> dict[str, Any]:
-    """The processor, and how many of its cores this process may use."""
+    """The processor and the number of cores of this process."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = {line.partition(": ")[2] for line in lines if line.startswith("model name")}
     return {"processor": ", ".join(sorted(names)), "cores": len(os.sched_getaffinity(0))}
