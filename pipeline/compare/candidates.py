@@ -43,7 +43,7 @@ LOGGED_AS_CURVES = ("beta", "sigma")  # of train.json; they are curves in MLflow
 PICTURES = {
     "reconstructions": "test images and reconstructions",
     "epoch-reconstructions": "validation images and reconstructions, last sheet of the training",
-    "samples": "samples of the shipped prior",
+    "samples": "samples of the chosen prior",
     "samples-standard": "samples of N(0, I)",
     "epoch-samples": "fixed latents, last sheet of the training",
     "interpolations_within": "interpolations within a class",

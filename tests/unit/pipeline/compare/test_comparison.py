@@ -143,7 +143,7 @@ def test_what_a_run_lacks_is_named() -> None:
     (line,) = [line for line in lines if line.startswith("B lacks")]
     for name in ("commit", "data", "code", "params", "test split", "curves", "rates", "diagnosis"):
         assert name in line
-    assert "samples of the shipped prior" in line
+    assert "samples of the chosen prior" in line
     assert "interpolations" not in line, "a picture that no run has is no lack"
     assert not any(line.startswith("A lacks") for line in lines)
 
