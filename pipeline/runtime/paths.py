@@ -30,6 +30,7 @@ EXTRACTOR = ARTIFACTS / "extractor"
 CLASSIFIER = EXTRACTOR / "classifier.safetensors"
 SAMPLES = ARTIFACTS / "samples"
 RECONSTRUCTIONS = ARTIFACTS / "reconstructions"
+ENCODINGS = ARTIFACTS / "encodings"
 PRIOR = ARTIFACTS / "prior"
 PRIOR_INDEX = PRIOR / "prior.json"
 

@@ -24,6 +24,7 @@ from pipeline.config.params import to_tree
 from pipeline.config.schema import Params, Section
 from pipeline.config.schema import Prior as PriorParams
 from pipeline.factory.build import section_options
+from pipeline.factory.encodings import write_encodings
 from pipeline.factory.load import load_model, load_split, resolve_machine
 from pipeline.runtime import paths, run_log
 from pipeline.runtime.code_digest import code_digest
@@ -38,7 +39,14 @@ from vae.figures.png import Cloud, write_png, write_scatter
 from vae.figures.sheets import save_png
 from vae.io import tensor_bytes, write_bytes, write_csv, write_json
 from vae.models.vae import VAE
-from vae.priors.encodings import BATCH_SIZE, encode, marginal_kl_bound, mean_and_standard_error
+from vae.priors.encodings import (
+    BATCH_SIZE,
+    Encodings,
+    concatenate,
+    encode,
+    marginal_kl_bound,
+    mean_and_standard_error,
+)
 from vae.priors.fit import FITS, FitReport, FitResult, fit
 from vae.priors.prior import Prior
 from vae.priors.selection import PriorScore, select_density, select_prior
@@ -60,8 +68,11 @@ def fit_priors(params: Params) -> None:
     run_log.append_start(paths.run_log_path(key), "prior", fit_machine.as_dict())
     for folder in (paths.PRIOR, FIGURES_FOLDER):
         shutil.rmtree(folder, ignore_errors=True)
-    codes = training_codes(model, machine, settings, uses_flips(paths.read_run()))
-    held_out = held_out_codes(model, machine, settings)
+    train = encode_training_split(model, machine, settings, uses_flips(paths.read_run()))
+    valid = encode_validation_split(model, machine, settings)
+    for split, encodings in (("train", train), ("valid", valid)):
+        write_encodings(split, encodings.mu, encodings.log_var)
+    codes, held_out = train.codes, valid.codes
     priors, curves = fit_all(codes, held_out, settings, fit_machine)
     shipped_prior, scores = select_prior(priors, held_out, settings.seed)
     metrics = {name: prior_metrics(priors[name], held_out, scores[name]) for name in priors}
@@ -76,10 +87,10 @@ def fit_priors(params: Params) -> None:
     records.sync_records(params.tracking, records.shipped_train_record, records.prior_record)
 
 
-def training_codes(
+def encode_training_split(
     model: VAE, machine: Machine, settings: PriorParams, mirrored: bool
-) -> np.ndarray:
-    """z ~ q(z | x) of the training split, (N draws, *latent), float32; see `draws_per_image`."""
+) -> Encodings:
+    """Encodings of the training split; the number of codes is `draws_per_image`'s."""
     images = load_split("train", model, machine.device)
     # Training images of `binarize: dynamic` are kept grey, and drawn anew whenever they are seen.
     grey = paths.read_spec()["binarize"] == "dynamic"
@@ -94,8 +105,7 @@ def training_codes(
         draws=draws,
         mirror=mirrored,
     )
-    steps = -(-len(images) // BATCH_SIZE) * draws
-    return np.concatenate(list(progress(batches, steps, "encode train")))
+    return concatenate(progress(batches, -(-len(images) // BATCH_SIZE), "encode train"))
 
 
 def draws_per_image(images: int, codes: int, mirrored: bool) -> int:
@@ -108,11 +118,11 @@ def draws_per_image(images: int, codes: int, mirrored: bool) -> int:
     return draws + draws % 2 if mirrored else draws
 
 
-def held_out_codes(model: VAE, machine: Machine, settings: PriorParams) -> np.ndarray:
-    """One z ~ q(z | x) of every validation image, (N, *latent), float32."""
+def encode_validation_split(model: VAE, machine: Machine, settings: PriorParams) -> Encodings:
+    """Encodings of the validation split, with one code per image."""
     images = load_split("valid", model, machine.device)
     batches = encode(model, images, machine, seed=settings.seed, stream="codes valid")
-    return np.concatenate(list(progress(batches, -(-len(images) // BATCH_SIZE), "encode valid")))
+    return concatenate(progress(batches, -(-len(images) // BATCH_SIZE), "encode valid"))
 
 
 def uses_flips(run: Mapping[str, Any]) -> bool:

@@ -37,7 +37,7 @@ from pipeline.runtime import paths
 from pipeline.scoring import extractors, sample_metrics
 from pipeline.scoring.diagnosis_inputs import running_inputs
 from pipeline.scoring.renderer import Renderer
-from pipeline.stages.prior import fit_all, held_out_codes, training_codes
+from pipeline.stages.prior import encode_training_split, encode_validation_split, fit_all
 from vae import device as machines
 from vae.data.batches import Images, to_float
 from vae.errors import UserError
@@ -291,8 +291,8 @@ def fit_trial_prior(
 ) -> Prior:
     """The trial's prior, as the chain would read it from its file."""
     flip = settings.train.augment.flip
-    codes = training_codes(model, machine, settings.prior, mirrored=flip)
-    held_out = held_out_codes(model, machine, settings.prior)
+    codes = encode_training_split(model, machine, settings.prior, mirrored=flip).codes
+    held_out = encode_validation_split(model, machine, settings.prior).codes
     priors, _ = fit_all(codes, held_out, settings.prior, context.resolve_machine("cpu", "fp32"))
     (prior,) = priors.values()
     with tempfile.TemporaryDirectory() as folder:

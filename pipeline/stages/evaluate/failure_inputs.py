@@ -9,27 +9,22 @@ import shutil
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 
 from pipeline.config.schema import Params
-from pipeline.factory.load import load_split
+from pipeline.factory.encodings import read_encodings
 from pipeline.runtime import paths
 from pipeline.scoring import sample_metrics
 from pipeline.stages.evaluate import failures
-from vae.data.batches import to_float
 from vae.evaluation.metrics import elbo
 from vae.evaluation.metrics.feature_extractors import class_logits
 from vae.io import read_array, write_json
-from vae.models.vae import VAE
 from vae.rng import numpy_generator
 
 MAX_TRAINING_IMAGES = 10_000
-BATCH_SIZE = 500
 
 
 def report_failures(
     cache: sample_metrics.FeatureCache | None,
-    model: VAE,
     params: Params,
     scores: Mapping[str, elbo.Scores],
     images: sample_metrics.GeneratedImages,
@@ -47,7 +42,7 @@ def report_failures(
             classes=spec["classes"],
             valid=split_inputs(cache, "valid", scores["valid"], images),
             test=split_inputs(cache, "test", scores["test"], images),
-            train=training_inputs(cache, model, params.evaluate.seed),
+            train=training_inputs(cache, params.evaluate.seed),
             samples=sample_inputs(cache, images),
             decode=lambda index: images.reconstructions["test"][index],
             shown_count=params.evaluate.failures,
@@ -77,26 +72,17 @@ def split_inputs(
     )
 
 
-def training_inputs(
-    cache: sample_metrics.FeatureCache, model: VAE, seed: int
-) -> failures.TrainingInputs:
-    """The training split, and features and codes of up to `MAX_TRAINING_IMAGES` of its images."""
-    split_images = load_split("train", model, "cpu")
-    order = numpy_generator(seed, "seen training images").permutation(len(split_images))
+def training_inputs(cache: sample_metrics.FeatureCache, seed: int) -> failures.TrainingInputs:
+    """The training split; features and codes of up to `MAX_TRAINING_IMAGES` of its images."""
+    images = read_array(paths.DATA / "train.npy", memory_map=True)
+    order = numpy_generator(seed, "seen training images").permutation(len(images))
     index = np.sort(order[:MAX_TRAINING_IMAGES])
-    device = next(model.parameters()).device
-    batches = np.split(index, range(BATCH_SIZE, len(index), BATCH_SIZE))
-    with torch.no_grad():
-        mu = [
-            model.encode(to_float(split_images.take(batch).to(device))).mu.cpu().numpy()
-            for batch in batches
-        ]
     return failures.TrainingInputs(
-        images=split_images.array,
+        images=images,
         labels=read_labels("train"),
         index=index,
         features=cache.split_features("train")[index],
-        mu=np.concatenate(mu),
+        mu=read_encodings("train")[0][index],
     )
 
 

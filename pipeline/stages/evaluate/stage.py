@@ -20,6 +20,7 @@ from pipeline.config.metrics import HEADLINE, keyed
 from pipeline.config.params import to_tree
 from pipeline.config.schema import Params
 from pipeline.factory.build import model_from_tensors
+from pipeline.factory.encodings import EncodingArrays, read_encodings, write_encodings
 from pipeline.factory.load import (
     find_checkpoint,
     load_model,
@@ -40,14 +41,13 @@ from vae.errors import UserError
 from vae.evaluation.metrics import elbo, iwae, latents, linear_vae
 from vae.figures.charts import Chart, Panel, Series, rate_spectrum
 from vae.figures.png import write_png
-from vae.io import read_array, read_json, write_csv, write_json
+from vae.io import read_array, read_json, write_array, write_csv, write_json
 from vae.models.vae import VAE
 from vae.priors.encodings import marginal_kl_bound
 from vae.priors.prior import Prior
 from vae.training.validation import active_units
 
 FIGURES_FOLDER = paths.FIGURES / "evaluate"
-SPLITS = ("valid", "test")
 
 
 def evaluate(params: Params) -> None:
@@ -60,9 +60,14 @@ def evaluate(params: Params) -> None:
     key = records.stage_key("evaluate", metadata["key"], settings | upstream_keys, code)
     run_log.append_start(paths.run_log_path(key), "evaluate", machine.as_dict())
     shutil.rmtree(FIGURES_FOLDER, ignore_errors=True)
-    scores = {split: score_split(model, params, machine, split) for split in SPLITS}
+    scores = {
+        "valid": score_split(model, params, machine, "valid", read_encodings("valid")),
+        "test": score_split(model, params, machine, "test"),
+    }
     write_rates(scores["test"])
-    values = elbo_metrics(model, scores["test"]) | iwae_metrics(model, params, machine)
+    write_encodings("test", scores["test"].mu, scores["test"].log_var)
+    values = elbo_metrics(model, scores["test"])
+    values |= iwae_metrics(model, params, machine, read_encodings("test"))
     values["train_ppca_bits_per_dim"] = ppca_bits_per_dim(model)
     priors = {name: load_prior(name, machine) for name in paths.read_prior_index()["names"]}
     values |= information_metrics(scores["test"], density_prior(priors))
@@ -80,7 +85,7 @@ def evaluate(params: Params) -> None:
         values |= sample_metrics.headline_metrics(
             first.extractor.name, headline_report, images.shipped_prior
         )
-    report_failures(first, model, params, scores, images)
+    report_failures(first, params, scores, images)
     report = {"key": key, "model": metadata["key"], "epoch": metadata["epoch"], "code": code}
     report |= upstream_keys | {"params": settings}
     write_json(paths.report_path("evaluate"), report | {"metrics": values})
@@ -106,11 +111,20 @@ def evaluate_checkpoint(params: Params, name: str) -> str:
     return f"{where}, epoch {metadata['epoch']}\n{format_table(texts)}"
 
 
-def score_split(model: VAE, params: Params, machine: machines.Machine, split: str) -> elbo.Scores:
+def score_split(
+    model: VAE,
+    params: Params,
+    machine: machines.Machine,
+    split: str,
+    encodings: EncodingArrays | None = None,
+) -> elbo.Scores:
+    """Scores of a split; with `encodings` nothing is encoded again."""
     settings = params.evaluate
     images = load_split(split, model, machine.device)
     size = settings.batch_size
-    batches = elbo.score(model, images, machine, seed=settings.seed, batch_size=size)
+    batches = elbo.score(
+        model, images, machine, seed=settings.seed, batch_size=size, encodings=encodings
+    )
     return elbo.concatenate(progress(batches, -(-len(images) // size), f"score {split}"))
 
 
@@ -126,7 +140,12 @@ def elbo_metrics(model: VAE, scores: elbo.Scores) -> dict[str, float | None]:
     return keyed(metrics, "test")
 
 
-def iwae_metrics(model: VAE, params: Params, machine: machines.Machine) -> dict[str, float | None]:
+def iwae_metrics(
+    model: VAE,
+    params: Params,
+    machine: machines.Machine,
+    encodings: EncodingArrays | None = None,
+) -> dict[str, float | None]:
     """The importance-weighted bound of the first test images."""
     settings = params.evaluate
     images, draws = load_split("test", model, machine.device), settings.iwae_samples
@@ -139,6 +158,7 @@ def iwae_metrics(model: VAE, params: Params, machine: machines.Machine) -> dict[
         draws=draws,
         count=count,
         batch_size=settings.batch_size,
+        encodings=encodings,
     )
     steps = -(-count // max(1, settings.batch_size // draws))
     weighted = elbo.concatenate(progress(batches, steps, f"IWAE-{draws}"))
@@ -226,11 +246,9 @@ def generate_images(
     count, seed = settings.samples, settings.seed
     for folder in (paths.SAMPLES, paths.RECONSTRUCTIONS):
         shutil.rmtree(folder, ignore_errors=True)
+    write_array(paths.RECONSTRUCTIONS / "test.npy", scores["test"].decoded)
     return sample_metrics.GeneratedImages(
-        reconstructions={
-            split: renderer.write_decoded(paths.RECONSTRUCTIONS / f"{split}.npy", split_scores.mu)
-            for split, split_scores in scores.items()
-        },
+        reconstructions={split: scored.decoded for split, scored in scores.items()},
         samples={
             name: renderer.write_samples(prior, count, seed) for name, prior in priors.items()
         },

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.runtime import paths
-from pipeline.stages.gallery.renderer import BATCH_SIZE, GalleryRenderer, save_image
+from pipeline.stages.gallery.renderer import GalleryRenderer, save_image
 from vae.figures.page import Item
 from vae.figures.sheets import sprite
 from vae.figures.widgets import Card, CardDeck, Prose, Table
@@ -56,9 +56,7 @@ def reconstruction_items(renderer: GalleryRenderer, report: Mapping[str, Any]) -
     if not entries:
         return []
     index = np.array([item["index"] for *_, item in entries], dtype=np.int64)
-    batches = np.split(index, range(BATCH_SIZE, len(index), BATCH_SIZE))
-    decoded = np.concatenate([renderer.decode(renderer.encode(batch)) for batch in batches])
-    pairs = (renderer.test.take(index).cpu().numpy(), decoded)
+    pairs = (renderer.test.take(index).cpu().numpy(), renderer.decoded[index])
     title, pair_label = "Reconstructions", "test image, reconstruction"
     return [_card_deck("failures", title, report["criterion"], pair_label, entries, pairs)]
 

@@ -36,7 +36,7 @@ def reconstruction_panel(renderer: GalleryRenderer) -> Picture:
     """Test images above their reconstructions."""
     index = renderer.choose_images(renderer.settings.reconstructions, "reconstructions")
     originals = renderer.test.take(index).cpu().numpy()
-    decoded = renderer.decode(renderer.encode(index))
+    decoded = renderer.decoded[index]
     title = f"{renderer.data_set}: test images and their reconstructions from mu"
     image = paired_sheet(originals, decoded, title=title, columns=min(SHEET_COLUMNS, len(index)))
     caption = f"{len(index)} test images, chosen by seed {renderer.settings.seed}."
@@ -86,10 +86,12 @@ def _interpolation_panel(renderer: GalleryRenderer, kind: str, title: str, count
     pairs = find_pairs(
         renderer.choose_images(len(renderer.test), f"pairs {kind}"), renderer.labels, kind, count
     )
-    start, end = renderer.encode(pairs[:, 0]), renderer.encode(pairs[:, 1])
-    weights = torch.linspace(0, 1, renderer.settings.steps, device=renderer.device)
+    start, end = (torch.from_numpy(renderer.mu[pairs[:, side]]) for side in (0, 1))
+    weights = torch.linspace(0, 1, renderer.settings.steps)
     z = torch.stack([torch.lerp(start, end, weight) for weight in weights], dim=1).flatten(0, 1)
-    middle = renderer.decode(z).reshape(len(pairs), len(weights), *renderer.model.image_shape)
+    middle = renderer.decode_all(z.numpy()).reshape(
+        len(pairs), len(weights), *renderer.model.image_shape
+    )
     ends = [renderer.test.take(pairs[:, side]).cpu().numpy()[:, None] for side in (0, 1)]
     images = np.concatenate([ends[0], middle, ends[1]], axis=1)
     labels = ["original", *[f"{weight:.2f}" for weight in weights.tolist()], "original"]
@@ -127,7 +129,7 @@ def _is_pair(first: int, second: int, labels: np.ndarray | None, kind: str) -> b
 
 def traverse_directions(renderer: GalleryRenderer) -> list[Slider | Picture]:
     """Along the principal axes of the encodings, as a slider and as a sheet."""
-    encodings = renderer.encode_many()
+    encodings = renderer.chosen_encodings()
     mean, axes, scale = principal_axes(encodings, renderer.settings.traversals)
     # A collapsed model has no variance to share.
     variance_fractions = scale**2 / max(encodings.var(axis=0, dtype=np.float64).sum(), 1e-12)
@@ -193,7 +195,7 @@ def _slider_values(renderer: GalleryRenderer) -> np.ndarray:
 
 def _start_encodings(renderer: GalleryRenderer) -> np.ndarray:
     """Encodings that are walked from (n, *latent)."""
-    return renderer.encode(renderer.choose_images(SLIDER_IMAGES, "traversals")).cpu().numpy()
+    return renderer.mu[renderer.choose_images(SLIDER_IMAGES, "traversals")]
 
 
 def _set_dimension(start: np.ndarray, axes: Sequence[int], values: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""What the gallery draws with: the shipped model, the test split, and the priors.
+"""The model, the test split with its encodings and reconstructions, and the priors of the gallery.
 
-    encode   x -> mu(x), the mean of q(z | x)          decode   z -> E[x | z] as uint8
+    mu(x)    the mean of q(z | x)          decode   z -> E[x | z] as uint8
     priors   p(z) by name: `standard` is N(0, I)
 
 Images are chosen by (seed, stream), so the same params choose the same ones.
@@ -19,7 +19,7 @@ from pipeline.config.schema import Gallery
 from pipeline.factory.load import load_prior
 from pipeline.runtime import paths
 from pipeline.scoring.training_sheets import to_uint8
-from vae.data.batches import Images, to_float
+from vae.data.batches import Images
 from vae.device import Machine
 from vae.figures.sheets import save_png, sheet
 from vae.figures.widgets import Picture
@@ -28,28 +28,27 @@ from vae.priors.prior import Prior
 from vae.rng import numpy_generator
 
 SHEET_COLUMNS = 16
-MAX_ENCODED, BATCH_SIZE = (
-    2000,
-    250,
-)  # test images whose encodings show the directions, and at a time
+MAX_ENCODED = 2000  # test images whose encodings give the directions
+BATCH_SIZE = 250  # codes that are decoded together
 
 
 @dataclass(frozen=True)
 class GalleryRenderer:
-    """What the pictures are made from."""
+    """What the pictures are made from.
+
+    mu, decoded    of the test images: encodings (N, *latent), and reconstructions from them,
+                   uint8 (N, C, H, W)
+    """
 
     model: VAE
     device: str
     test: Images
+    mu: np.ndarray
+    decoded: np.ndarray
     labels: np.ndarray | None
     settings: Gallery
     data_set: str
     priors: Mapping[str, Prior]
-
-    @torch.no_grad()
-    def encode(self, index: np.ndarray) -> Tensor:
-        """mu of test images (n, *latent)."""
-        return self.model.encode(to_float(self.test.take(index))).mu
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> np.ndarray:
@@ -71,11 +70,9 @@ class GalleryRenderer:
         generator = numpy_generator(self.settings.seed, stream)
         return generator.permutation(len(self.test))[:count]
 
-    def encode_many(self) -> np.ndarray:
+    def chosen_encodings(self) -> np.ndarray:
         """mu of up to `MAX_ENCODED` test images (n, *latent)."""
-        index = self.choose_images(MAX_ENCODED, "encodings")
-        batches = np.split(index, range(BATCH_SIZE, len(index), BATCH_SIZE))
-        return np.concatenate([self.encode(batch).cpu().numpy() for batch in batches])
+        return self.mu[self.choose_images(MAX_ENCODED, "encodings")]
 
     def axis_values(self, steps: int | None = None) -> np.ndarray:
         """Where the steps of a traversal stand, from -reach to +reach."""

@@ -14,6 +14,7 @@ import numpy as np
 from pipeline.config import params
 from pipeline.config.params import to_tree
 from pipeline.config.schema import Params
+from pipeline.factory.encodings import read_encodings
 from pipeline.factory.load import load_model, load_split
 from pipeline.runtime import paths, run_log
 from pipeline.runtime.code_digest import code_digest
@@ -44,6 +45,8 @@ def write_gallery(params: Params) -> None:
         model,
         machine.device,
         test,
+        read_encodings("test")[0],
+        read_array(paths.RECONSTRUCTIONS / "test.npy", memory_map=True),
         read_labels(),
         params.gallery,
         metadata["data_set"],

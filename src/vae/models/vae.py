@@ -73,7 +73,10 @@ class VAE(nn.Module):
 
     def terms(self, x: Tensor, noise: Tensor) -> Terms:
         """D and R of images (B, C, H, W) with noise (B, *latent)."""
-        posterior = self.encode(x)
+        return self.posterior_terms(self.encode(x), x, noise)
+
+    def posterior_terms(self, posterior: Posterior, x: Tensor, noise: Tensor) -> Terms:
+        """`terms` of images (B, C, H, W) whose q(z | x) is known."""
         decoded = self.decode(posterior.rsample(noise))
         distortion = -self.likelihood.log_prob(decoded, x)
         return Terms(distortion, posterior.kl(), decoded, posterior)

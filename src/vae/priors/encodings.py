@@ -18,7 +18,8 @@ bound is computed on the test split's codes.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +36,29 @@ if TYPE_CHECKING:
 BATCH_SIZE = 500
 
 
+@dataclass(frozen=True)
+class Encodings:
+    """q(z | x) of N images, and draws of it.
+
+    mu, log_var    (N, *latent), float32, of the images as they are
+    codes          z ~ q(z | x), (N draws, *latent), float32
+    """
+
+    mu: np.ndarray
+    log_var: np.ndarray
+    codes: np.ndarray
+
+
+def concatenate(batches: Iterable[Encodings]) -> Encodings:
+    """All batches as one."""
+    parts = list(batches)
+    mu, log_var, codes = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("mu", "log_var", "codes")
+    )
+    return Encodings(mu, log_var, codes)
+
+
 def encode(
     model: VAE,
     images: Images,
@@ -45,11 +69,12 @@ def encode(
     binarize: bool = False,
     draws: int = 1,
     mirror: bool = False,
-) -> Iterator[np.ndarray]:
-    """z ~ q(z | x), `draws` per image: codes (B, *latent), float32, of each batch `draws` times.
+) -> Iterator[Encodings]:
+    """Encodings of each batch in the split's order, with `draws` codes per image.
 
-    Batches are in the split's order. With `mirror` every second draw is of the mirrored image. The noise of draw d of batch i is (seed, stream, i * draws + d). `binarize` draws
-    binary pixels from grey images first, for a model that was trained on such draws.
+    The codes of a batch are ordered by draw. Every second draw is of the image's mirror image if
+    `mirror`. The noise of draw d of batch i is (seed, stream, i * draws + d). `binarize` draws
+    the pixels of grey images first, for a model that was trained on such draws.
     """
     augmentation = Augmentation(binarize=binarize)
     for index, batch in enumerate(images.ordered_batches(BATCH_SIZE)):
@@ -57,10 +82,15 @@ def encode(
         views = [x, x.flip(-1)] if mirror and draws > 1 else [x]
         with torch.no_grad(), machine.autocast():
             posteriors = [model.encode(view) for view in views]
-        for draw in range(draws):
-            draw_index, shape = index * draws + draw, (len(x), *model.latent_shape)
-            noise = normal(shape, seed, stream, draw_index, device=machine.device)
-            yield posteriors[draw % len(views)].rsample(noise).cpu().numpy()
+        shape = (len(x), *model.latent_shape)
+        codes = [
+            posteriors[draw % len(views)].rsample(
+                normal(shape, seed, stream, index * draws + draw, device=machine.device)
+            )
+            for draw in range(draws)
+        ]
+        tensors = (posteriors[0].mu, posteriors[0].log_var, torch.cat(codes))
+        yield Encodings(*(tensor.cpu().numpy() for tensor in tensors))
 
 
 def marginal_kl_bound(prior: "Prior", codes: np.ndarray) -> tuple[float, float] | None:

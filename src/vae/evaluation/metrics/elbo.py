@@ -29,11 +29,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vae.data.batches import Images
+from vae.data.batches import Images, to_float
 from vae.device import Machine
+from vae.models.posterior import Posterior
 from vae.models.vae import VAE
 from vae.rng import normal
-from vae.training.validation import iterate_terms
 
 STREAM = "evaluate"
 MIN_MSE = 1e-10
@@ -44,7 +44,7 @@ Batch = TypeVar("Batch", bound=Any)  # a dataclass of arrays (N, ...)
 
 @dataclass(frozen=True)
 class Scores:
-    """Values of N images, float64 (N,), those of latents (N, *latent).
+    """Values of N images, float64 (N,), those of latents (N, *latent); `decoded` from mu is uint8.
 
     `discrete_nll` is None for a likelihood without a probability of the 8-bit image.
     """
@@ -58,29 +58,58 @@ class Scores:
     mse: np.ndarray
     shuffled_mse: np.ndarray
     ssim: np.ndarray
+    decoded: np.ndarray
+
+
+def posterior_rows(
+    encodings: tuple[np.ndarray, np.ndarray], start: int, count: int, device: str
+) -> Posterior:
+    """Rows of (mu, log_var) as a posterior on the device."""
+    rows = slice(start, start + count)
+    mu, log_var = (torch.from_numpy(array[rows].copy()).to(device) for array in encodings)
+    return Posterior(mu, log_var)
 
 
 def score(
-    model: VAE, images: Images, machine: Machine, *, seed: int, batch_size: int
+    model: VAE,
+    images: Images,
+    machine: Machine,
+    *,
+    seed: int,
+    batch_size: int,
+    encodings: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Iterator[Scores]:
-    """Scores batch by batch, in the split's order."""
-    options = {"seed": seed, "stream": STREAM, "batch_size": batch_size}
-    for index, (x, terms) in enumerate(iterate_terms(model, images, machine, **options)):  # type: ignore[arg-type]
+    """Scores batch by batch, in the split's order.
+
+    `encodings` (mu, log_var) of the split, (N, *latent) each, spare the encoder.
+    """
+    model.eval()
+    start = 0
+    for index, batch in enumerate(images.ordered_batches(batch_size)):
+        x = to_float(batch)
         noise = normal((len(x), *model.latent_shape), seed, STREAM, index, device=machine.device)
-        discrete_nll = model.discrete_nll(terms, x)
         with torch.no_grad(), machine.autocast():
-            decoded = model.mean_image(terms.posterior.mu).float()
+            posterior = (
+                model.encode(x)
+                if encodings is None
+                else posterior_rows(encodings, start, len(x), machine.device)
+            )
+            terms = model.posterior_terms(posterior, x, noise)
+            decoded = model.mean_image(posterior.mu).float()
             shuffled = torch.roll(decoded, 1, dims=0)
+        start += len(x)
+        discrete_nll = model.discrete_nll(terms, x)
         yield Scores(
             distortion=_to_numpy(terms.distortion),
             rate=_to_numpy(terms.rate),
             discrete_nll=None if discrete_nll is None else _to_numpy(discrete_nll),
-            mu=_to_numpy(terms.posterior.mu),
-            log_var=_to_numpy(terms.posterior.log_var),
-            z=_to_numpy(terms.posterior.rsample(noise)),
+            mu=_to_numpy(posterior.mu),
+            log_var=_to_numpy(posterior.log_var),
+            z=_to_numpy(posterior.rsample(noise)),
             mse=_to_numpy((x - decoded).square().flatten(1).mean(1)),
             shuffled_mse=_to_numpy((x - shuffled).square().flatten(1).mean(1)),
             ssim=_to_numpy(ssim(x, decoded)),
+            decoded=decoded.mul(255).round().byte().cpu().numpy(),
         )
 
 

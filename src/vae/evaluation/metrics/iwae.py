@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vae.data.batches import Images, to_float
 from vae.device import Machine
-from vae.evaluation.metrics.elbo import standard_error
+from vae.evaluation.metrics.elbo import posterior_rows, standard_error
 from vae.models.likelihoods.bins import bits_per_dim
 from vae.models.posterior import Posterior
 from vae.models.vae import VAE
@@ -46,8 +46,12 @@ def estimate(
     draws: int,
     count: int,
     batch_size: int,
+    encodings: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Iterator[Bounds]:
-    """IWAE-`draws` of the first `count` images, with `batch_size` decoded images at a time."""
+    """IWAE-`draws` of the first `count` images, with `batch_size` decoded images at a time.
+
+    `encodings` (mu, log_var) of the split, (N, *latent) each, spare the encoder.
+    """
     model.eval()
     start = 0
     for batch in images.ordered_batches(max(1, batch_size // draws), count):
@@ -59,14 +63,18 @@ def estimate(
                 for n in indices
             ]
         )
-        start += len(x)
         with torch.no_grad(), machine.autocast():
-            yield _bounds(model, x, noise, batch_size)
+            posterior = (
+                model.encode(x)
+                if encodings is None
+                else posterior_rows(encodings, start, len(x), machine.device)
+            )
+            yield _bounds(model, x, posterior, noise, batch_size)
+        start += len(x)
 
 
-def _bounds(model: VAE, x: Tensor, noise: Tensor, batch_size: int) -> Bounds:
+def _bounds(model: VAE, x: Tensor, posterior: Posterior, noise: Tensor, batch_size: int) -> Bounds:
     """Bounds of images (B, C, H, W) with noise (B, K, *latent), in chunks along K."""
-    posterior = model.encode(x)
     chunk_size = max(1, batch_size // len(x))
     chunks = [
         _log_weights(model, x, posterior, chunk) for chunk in torch.split(noise, chunk_size, dim=1)

@@ -9,7 +9,7 @@ from tests.support.known_codes import MACHINE, sample_clusters, sample_gaussian
 from vae.data.batches import Images
 from vae.models.posterior import Posterior
 from vae.priors import gaussian_mixture
-from vae.priors.encodings import encode, marginal_kl_bound
+from vae.priors.encodings import concatenate, encode, marginal_kl_bound
 from vae.priors.flow import Velocity
 from vae.priors.prior import FlowPrior, MixturePrior, StandardNormalPrior
 from vae.rng import normal, numpy_generator
@@ -32,8 +32,10 @@ def test_codes_are_draws_of_q_in_order_by_seed_and_stream() -> None:
     pixels = numpy_generator(0, "pixels").integers(0, 256, (700, 1, 2, 2), dtype=np.uint8)
     images = Images(pixels, "cpu")
     batches = list(encode(Encoder(), images, MACHINE, seed=1, stream="s"))  # type: ignore[arg-type]
-    assert [len(batch) for batch in batches] == [500, 200]
-    noise = (np.concatenate(batches) - pixels / np.float32(255)) / np.exp(np.float32(-1))
+    assert [len(batch.codes) for batch in batches] == [500, 200]
+    whole = concatenate(batches)
+    np.testing.assert_array_equal(whole.mu, pixels / np.float32(255))
+    noise = (whole.codes - pixels / np.float32(255)) / np.exp(np.float32(-1))
     np.testing.assert_allclose(noise[:500], normal((500, 1, 2, 2), 1, "s", 0), atol=1e-5)
     np.testing.assert_allclose(noise[500:], normal((200, 1, 2, 2), 1, "s", 1), atol=1e-5)
 
@@ -42,10 +44,10 @@ def test_several_draws_of_an_image_and_of_its_mirror_image() -> None:
     pixels = numpy_generator(0, "pixels").integers(0, 256, (3, 1, 2, 2), dtype=np.uint8)
     options = {"seed": 1, "stream": "s", "draws": 4, "mirror": True}
     model = Encoder()
-    found = list(encode(model, Images(pixels, "cpu"), MACHINE, **options))  # type: ignore[arg-type]
+    (batch,) = encode(model, Images(pixels, "cpu"), MACHINE, **options)  # type: ignore[arg-type]
     x = pixels / np.float32(255)
     sides = [x, x[..., ::-1], x, x[..., ::-1]]
-    for draw, (codes, side) in enumerate(zip(found, sides, strict=True)):
+    for draw, (codes, side) in enumerate(zip(np.split(batch.codes, 4), sides, strict=True)):
         noise = normal((3, 1, 2, 2), 1, "s", draw).numpy()
         np.testing.assert_allclose(codes, side + np.exp(np.float32(-1)) * noise, atol=1e-5)
     assert len(model.seen) == 2  # an orientation is encoded once

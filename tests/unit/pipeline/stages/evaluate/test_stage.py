@@ -43,6 +43,7 @@ def scores() -> Scores:
         mse=rest,
         shuffled_mse=rest,
         ssim=rest,
+        decoded=np.zeros((300, 1, 2, 2), np.uint8),
     )
 
 
