@@ -1,13 +1,12 @@
-"""Studies: what many short trainings, each judged alike, say of params.
+"""Studies: many short trainings, scored alike, to choose params.
 
-space       a point of a study -> whole params of a trial
-studies     Optuna's storage: made once, mended, counted
-trial       one short training and its judging, in memory
-worker      proposes, trains, tells; any number of them share a study
-conductor   starts workers, replaces dead ones, closes the study
-families    presets under an equal budget; ablation: what that says of claims
-rows        the tracker's; status: the table; pages: charts; findings: what the README shows
-promotion   a trial into params.yaml
+space       a point of a study as the whole params of a trial
+studies     Optuna's storage: studies are created, repaired and counted
+trial       one short training and its scores, in memory
+worker      proposes, trains and reports trials; any number of workers share a study
+run         starts workers, replaces dead ones, closes the study
+records     rows of the tracker; status: the table; pages: figures; archive: the kept copy
+promotion   writes a trial into params.yaml
 
-`python -m pipeline sweep` is the door.
+The command is `python -m pipeline sweep`.
 """

@@ -1,15 +1,14 @@
-"""Searches over params, and ablations: Optuna studies of short trainings.
+"""Searches over params: Optuna studies of short trainings.
 
-    python -m pipeline sweep run                search what params.yaml: sweep names
-    python -m pipeline sweep presets FAMILY     run a family of presets under an equal budget
-    python -m pipeline sweep worker STUDY       join a study from this process
-    python -m pipeline sweep status [STUDY]     the table of trials
-    python -m pipeline sweep promote [STUDY]    write a trial into params.yaml
-    python -m pipeline sweep report [STUDY]     pages and tables of a study
-    python -m pipeline sweep keep NAME [STUDY]  its evidence, to where Git keeps it
+    python -m pipeline sweep run                   search `sweep.space` of params.yaml
+    python -m pipeline sweep worker STUDY          join a study from this process
+    python -m pipeline sweep status [STUDY]        print the table of trials
+    python -m pipeline sweep promote [STUDY]       write a trial into params.yaml
+    python -m pipeline sweep report [STUDY]        write pages and tables of a study
+    python -m pipeline sweep archive NAME [STUDY]  copy a study to reports/results
 
-The default metric is the validation distance of samples from a quickly fitted mixture: objectives
-of different betas do not compare, and bits/dim favours beta 1 by construction.
+The default goal is the validation distance of samples from a quickly fitted Gaussian mixture:
+objectives at different betas cannot be compared, and bits/dim favours beta 1 by construction.
 """
 
 import argparse
@@ -41,7 +40,7 @@ IGNORED_SWEEP_KEYS = ("trials", "minutes", "storage", "heartbeat")  # of `sweep`
 
 
 def run_search(settings: Params, workers: int) -> "Study":
-    """The study of these params, from where it stands to its end."""
+    """Run the study of these params to its end, or continue it."""
     from pipeline.sweep.run import run_study
     from pipeline.sweep.worker import trial_code_digest
 
@@ -130,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = root_parser.add_subparsers(required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="search what params.yaml: sweep names")
+    run = commands.add_parser("run", help="search `sweep.space` of params.yaml")
     run.add_argument("--workers", type=int, default=1, help="processes")
     run.add_argument("--params", type=Path, default=params.PARAMS)
     run.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE")
