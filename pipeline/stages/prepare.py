@@ -116,13 +116,7 @@ def binarise_arrays(data: Data, arrays: Mapping[str, np.ndarray]) -> Mapping[str
 
 def preparation_recipe(data: Data) -> Any:
     """How image files become arrays; None where the source has arrays."""
-    from vae.data.preparation import Recipe
-
-    if data.name == "celeba":
-        return Recipe(3, data.crop, data.size)
-    if data.name == "folder":
-        return Recipe(data.channels, "square" if data.centre_crop else "none", data.size)
-    return None
+    return sources.preparation_recipe(data.name, data.model_dump())
 
 
 def write_report(

@@ -306,12 +306,12 @@ def load_feature_maps(name: str, weights: Path | None = None) -> FeatureMaps:
 
 def load_pooled_features(name: str, weights: Path | None = None) -> PooledFeatures:
     """Pooled features for evaluation. ValueError unless the name is in EVALUATION_NETWORKS."""
-    return PooledFeatures(_check_name(name, EVALUATION_NETWORKS, "a judge"), weights)
+    return PooledFeatures(_check_name(name, EVALUATION_NETWORKS, "evaluation"), weights)
 
 
 def _check_name(name: str, names: tuple[str, ...], purpose: str) -> str:
     if name not in names:
-        raise ValueError(f"{name!r} is no network for {purpose}; choose: {', '.join(names)}")
+        raise ValueError(f"{name!r} is not a network for {purpose}; choose: {', '.join(names)}")
     return name
 
 

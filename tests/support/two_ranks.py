@@ -73,7 +73,7 @@ def _free_bits() -> tuple[State, Plan]:
 
 
 def _capacity() -> tuple[State, Plan]:
-    """With a learned scale, which has a gradient of its own, and the raw weights shipped."""
+    """With a learned scale, which has a gradient of its own, and the raw weights EMA."""
     penalty = partial(PENALTIES["capacity"], nats=2.0, epochs=2.0)
     return _state(Gaussian("learned"), decay=None), _plan(Objective(penalty))
 
@@ -99,7 +99,7 @@ CASES: dict[str, Callable[[], tuple[State, Plan]]] = {
 
 
 def train_case(case: str, world: World) -> dict[str, object]:
-    """The history, the shipped weights and the first gradient of a case."""
+    """The history, the EMA weights and the first gradient of a case."""
     state, plan = CASES[case]()
     synchronise_statistics(state.model, world, "cpu")
     train, valid = (

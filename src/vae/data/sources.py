@@ -1,4 +1,4 @@
-"""The data sets by name: layout, checksums, download, licence.
+"""The data sets by name: layout, checksums, download, preparation, licence.
 
 `find` returns canonical names and paths of the raw files, `fetch` downloads missing ones, `verify`
 compares them with the official SHA-256, and `decode` reads them. A missing set is an error.
@@ -14,11 +14,15 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vae.data import readers
 from vae.data.readers import Files, MissingDataError, RawDataset
 from vae.downloads import socket_timeout
 from vae.errors import UserError
+
+if TYPE_CHECKING:
+    from vae.data.preparation import Recipe
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Source:
     pixels: str = "as they are"
     checksums: Mapping[str, str] = field(default_factory=dict)
     download: Callable[[Path], object] | None = None
+    recipe: Callable[[Mapping[str, Any]], "Recipe"] | None = None
 
 
 def get_source(name: str) -> Source:
@@ -105,6 +110,25 @@ def verify(name: str, files: Files, digests: Mapping[str, str]) -> None:
 def decode(name: str, files: Files) -> RawDataset:
     """Read the raw files; image files of celeba and folder are only listed. UserError."""
     return get_source(name).decode(files)
+
+
+def preparation_recipe(name: str, options: Mapping[str, Any]) -> "Recipe | None":
+    """How the image files become arrays, by the set's `options`; None if it has arrays."""
+    recipe = get_source(name).recipe
+    return None if recipe is None else recipe(options)
+
+
+def _celeba_recipe(options: Mapping[str, Any]) -> "Recipe":
+    from vae.data.preparation import Recipe
+
+    return Recipe(3, options["crop"], options["size"])
+
+
+def _folder_recipe(options: Mapping[str, Any]) -> "Recipe":
+    from vae.data.preparation import Recipe
+
+    crop = "square" if options["centre_crop"] else "none"
+    return Recipe(options["channels"], crop, options["size"])
 
 
 def _download_fashion(root: Path) -> None:
@@ -178,6 +202,7 @@ SOURCES = {
         ),
         find=readers.find_celeba,
         decode=readers.decode_celeba,
+        recipe=_celeba_recipe,
         channels=3,
     ),
     "folder": Source(
@@ -187,5 +212,6 @@ SOURCES = {
         layout="PNG, JPEG or WebP images (in a sub-folder a class, if there are classes)",
         find=readers.find_folder,
         decode=readers.decode_folder,
+        recipe=_folder_recipe,
     ),
 }

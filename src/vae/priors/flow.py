@@ -176,7 +176,7 @@ def _train_step(
 def _checked_report(step: int, plan: Plan, loss: float, model: Velocity) -> FlowReport:
     if not math.isfinite(loss):
         raise UserError(
-            f"the flow's loss is no finite number at step {step} of {plan.steps}",
+            f"the flow's loss is not finite at step {step} of {plan.steps}",
             remedy="lower its learning rate",
         )
     return FlowReport(step, plan.steps, loss, model)

@@ -1,4 +1,4 @@
-"""Frozen networks: the right weights, nothing that moves, no network for a loss and a judge.
+"""Frozen networks: the right weights, frozen layers, no network for a loss and for evaluation.
 
 vgg16 has random weights here: its official file is a download, and no test downloads.
 """
@@ -70,12 +70,14 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub/checkpoints/vgg16-397923af.pth"
 
 
-def test_no_network_is_for_a_loss_and_for_a_judge() -> None:
+def test_no_network_is_for_a_loss_and_for_evaluation() -> None:
     assert not set(LOSS_NETWORKS) & set(EVALUATION_NETWORKS)
     assert set(LOSS_NETWORKS) | set(EVALUATION_NETWORKS) == set(NETWORKS)
-    with pytest.raises(ValueError, match="no network for a loss; choose: vgg16"):
+    with pytest.raises(ValueError, match="not a network for a loss; choose: vgg16"):
         load_feature_maps("efficientnet_lite2")
-    with pytest.raises(ValueError, match="no network for a judge; choose: efficientnet_lite2"):
+    with pytest.raises(
+        ValueError, match="not a network for evaluation; choose: efficientnet_lite2"
+    ):
         load_pooled_features("efficientnet_lite0")
     with pytest.raises(ValueError, match="choose one of: vgg16, efficientnet_lite0"):
         load_network("inception")
@@ -204,16 +206,16 @@ def photographs() -> Tensor:
     return nn.functional.avg_pool2d(x, 2)
 
 
-def test_a_judge_sees_blur_and_noise_grow() -> None:
+def test_distances_grow_with_blur_and_noise() -> None:
     x = photographs()
     noise = torch.randn(x.shape, generator=torch_generator(0, "noise"))
-    judge = load_pooled_features("efficientnet_lite2")
-    clean = judge(x)
+    extractor = load_pooled_features("efficientnet_lite2")
+    clean = extractor(x)
     for worse in (
         [nn.functional.avg_pool2d(x, k, 1, k // 2, count_include_pad=False) for k in (1, 3, 7)],
         [(x + sigma * noise).clamp(0, 1) for sigma in (0.0, 0.05, 0.3)],
     ):
-        none, little, much = ((judge(y) - clean).norm(dim=1).mean().item() for y in worse)
+        none, little, much = ((extractor(y) - clean).norm(dim=1).mean().item() for y in worse)
         assert none == 0
         assert 0 < little < 0.9 * much
 

@@ -182,7 +182,7 @@ def test_images_and_means_have_one_shape(perceptual: PerceptualLoss) -> None:
 
 
 def test_a_judge_is_no_loss() -> None:
-    with pytest.raises(ValueError, match="no network for a loss"):
+    with pytest.raises(ValueError, match="not a network for a loss"):
         PerceptualLoss("efficientnet_lite2")
 
 

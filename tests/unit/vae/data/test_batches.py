@@ -86,14 +86,14 @@ def test_crops_are_windows_of_the_padded_image(images: np.ndarray) -> None:
     padded = np.pad(images, ((0, 0), (0, 0), (padding,) * 2, (padding,) * 2))
     corners = set()
     for image, wide in zip(changed, padded, strict=True):
-        found = [
+        batches = [
             (row, column)
             for row in range(2 * padding + 1)
             for column in range(2 * padding + 1)
             if np.array_equal(image, wide[:, row : row + 9, column : column + 7])
         ]
-        assert len(found) == 1
-        corners.add(found[0])
+        assert len(batches) == 1
+        corners.add(batches[0])
     assert len(corners) > 15, "corners should spread over all 25 places"
 
 

@@ -232,19 +232,19 @@ def test_a_streamed_file_is_the_file_that_numpy_writes(tmp_path: Path, count: in
 # Splits
 
 
-@pytest.mark.parametrize("share", [0.01, 0.1, 0.15, 0.5, 0.99])
-def test_every_class_gives_its_share_within_one_image(share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.15, 0.5, 0.99])
+def test_every_class_gives_its_fraction_within_one_image(fraction: float) -> None:
     labels = np.random.default_rng(0).choice(7, 1000, p=np.arange(1, 8) / 28)
-    mask = stratified_mask(labels, share, np.random.default_rng(1))
-    assert mask.sum() == round(1000 * share)
+    mask = stratified_mask(labels, fraction, np.random.default_rng(1))
+    assert mask.sum() == round(1000 * fraction)
     for label in range(7):
         own = labels == label
-        assert abs(mask[own].sum() - share * own.sum()) < 1
+        assert abs(mask[own].sum() - fraction * own.sum()) < 1
 
 
-@pytest.mark.parametrize("share", [0.001, 0.999])
-def test_neither_side_is_ever_empty(share: float) -> None:
-    mask = stratified_mask(np.zeros(10, int), share, np.random.default_rng(0))
+@pytest.mark.parametrize("fraction", [0.001, 0.999])
+def test_neither_side_is_ever_empty(fraction: float) -> None:
+    mask = stratified_mask(np.zeros(10, int), fraction, np.random.default_rng(0))
     assert 0 < mask.sum() < 10
 
 

@@ -131,13 +131,13 @@ def test_shrinkage_helps_where_components_are_small() -> None:
 
 def test_a_flow_learns_a_ring_and_a_gaussian_does_not() -> None:
     codes, held_out = sample_ring(4000, 1), sample_ring(1500, 2)
-    ruler = MMDEstimator(held_out)
-    told, inside = {}, {}
+    estimator = MMDEstimator(held_out)
+    statistics, inside = {}, {}
     for name in ("gaussian", "flow"):
         draws = fit_prior(name, codes, held_out).sample(3000, 7)
-        told[name] = ruler.estimate(draws).mmd2
+        statistics[name] = estimator.estimate(draws).mmd2
         inside[name] = (np.linalg.norm(draws, axis=1) < 1.0).mean()
-    assert told["flow"] < 0.25 * told["gaussian"]
+    assert statistics["flow"] < 0.25 * statistics["gaussian"]
     assert inside["flow"] < 0.05 < inside["gaussian"]
 
 

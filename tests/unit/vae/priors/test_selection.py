@@ -18,7 +18,7 @@ def mixed(name: str, codes: Mixture, latent: tuple[int, ...]) -> Prior:
 
 def test_the_statistic_is_the_sum_over_pairs() -> None:
     x, y = sample_clusters(40, 1), sample_clusters(30, 2)
-    ruler = MMDEstimator(x)
+    estimator = MMDEstimator(x)
     a, b = ((z - x.mean(0)) / x.std(0, ddof=1) for z in (x, y))
 
     def kernel(u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -27,7 +27,7 @@ def test_the_statistic_is_the_sum_over_pairs() -> None:
 
     within = [(kernel(z, z).sum() - len(z)) / (len(z) * (len(z) - 1)) for z in (a, b)]
     expected = sum(within) - 2 * kernel(a, b).mean()
-    assert ruler.estimate(y).mmd2 == pytest.approx(expected, abs=1e-4)
+    assert estimator.estimate(y).mmd2 == pytest.approx(expected, abs=1e-4)
 
 
 class Perfect(StandardNormalPrior):
@@ -56,8 +56,8 @@ def test_the_statistic_is_unbiased_and_its_noise_is_of_the_right_size() -> None:
 @pytest.mark.parametrize("size", [8, 32, 200])
 def test_it_sees_a_lost_mode_a_wrong_scale_and_a_gaussian_in_a_mixtures_place(size: int) -> None:
     held_out = sample_clusters(1000, 1, size)
-    ruler = MMDEstimator(held_out)
-    null = [ruler.estimate(sample_clusters(2000, seed, size)).mmd2 for seed in range(10, 16)]
+    estimator = MMDEstimator(held_out)
+    null = [estimator.estimate(sample_clusters(2000, seed, size)).mmd2 for seed in range(10, 16)]
     limit = max(null) + 3 * float(np.std(null))
     training = sample_clusters(4000, 2, size)
     centre = training.mean(0)
@@ -70,7 +70,7 @@ def test_it_sees_a_lost_mode_a_wrong_scale_and_a_gaussian_in_a_mixtures_place(si
         .astype(np.float32),
     }
     for name, draws in diseases.items():
-        assert ruler.estimate(draws).mmd2 > limit, name
+        assert estimator.estimate(draws).mmd2 > limit, name
 
 
 def test_the_right_prior_is_chosen() -> None:

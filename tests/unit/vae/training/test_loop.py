@@ -57,19 +57,19 @@ def test_a_compiled_training_repeats_itself_and_is_the_plain_one_up_to_rounding(
         assert trained[0].history[0][name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
 
 
-def test_the_images_mass_is_the_mean_over_one_step_in_thirty_two(
+def test_bits_per_dim_is_the_mean_over_one_step_in_thirty_two(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    state, weighed = small_training.build_state(), []
+    state, evaluated = small_training.build_state(), []
 
-    def mass(terms: Terms, x: torch.Tensor) -> torch.Tensor:
-        weighed.append(len(x))
-        return torch.full((len(x),), 50.0 * len(weighed))
+    def discrete_nll(terms: Terms, x: torch.Tensor) -> torch.Tensor:
+        evaluated.append(len(x))
+        return torch.full((len(x),), 50.0 * len(evaluated))
 
-    monkeypatch.setattr(state.model, "discrete_nll", mass)
+    monkeypatch.setattr(state.model, "discrete_nll", discrete_nll)
     plan = dataclasses.replace(small_training.build_plan(epochs=1), batch_size=2)
     row = small_training.train(state, plan).history[0]
-    assert weighed == [2, 2]  # of 50 steps: the first and the thirty-third
+    assert evaluated == [2, 2]  # of 50 steps: the first and the thirty-third
     mean = (50.0 + 100.0) / 2
     assert row["train_bits_per_dim"] == pytest.approx(
         (mean + row["train_rate"]) / (64 * math.log(2))

@@ -18,11 +18,11 @@ from vae.training.schedules import (
 
 
 @pytest.mark.parametrize(
-    ("time", "share"),
+    ("time", "fraction"),
     [(0, 1.0), (2.5, 0.868198), (5, 0.55), (7.5, 0.231802), (10, 0.1), (12, 0.1)],
 )
-def test_cosine(time: float, share: float) -> None:
-    assert cosine(Progress(time, 10), end_fraction=0.1) == pytest.approx(share, abs=1e-6)
+def test_cosine(time: float, fraction: float) -> None:
+    assert cosine(Progress(time, 10), end_fraction=0.1) == pytest.approx(fraction, abs=1e-6)
 
 
 @pytest.mark.parametrize(("time", "beta"), [(0, 0.5), (1, 1.125), (2, 1.75), (4, 3.0), (9, 3.0)])
@@ -69,12 +69,12 @@ def test_every_beta_schedule_ends_at_beta() -> None:
     assert hold_then_ramp_beta(end, beta=0.3, start=1.0, hold=4, ramp=6) == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize(("time", "share"), [(0, 0), (1, 0.225), (2, 0.45), (5, 0.45)])
-def test_a_warm_up_multiplies_any_schedule(time: float, share: float) -> None:
+@pytest.mark.parametrize(("time", "fraction"), [(0, 0), (1, 0.225), (2, 0.45), (5, 0.45)])
+def test_a_warm_up_multiplies_any_schedule(time: float, fraction: float) -> None:
     def flat(progress: Progress) -> float:
         return 0.45
 
-    assert with_warmup(Progress(time, 10), flat, epochs=2) == pytest.approx(share)
+    assert with_warmup(Progress(time, 10), flat, epochs=2) == pytest.approx(fraction)
     assert with_warmup(Progress(time, 10), flat, epochs=0) == 0.45
 
 
@@ -95,8 +95,8 @@ def test_constants() -> None:
     ],
 )
 def test_plateau(objectives: list[float], cuts: int) -> None:
-    share = plateau(Progress(0, 10, objectives), patience=2, factor=0.5)
-    assert share == pytest.approx(0.5**cuts)
+    fraction = plateau(Progress(0, 10, objectives), patience=2, factor=0.5)
+    assert fraction == pytest.approx(0.5**cuts)
 
 
 def test_plateau_cuts_when_torch_does() -> None:
