@@ -185,13 +185,14 @@ def check_data(project: Path, run: Result) -> None:
 
 
 def call(project: Path, *command: str) -> None:
-    """Run Python in the project; UserError with its last line if it fails."""
+    """Run Python in the project; UserError with its exit status and last line if it fails."""
     done = subprocess.run(
         [sys.executable, *command], cwd=project, text=True, capture_output=True, check=False
     )
     if done.returncode != 0:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        raise UserError(" ".join(last), where=f"python {' '.join(command)}")
+        where = f"python {' '.join(command)}, exit status {done.returncode}"
+        raise UserError(" ".join(last) or "no output", where=where)
 
 
 def main() -> None:

@@ -31,7 +31,6 @@ NAMES = (
     "fashion_mnist.textbook",
     "fashion_mnist.binarised",
     "cifar10",
-    "cifar10.textbook",
     "cifar10.likelihood",
     "celeba",
     "celeba.textbook",
@@ -71,7 +70,10 @@ def finished_model() -> SavedModel:
     scores = read_json(paths.report_path("sample_metrics"))[name]
     extractor = {"name": name, "digest": scores["digest"]}
     model = replace(model, description={**model.description, "extractor": extractor})
-    rounded = model.with_rounded_prior()
+    try:
+        rounded = model.with_rounded_prior()
+    except ValueError:  # beyond the numbers of float16
+        return model
     return rounded if scores_the_same(rounded, name, scores["splits"]["test"]) else model
 
 
