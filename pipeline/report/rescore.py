@@ -35,7 +35,6 @@ from vae.priors.prior import StandardNormalPrior
 from vae.saved import SavedModel, load
 
 CODE = ("pipeline", "src", "train.py", "evaluate.py")
-COMMANDS = (("-m", "pipeline.stages.source"), ("-m", "pipeline.stages.prepare"), ("evaluate.py",))
 WRITTEN = (
     "evaluate.json",
     "sample_metrics.json",
@@ -50,11 +49,7 @@ def rescore(run: Result, write: bool) -> str:
     """Score an archived run again; the numbers that moved, as a table."""
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder)
-        set_up(project, run)
-        for command in COMMANDS:
-            call(project, *command)
-            if "pipeline.stages.prepare" in command:
-                check_data(project, run)
+        evaluate(run, project)
         again = read_json(project / "reports" / "evaluate.json")["metrics"]
         if write:
             replace_reports(project / "reports", run.folder)
@@ -96,31 +91,49 @@ def merged(before: Any, now: Any) -> Any:
 # The temporary project
 
 
-def set_up(project: Path, run: Result) -> None:
-    """Code, params, artifacts and reports, as the stages before `evaluate` left them."""
+def evaluate(run: Result, project: Path) -> None:
+    """Restore a run in an empty folder and evaluate it there."""
+    copy_code(project)
+    write_text(project / "params.yaml", params.render(params_of(run)))
+    for stage in ("source", "prepare"):
+        call(project, "-m", f"pipeline.stages.{stage}")
+    check_data(project, run)
+    model = load(run.folder.name, "cpu")
+    restore_model(model, run, project / "artifacts")
+    copy_reports(run, project, "train", "extractor")
+    call(project, "-m", "pipeline.stages.prior")  # for the encodings of training and validation
+    write_priors(model, project / "artifacts" / "prior")
+    copy_reports(run, project, "prior")
+    call(project, "evaluate.py")
+
+
+def copy_code(project: Path) -> None:
+    """The code of this checkout, without its saved models."""
     ignored = shutil.ignore_patterns("__pycache__", paths.PRETRAINED.name)
     for name in CODE:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, project / name, ignore=ignored)
         else:
             shutil.copy(ROOT / name, project)
-    write_text(project / "params.yaml", params.render(params_of(run)))
-    for part in ("train", "prior", "extractor"):
-        write_json(project / "reports" / f"{part}.json", read_json(run.folder / f"{part}.json"))
-    restore(load(run.folder.name, "cpu"), run, project / "artifacts")
+
+
+def copy_reports(run: Result, project: Path, *stages: str) -> None:
+    for stage in stages:
+        shutil.copy(run.folder / f"{stage}.json", project / "reports")
 
 
 def params_of(run: Result) -> Params:
-    """The preset's params with those that the run was made with, without a tracker."""
+    """The preset's params with those of the run, without a tracker and without a prior to fit."""
     tree = params.to_tree(load_preset(run.preset))
     tree |= {name: made for name, made in run.provenance["params"].items() if name in tree}
     tree["tracking"]["enabled"] = False
+    tree["prior"] |= {"fit": {"standard": {}}}
     tree["data"]["root"] = str(ROOT / tree["data"]["root"])
     return params.parse(tree, where=str(run.folder / "provenance.json"))
 
 
-def restore(model: SavedModel, run: Result, artifacts: Path) -> None:
-    """artifacts/model, prior and extractor of a saved model."""
+def restore_model(model: SavedModel, run: Result, artifacts: Path) -> None:
+    """artifacts/model and artifacts/extractor of a saved model."""
     about = {name: model.description[name] for name in ("key", "model", "image", "levels")}
     data, best_epoch = run.provenance["data"], run.reports["train"]["best_epoch"]
     about |= {"data_set": data["name"], "epoch": best_epoch}
@@ -128,7 +141,6 @@ def restore(model: SavedModel, run: Result, artifacts: Path) -> None:
     write_bytes(artifacts / "model" / paths.BEST.name, weights)
     write_json(artifacts / "model" / paths.RUN.name, describe_run(run))
     shutil.copy(run.folder / paths.HISTORY.name, artifacts / "model")
-    write_priors(model, artifacts / "prior")
     if model.classifier is not None:
         path = artifacts / "extractor" / paths.CLASSIFIER.name
         write_bytes(path, model.classifier.to_bytes())
