@@ -1,21 +1,22 @@
-"""Variational autoencoders for images: models, training, priors and evaluation.
+"""Variational autoencoders for images: the model, its mathematics and its evaluation.
 
-Layers, from the top; each imports only those below it:
+The layers, from the top down; each imports only those below it:
 
     saved        a trained model and its prior in one folder; `vae.load`
-    evaluation   likelihood bounds, sample metrics, failures, diagnosis
-    priors       encodings, gaussian_mixture, flow, fit, selection: the distribution of z
-    training     schedules, optimiser, loop, checkpoints, distributed
-    objectives   means over images and weights -> the loss
+    evaluation   metrics, failures, diagnosis
+    priors       distributions of z that samples are drawn from, and their fits
+    training     schedules, optimiser, loop, checkpoints
+    objectives   means and weights -> a loss
     perceptual   feature differences between images and decoded means
-    models       blocks, backbones, encoder_decoder, posterior, likelihoods, vae
-    data         sources, readers, preparation, batches: raw files -> uint8 arrays -> batches
-    imagenet     frozen ImageNet networks, for losses and for evaluation
+    models       encoder, decoder, likelihoods, and the VAE: terms(x, noise) in nats
+    data         sources, preparation, batches: raw files -> uint8 arrays -> batches
+    imagenet     frozen ImageNet networks, for a loss or as feature extractors
     rng, device, io, downloads, errors
 
-`figures` draws arrays and numbers and imports no model. Functions take plain arguments: the
-library knows no params file and no tracker. This module imports torch only when `load` is used,
-so that light commands start fast.
+`figures` stands apart: it draws arrays and numbers and imports no model.
+Everything takes plain arguments; nothing here knows a params file, a tracker or a pipeline.
+`vae.load(name or path)` opens a saved model. This module imports nothing before `load` is used,
+so that light commands start without torch.
 """
 
 from typing import TYPE_CHECKING, Any
