@@ -69,7 +69,7 @@ def points_of(checkout: Checkout) -> dict[str, list[int]]:
     steps = "SELECT step FROM metrics WHERE run_uuid = ? AND key = ? ORDER BY step"
     found = {
         name: [step for (step,) in checkout.query_store(steps, run, name)]
-        for name in ("train_objective", "valid_rate", "lr")
+        for name in ("train/objective", "valid/rate", "train/lr")
     }
     folder = checkout.folder / "mlruns" / "image-vae" / run / "artifacts" / "images"
     images = [int(path.name.split("+")[2]) for path in folder.glob("*.png")]

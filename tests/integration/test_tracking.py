@@ -127,10 +127,7 @@ def child(key: str, **numbers: float) -> RunRecord:
 
 def python(code: str, *arguments: object, **environment: str) -> "subprocess.Popen[str]":
     """Run a script that sees this project and this test's helpers."""
-    head = (
-        "import os, signal, sys, time\nfrom pathlib import Path\n"
-        "sys.path.insert(0, str(Path(sys.argv[1]) / 'tests' / 'pipeline'))\n"
-    )
+    head = "import os, signal, sys, time\nfrom pathlib import Path\n"
     return subprocess.Popen(
         [sys.executable, "-c", head + code, str(ROOT), *map(str, arguments)],
         cwd=ROOT,
@@ -322,7 +319,7 @@ def test_a_kill_between_two_batches_leaves_no_gap_and_no_double(
 ) -> None:
     script = """
 import mlflow
-from test_tracking import connect, trained
+from tests.integration.test_tracking import connect, trained
 whole, sent = mlflow.MlflowClient.log_batch, []
 def batch(self, *arguments, **named):
     whole(self, *arguments, **named)
@@ -370,8 +367,8 @@ def test_rows_of_the_living_are_left_alone(root: Path, capsys: pytest.CaptureFix
 
 def test_six_processes_open_a_store_that_does_not_exist_yet(tmp_path: Path) -> None:
     script = """
-from test_tracking import connect, replace, store, trained
-store.calm()
+from tests.integration.test_tracking import backend, connect, replace, trained
+backend.configure_mlflow()
 import mlflow.store.tracking.sqlalchemy_store
 root, children = Path(sys.argv[2]), []
 for index in range(6):
@@ -482,7 +479,7 @@ def test_an_unreachable_server_costs_one_warning(
     assert time.monotonic() - begin < 30
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1, said
-    assert "work goes on" in said[0]
+    assert "the run continues" in said[0]
     assert not (tmp_path / "artifacts" / "logs" / "synced.json").exists()
 
 
@@ -564,10 +561,10 @@ def test_what_is_in_sync_is_known_without_mlflow(root: Path) -> None:
     connect(None, True, root=root).sync(row)
     assert is_synced(row, root=root)
     script = """
-from test_tracking import in_sync, trained
+from tests.integration.test_tracking import is_synced, trained
 root = Path(sys.argv[2])
 row = trained(2, "FINISHED", artifacts=[(root / "a.png", "")])
-print(in_sync(row, root=root), "mlflow" in sys.modules)
+print(is_synced(row, root=root), "mlflow" in sys.modules)
 """
     assert python(script, root).communicate(timeout=60) == ("True False\n", "")
     assert list(json.loads((root / "artifacts/logs/synced.json").read_text())) == [
