@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import windows
-from pipeline import ROOT
 from pipeline.config.preset import load_preset
 from pipeline.runtime.console import info, run_command
 from pipeline.runtime.distributed import current_rank
+from pipeline.runtime.paths import ROOT
 from vae.errors import UserError
 from vae.io import write_json
 from vae.rng import numpy_generator

@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import ROOT
 from pipeline.config import params
 from pipeline.config.preset import load_preset
+from pipeline.runtime.paths import ROOT
 from vae.errors import UserError
 
 STAGES = {

@@ -28,12 +28,12 @@ import numpy as np
 from benchmarks import windows
 from benchmarks.project import STAGES, Project
 from benchmarks.throughput import BATCHES, SHAPES, WARM_UP, build_pipeline_step, make_speed_window
-from pipeline import ROOT
 from pipeline.config import params
 from pipeline.config.preset import load_preset
 from pipeline.factory.build import build_machine
 from pipeline.runtime import paths, run_log
 from pipeline.runtime.console import info, run_command
+from pipeline.runtime.paths import ROOT
 from vae.io import read_csv, read_json, write_json
 from vae.rng import numpy_generator
 from vae.training.loop import best_epoch

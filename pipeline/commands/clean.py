@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline import ROOT
 from pipeline.runtime import paths
+from pipeline.runtime.paths import ROOT
 from vae.io import read_json
 
 CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".import_linter_cache")

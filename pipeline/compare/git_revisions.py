@@ -9,8 +9,8 @@ import subprocess
 from functools import cache
 from pathlib import PurePosixPath
 
-from pipeline import ROOT
 from pipeline.compare.candidates import ComparedRun, from_files
+from pipeline.runtime.paths import ROOT
 from vae.errors import UserError
 
 REPOSITORY_PATHS = {

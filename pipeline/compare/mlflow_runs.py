@@ -17,9 +17,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline import ROOT
 from pipeline.compare.candidates import CURVES, PICTURES, ComparedRun
 from pipeline.config.metrics import from_mlflow, is_curve, mlflow_name
+from pipeline.runtime.paths import ROOT
 from pipeline.runtime.run_log import UNKNOWN
 from pipeline.tracking import backend
 from pipeline.tracking.mlflow_sync import PARENT_TAG, connection_errors, open_client

@@ -16,11 +16,10 @@ from typing import Any
 import typing_extensions
 from pydantic import ValidationError
 
-from pipeline import ROOT
 from pipeline.config.schema import Params, Section
 from vae.errors import UserError
 
-PARAMS = ROOT / "params.yaml"
+PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
 TAGS = ("name", "kind")
 # Renamed keys: an old file is refused with one line that names the new key.
 RENAMED_KEYS = {

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from pipeline import ROOT
 from pipeline.config.schema import Model, Objective, Train
 from pipeline.runtime.console import warn
 from pipeline.runtime.distributed import SINGLE_PROCESS, RankInfo, current_rank
+from pipeline.runtime.paths import ROOT
 from vae import device as machines
 from vae.data.batches import Augmentation
 from vae.device import Machine

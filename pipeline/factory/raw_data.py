@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline import ROOT
 from pipeline.config.schema import Data
 from pipeline.runtime import paths
 from pipeline.runtime.console import progress
+from pipeline.runtime.paths import ROOT
 from vae.data import sources
 from vae.data.fingerprint import compute_fingerprints, dataset_digest
 from vae.data.readers import Files
-from vae.io import json_digest, read_json, write_json
+from vae.io import read_json, write_json
 
 FileFinder = Callable[[str, Path, str], Files]
 
@@ -24,11 +24,6 @@ FileFinder = Callable[[str, Path, str], Files]
 def raw_data_root(data: Data) -> Path:
     """Folder of the raw data: VAE_DATA_ROOT or data.root, relative ones from the project on."""
     return ROOT / Path(os.environ.get("VAE_DATA_ROOT") or data.root).expanduser()
-
-
-def request_digest(data: Data) -> str:
-    """Digest of what was asked; where the raw data lie is no part of it."""
-    return json_digest(data.model_dump(mode="json", exclude={"root"}))
 
 
 def find_raw_files(data: Data, finder: FileFinder) -> Files:
@@ -51,7 +46,7 @@ def fingerprint_files(data: Data, raw_files: Files) -> dict[str, Any]:
         write_json(cache, cached | {data.name: current})
     sources.verify(data.name, raw_files, {entry.name: entry.sha256 for entry in entries})
     return {
-        "request": request_digest(data),
+        "request": data.request_digest(),
         "name": data.name,
         "files": len(entries),
         "bytes": sum(entry.bytes for entry in entries),

@@ -8,12 +8,12 @@ those of a frozen network in its objective. Another key is another training.
 from pathlib import Path
 from typing import Any
 
-from pipeline import ROOT
 from pipeline.config.params import to_tree
 from pipeline.config.schema import Params
 from pipeline.factory.build import perceptual_weights_path
 from pipeline.runtime import paths
 from pipeline.runtime.code_digest import code_digest
+from pipeline.runtime.paths import ROOT
 from vae.errors import UserError
 from vae.io import json_digest, sha256_file
 

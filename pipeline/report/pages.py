@@ -12,9 +12,9 @@ import argparse
 import re
 from functools import partial
 
-from pipeline import ROOT
 from pipeline.report import benchmark_tables, document_tables, run_tables
 from pipeline.runtime.console import info
+from pipeline.runtime.paths import ROOT
 from vae.errors import UserError
 from vae.io import write_text
 

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import ROOT
 from pipeline.config import params
 from pipeline.config.preset import load_preset
 from pipeline.config.schema import Params
@@ -29,6 +28,7 @@ from pipeline.factory.run_key import TRAINING_SECTIONS
 from pipeline.report.results import Result, list_results
 from pipeline.runtime import paths
 from pipeline.runtime.console import format_table, info
+from pipeline.runtime.paths import ROOT
 from vae.errors import UserError
 from vae.io import read_json, tensor_bytes, write_bytes, write_json, write_text
 from vae.priors.prior import StandardNormalPrior

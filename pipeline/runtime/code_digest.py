@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from pipeline import ROOT
+from pipeline.runtime.paths import ROOT
 from vae.io import json_digest, write_text
 
 STAGES = {

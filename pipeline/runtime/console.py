@@ -16,8 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TypeVar
 
-from pipeline import ROOT
 from pipeline.runtime.distributed import current_rank, write_torchelastic_error
+from pipeline.runtime.paths import ROOT
 from vae.errors import RankError, UserError
 
 PROGRESS_SECONDS = 10.0

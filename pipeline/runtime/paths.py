@@ -1,12 +1,12 @@
-"""Where everything lies, from the project's folder on, and the two files that describe it."""
+"""Paths of the project, and the two files that describe its prepared data and its model."""
 
 from pathlib import Path
 from typing import Any
 
-from pipeline import ROOT
 from vae.errors import UserError
 from vae.io import read_json
 
+ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = ROOT / "artifacts"
 REPORTS = ROOT / "reports"
 

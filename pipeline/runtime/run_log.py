@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline import ROOT
+from pipeline.runtime.paths import ROOT
 
 UNKNOWN = "unknown"
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "timm")

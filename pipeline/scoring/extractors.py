@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import ROOT
 from pipeline.config.schema import Params
 from pipeline.runtime import paths
 from pipeline.runtime.console import info, warn
+from pipeline.runtime.paths import ROOT
 from vae import imagenet
 from vae.device import Machine
 from vae.errors import UserError

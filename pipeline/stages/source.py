@@ -24,7 +24,7 @@ def fingerprint_raw_data(data: Data) -> None:
     try:
         raw_files = raw_data.find_raw_files(data, sources.find)
     except MissingDataError as missing:
-        if previous and previous.get("request") == raw_data.request_digest(data):
+        if previous and previous.get("request") == data.request_digest():
             console.warn(f"{missing.what}; the fingerprint in artifacts/source.json is kept")
             return
         raw_files = raw_data.find_raw_files(data, sources.fetch)

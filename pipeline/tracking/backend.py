@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from pipeline import ROOT
 from pipeline.runtime.console import info
+from pipeline.runtime.paths import ROOT
 from vae.errors import UserError
 from vae.io import json_digest, read_json, write_json
 

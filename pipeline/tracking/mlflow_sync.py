@@ -28,9 +28,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import ROOT
 from pipeline.config.metrics import mlflow_name
 from pipeline.runtime.console import defer_signals, info, warn
+from pipeline.runtime.paths import ROOT
 from pipeline.runtime.run_log import UNKNOWN
 from pipeline.tracking import backend
 from pipeline.tracking.run_record import (

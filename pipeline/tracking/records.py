@@ -15,7 +15,6 @@ from pipeline.config import params
 from pipeline.config.metrics import key, keyed, split_key
 from pipeline.config.params import flatten
 from pipeline.config.schema import Tracking
-from pipeline.factory import raw_data
 from pipeline.runtime import paths, run_log
 from pipeline.tracking.mlflow_sync import connect
 from pipeline.tracking.run_record import RunRecord
@@ -149,7 +148,7 @@ def data_params_json(digest: str) -> str:
         section = params.load(params.PARAMS).data
     except UserError:  # a training by another params file
         return run_log.UNKNOWN
-    recorded = (spec["digest"], spec["source"], raw_data.request_digest(section))
+    recorded = (spec["digest"], spec["source"], section.request_digest())
     if recorded != (digest, source["digest"], source["request"]):
         return run_log.UNKNOWN
     return json.dumps(section.model_dump(mode="json", exclude={"root"}), sort_keys=True)

@@ -11,7 +11,6 @@ from pipeline.compare.command import find_run
 from pipeline.compare.mlflow_runs import MlflowRuns
 from pipeline.config import params
 from pipeline.config.preset import load_preset
-from pipeline.factory import raw_data
 from pipeline.runtime import paths
 from pipeline.runtime.run_log import UNKNOWN
 from pipeline.tracking import records
@@ -200,7 +199,7 @@ def test_a_row_says_its_data_only_where_the_fingerprint_agrees(
     chosen = load_preset("digits")
     monkeypatch.setattr(params, "PARAMS", project / "params.yaml")
     write_text(params.PARAMS, params.render(chosen))
-    write_json(paths.SOURCE, {"digest": "raw", "request": raw_data.request_digest(chosen.data)})
+    write_json(paths.SOURCE, {"digest": "raw", "request": chosen.data.request_digest()})
     write_json(paths.SPEC, {"digest": "made", "source": "raw"})
     said = json.loads(records.data_params_json("made"))
     assert said == chosen.data.model_dump(mode="json", exclude={"root"})

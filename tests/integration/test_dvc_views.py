@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import ROOT
 from pipeline.config.metrics import HEADLINE
+from pipeline.runtime.paths import ROOT
 from vae.io import write_csv, write_json
 
 COLUMNS = 120

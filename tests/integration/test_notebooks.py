@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import ROOT
+from pipeline.runtime.paths import ROOT
 from tests.support.checkout import Checkout
 
 pytestmark = pytest.mark.timeout(900)

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline import ROOT
 from pipeline.config.metrics import mlflow_name
+from pipeline.runtime.paths import ROOT
 from pipeline.tracking import backend, mlflow_sync
 from pipeline.tracking.mlflow_sync import RunRecord, Tracker, connect, is_synced
 from vae.errors import UserError

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import ROOT
+from pipeline.runtime.paths import ROOT
 from tests.support import small_training, two_ranks
 from vae.errors import UserError
 from vae.training.distributed import SINGLE_PROCESS, World, synchronise_statistics

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import ROOT
 from pipeline.config import params
 from pipeline.config.preset import load_preset
 from pipeline.runtime import paths
+from pipeline.runtime.paths import ROOT
 from tests.support import fork_server
 from vae.io import write_text
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import ROOT
 from pipeline.config import params, preset, schema
 from pipeline.factory.training import ImageSpec, set_up_training
 from pipeline.runtime import code_digest
+from pipeline.runtime.paths import ROOT
 from vae import device, imagenet
 from vae.data.batches import Images
 from vae.data.preparation import CROPS

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import ROOT
+from pipeline.runtime.paths import ROOT
 
 METAPHORS = re.compile(
     r"\b(judge[sd]?|judging|judge?ments?|courts?|convene[sd]?|convicts?|verdicts?|verdict_cards|"

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipeline.config.schema.types import Fraction, NonNegativeInt, Section
+from vae.io import json_digest
 
 DATA_SETS = "digits | fashion_mnist | cifar10 | celeba | folder"
 
@@ -14,6 +15,10 @@ class _DataSource(Section):
     """folder of the raw data, relative to the project; the variable VAE_DATA_ROOT overrides it"""
     binarize: Literal["none", "static", "dynamic"]
     """none | static = draw each pixel once, 1 with probability k/255 | dynamic = draw at every step"""
+
+    def request_digest(self) -> str:
+        """Digest of the requested data; the folder of the raw files is not part of it."""
+        return json_digest(self.model_dump(mode="json", exclude={"root"}))
 
 
 class _SplitSource(_DataSource):

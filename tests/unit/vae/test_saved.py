@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import vae
-from pipeline import ROOT
+from pipeline.runtime.paths import ROOT
 from tests.support.known_codes import SETTINGS, fit_prior
 from vae import saved
 from vae.data.batches import Images, to_float

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import ROOT
 from pipeline.commands import diagnose, log_columns, training_logs
 from pipeline.config import params
 from pipeline.config.metrics import keyed
 from pipeline.runtime import console, paths
+from pipeline.runtime.paths import ROOT
 from pipeline.scoring import diagnosis_inputs
 from tests.support.synthetic_failures import SYNTHETIC_FAILURES
 from tests.support.synthetic_runs import D, build_healthy_run, build_spectrum

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import ROOT
 from pipeline.report import pages, study_tables
 from pipeline.runtime import paths
+from pipeline.runtime.paths import ROOT
 from tests.support.sample_results import write_result
 from vae.errors import UserError
 from vae.io import write_json

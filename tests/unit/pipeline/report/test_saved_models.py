@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import ROOT
 from pipeline.report import saved_models
 from pipeline.report.saved_models import LARGEST, LARGEST_TOTAL, scores_the_same, size_of
+from pipeline.runtime.paths import ROOT
 from vae.saved import PRETRAINED, SavedModel, load, names
 
 TEST = {

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import ROOT
 from pipeline.runtime import code_digest
+from pipeline.runtime.paths import ROOT
 
 SCRIPTS = (*code_digest.STAGES.values(), code_digest.DIAGNOSIS)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import ROOT
 from pipeline.runtime import console
+from pipeline.runtime.paths import ROOT
 from vae.errors import UserError
 
 

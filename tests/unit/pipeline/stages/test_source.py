@@ -133,7 +133,7 @@ def test_a_kept_fingerprint_starts_no_download(
     with pytest.raises(UserError, match="download tried"):
         fingerprint_raw_data(data)
     paths.SOURCE.parent.mkdir(parents=True)
-    paths.SOURCE.write_text(f'{{"request": "{raw_data.request_digest(data)}"}}')
+    paths.SOURCE.write_text(f'{{"request": "{data.request_digest()}"}}')
     fingerprint_raw_data(data)
 
 
