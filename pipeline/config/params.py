@@ -65,18 +65,16 @@ UNQUOTED = re.compile(r"[A-Za-z_./][\w./-]*")  # needs no quotes
 def argument_parser(text: str | None, prog: str | None = None) -> argparse.ArgumentParser:
     """A parser with the options of every stage: `--params FILE` and repeated `-S KEY=VALUE`."""
     parser = argparse.ArgumentParser(prog=prog, description=text)
-    parser.add_argument(
-        "--params", type=Path, default=PARAMS, help="params file, default: params.yaml"
-    )
-    parser.add_argument(
-        "-S",
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a param; may be repeated",
-    )
+    add_options(parser)
     return parser
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--params FILE` and `-S KEY=VALUE`."""
+    text = "params file, default: params.yaml"
+    parser.add_argument("--params", type=Path, default=PARAMS, help=text)
+    option = parser.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE")
+    option.help = "override a param; may be repeated"
 
 
 def load(path: Path = PARAMS, overrides: Sequence[str] = ()) -> Params:

@@ -58,10 +58,11 @@ def resolve_machine(
     device: machines.DeviceName,
     where: str = "evaluate.device",
     precision: machines.PrecisionName = "fp32",
+    threads: int | None = None,
 ) -> machines.Machine:
     """The machine for a device that the param `where` names."""
     try:
-        return machines.resolve(device, precision, None)
+        return machines.resolve(device, precision, threads)
     except ValueError as error:
         raise UserError(str(error), where=where) from None
 

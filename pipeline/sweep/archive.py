@@ -17,10 +17,7 @@ PICTURES = ("slice", "param_importances", "parallel_coordinate", "optimization_h
 
 
 def archive_study(study: "Study", name: str) -> Path:
-    """The folder of the copy: tables, and for a search at most four pictures.
-
-    UserError if the study has no report.
-    """
+    """Copy tables, and up to four pictures of a search; UserError if the study has no report."""
     report = studies.study_folder(study.study_name) / "report"
     if not (report / TABLES[0]).is_file():
         raise UserError("the study has no report", where=name, remedy="`sweep report` makes one")

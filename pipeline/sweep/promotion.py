@@ -1,8 +1,8 @@
-"""A trial's params, written into params.yaml: comments kept, the changes shown.
+"""Write a trial's params into params.yaml; comments are kept and the changes are shown.
 
-As it was: the trial's whole params, its length, threads and quick prior included, so that
-`dvc repro` makes the trial's own numbers on the same machine. `--full`: the swept params alone, in
-the training that params.yaml describes; the metrics will then be others.
+By default these are the trial's complete params, with its length, threads and Gaussian mixture, so
+`dvc repro` reproduces its metrics on the same machine. `--full` writes only the searched params;
+the training keeps the length of params.yaml, and the metrics will differ.
 """
 
 import io
@@ -19,75 +19,61 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
-SECTIONS = ("model", "objective", "train", "prior", "evaluate")
-
 
 def promote(study: "Study", number: int | None, *, keep_length: bool, path: Path) -> str:
-    """Write a trial (None: the best) into the file at `path`; what to print."""
+    """Write a trial (None: the best) into the file at `path`; returns the text to print."""
     trial = select_trial(study, number)
-    point = space.point_changes(trial.params)
     before = params.to_tree(params.load(path))
-    changes = point if keep_length else find_changes(before, build_full_params(study, trial))
+    if keep_length:
+        changes = space.point_changes(trial.params)
+        note = "the training keeps its full length: metrics will differ from the trial's"
+    else:
+        settings, attributes = studies.read_params(study), trial.user_attrs
+        length = attributes["epochs"], attributes["threads"]
+        trained = compose_params(settings, settings, trial.params, *length)
+        changes = find_changes(before, params.to_tree(trained))
+        note = "`dvc repro` gives the trial's metrics on this machine"
     flat = flatten_params(before)
     changes = {key: new for key, new in changes.items() if flat.get(key) != new}
     write_text(path, rewrite_params(path, changes))
     lines = [f"  {key}: {flat.get(key)} -> {new}" for key, new in changes.items()]
-    note = (
-        "the training keeps its full length: metrics will differ from the trial's"
-        if keep_length
-        else "`dvc repro` gives the trial's metrics on this machine"
-    )
     head = f"trial {trial.number} of {study.study_name} -> {path.name}"
     return "\n".join([head, *(lines or ["  nothing to change"]), note])
 
 
 def select_trial(study: "Study", number: int | None) -> "FrozenTrial":
-    """A finished trial by number, or the best; UserError where there is none, or several."""
+    """A finished trial by number, or the best; UserError if there is none, or several."""
     if study.user_attrs["kind"] != "search":
         raise UserError(
-            "a family of presets is no search",
+            "a family of presets is not a search",
             where=study.study_name,
             remedy="`python -m pipeline preset NAME` writes one of them",
         )
-    best = status.best_trials(study)
     if number is None:
+        best = {trial.number: trial for trial in status.best_trials(study)}
         if len(best) == 1:
-            return best[0]
-        front = ", ".join(str(trial.number) for trial in best)
-        problem = f"the front has trials {front}" if best else "no feasible trial is complete"
+            return best.popitem()[1]
+        front = f"the front has trials {', '.join(map(str, best))}"
+        problem = front if best else "no feasible trial is complete"
         raise UserError(problem, where="promote", remedy="name one: --trial N")
-    trials_by_number = {trial.number: trial for trial in study.trials}
-    if number not in trials_by_number or trials_by_number[number].state.name not in (
-        "COMPLETE",
-        "PRUNED",
-    ):
-        finished = [n for n, trial in trials_by_number.items() if trial.state.name == "COMPLETE"]
-        raise UserError(
-            f"no finished trial {number}",
-            where="promote",
-            remedy=f"choose one of {', '.join(map(str, finished))}",
-        )
-    return trials_by_number[number]
-
-
-def build_full_params(study: "Study", trial: "FrozenTrial") -> dict[str, Any]:
-    """The params that the trial trained."""
-    settings = studies.read_params(study)
-    epochs, threads = trial.user_attrs["epochs"], trial.user_attrs["threads"]
-    return params.to_tree(compose_params(settings, settings, trial.params, epochs, threads))
+    finished = {t.number: t for t in study.trials if t.state.name in ("COMPLETE", "PRUNED")}
+    if number not in finished:
+        remedy = f"choose one of {', '.join(map(str, finished))}"
+        raise UserError(f"no finished trial {number}", where="promote", remedy=remedy)
+    return finished[number]
 
 
 def find_changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """Dotted params of the trained and judged sections that are to be changed."""
+    """Dotted params of the trained and scored sections that differ."""
     old, new = (
-        flatten_params({name: tree[name] for name in SECTIONS}) for tree in (before, after)
+        flatten_params({name: tree[name] for name in space.TRIAL_SECTIONS})
+        for tree in (before, after)
     )
     if old.keys() != new.keys():
-        mismatched = sorted(old.keys() ^ new.keys())[0]
         raise UserError(
-            f"params.yaml has changed its kind since the study began: `{mismatched}`",
+            f"params.yaml has other keys than the study: `{min(old.keys() ^ new.keys())}`",
             where="promote",
-            remedy="bring back the params.yaml of the study's first trial",
+            remedy="restore the params.yaml of the study's first trial",
         )
     return {key: value for key, value in new.items() if old[key] != value}
 
@@ -101,7 +87,7 @@ def flatten_params(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def rewrite_params(path: Path, changes: dict[str, Any]) -> str:
-    """The file with new values: as it is written here, or edited where a person has touched it."""
+    """The text of the file with new values; a file with own comments keeps them."""
     text, before = path.read_text(), params.load(path)
     after = params.parse(params.replace_values(params.to_tree(before), changes), where=path.name)
     if text == params.render(before):

@@ -1,16 +1,18 @@
-"""A study's rows for the tracker: one above, one a trial, made from files and storage alone.
+"""MLflow records of a study and of each of its trials, made from files and storage alone.
 
-The rows lie in the experiment `<tracking.experiment>-sweeps`; a trial hangs under its study.
+They are in the experiment `<tracking.experiment>-sweeps`; the study is the parent of its trials.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.metrics import is_curve
-from pipeline.config.params import flatten, load
+from pipeline.config.params import flatten, load, to_tree
 from pipeline.config.schema import Params
 from pipeline.runtime import run_log
 from pipeline.sweep import studies
+from pipeline.sweep.space import TRIAL_SECTIONS
+from pipeline.sweep.status import best_trials
 from pipeline.tracking import mlflow_sync
 from pipeline.tracking.records import best_key
 from pipeline.tracking.run_record import RunRecord
@@ -29,35 +31,30 @@ def connect_tracker(settings: Params) -> "Tracker":
 
 
 def track_study_start(study: "Study", settings: Params) -> None:
-    """The study's row, RUNNING as long as the process that conducts it lives."""
+    """Send the study's record with the status RUNNING."""
     tracker = connect_tracker(settings)
     tracker.sync(build_study_record(study, settings, "RUNNING"))
     tracker.close()
 
 
 def sync_study(study: "Study", settings: Params) -> None:
-    """Project the study and its ended trials, of which the store may have some already."""
+    """Send the study and those ended trials that the tracker does not have yet."""
     tracker = connect_tracker(settings)
-    study_record = build_study_record(study, settings)
-    tracker.sync(study_record)
+    tracker.sync(build_study_record(study, settings))
     for folder in sorted(studies.study_folder(study.study_name).glob("trials/*")):
         if (folder / "trial.json").is_file():
-            row = build_trial_record(study, folder, settings)
-            if not mlflow_sync.is_synced(row, settings.tracking.uri):
-                tracker.sync(row)
+            record = build_trial_record(study, folder, settings)
+            if not mlflow_sync.is_synced(record, settings.tracking.uri):
+                tracker.sync(record)
     tracker.close()
 
 
 def sync_trial(tracker: "Tracker", study: "Study", number: int, settings: Params) -> None:
-    """Project one trial's files; the study's row is made if it is not there."""
-    row = build_trial_record(study, studies.trial_folder(study.study_name, number), settings)
-    if not tracker.sync(row):
+    """Send one trial, and first the study if the tracker does not have it."""
+    record = build_trial_record(study, studies.trial_folder(study.study_name, number), settings)
+    if not tracker.sync(record):
         tracker.sync(build_study_record(study, settings))
-        tracker.sync(row)
-
-
-def sweep_experiment(settings: Params) -> str:
-    return f"{settings.tracking.experiment}-sweeps"
+        tracker.sync(record)
 
 
 def study_key(study: "Study") -> str:
@@ -65,35 +62,32 @@ def study_key(study: "Study") -> str:
 
 
 def build_study_record(study: "Study", settings: Params, status: str = "FINISHED") -> RunRecord:
-    """What is asked, the best so far, tables and pages."""
+    """The search, the metrics of a single best trial, tables and pages."""
     folder = studies.study_folder(study.study_name) / "report"
-    summary = folder / "summary.json"
+    best = best_trials(study)
     return RunRecord(
         key=study_key(study),
         name=study.study_name,
         stage="sweep",
-        experiment=sweep_experiment(settings),
+        experiment=f"{settings.tracking.experiment}-sweeps",
         status=status,
         params=flatten({"sweep": study.user_attrs["params"]["sweep"]}),
         tags={name: str(study.user_attrs[name]) for name in TAG_ATTRIBUTES},
-        metrics=_trial_metrics(read_json(summary)["best"]) if summary.is_file() else {},
+        metrics=_trial_metrics(best[0].user_attrs["numbers"]) if len(best) == 1 else {},
         artifacts=[(folder, "")] if folder.is_dir() else [],
     )
 
 
 def build_trial_record(study: "Study", folder: Path, settings: Params) -> RunRecord:
-    """One ended trial: its params, curves, numbers and samples."""
+    """One ended trial: its params, curves, metrics and samples."""
     trial, run = read_json(folder / "trial.json"), read_json(folder / "run.json")
-    flat = flatten(load(folder / "params.yaml").model_dump(mode="json"))
-    logged_params = {
-        name: value for name, value in flat.items() if name.split(".")[0] in PARAM_SECTIONS
-    }
+    logged_params = flatten(to_tree(load(folder / "params.yaml"), *TRIAL_SECTIONS))
     history = read_csv(folder / "history.csv")
     return RunRecord(
         key=json_digest({"study": study.study_name, "trial": trial["number"]})[:16],
         name=f"trial {trial['number']}",
         stage="trial",
-        experiment=sweep_experiment(settings),
+        experiment=f"{settings.tracking.experiment}-sweeps",
         status="FINISHED",
         parent=study_key(study),
         params={**logged_params, **trial["point"]},
@@ -110,11 +104,8 @@ def build_trial_record(study: "Study", folder: Path, settings: Params) -> RunRec
     )
 
 
-PARAM_SECTIONS = ("model", "objective", "train", "prior", "evaluate")
-
-
 def _trial_metrics(values: dict[str, Any]) -> dict[str, float]:
-    """A trial's metrics; those of the best epoch by other keys than the curves."""
+    """Metrics of the best epoch have other keys than the curves."""
     return {
         best_key(name) if is_curve(name) else name: float(value)
         for name, value in values.items()

@@ -1,15 +1,14 @@
-"""From a study's point to whole params, and back: what a trial trains.
+"""From a point of a study to the complete params of a trial, and back.
 
-A point gives each swept param, named by its dotted path, a value. The trial is params.yaml with
-that point in it and, so that it is short and its metric is the chain's own,
+A point has a value for each searched param, named by its dotted path. A trial is params.yaml with
+that point and with
 
-    train.epochs          the trial's length; schedules that count epochs are shortened alike, so
-                          that beta rises over the same share of a short training as of a long one
-    train.threads         what the worker has; other counts round differently
-    prior.fit             one Gaussian mixture of `sweep.gmm_components`
-    evaluate.samples      `sweep.samples`
+    train.epochs       the trial's length; schedules that count epochs are shortened in proportion
+    train.threads      the worker's threads, because other numbers of threads round differently
+    prior.fit          one Gaussian mixture of `sweep.gmm_components`
+    evaluate.samples   `sweep.samples`
 
-so that `dvc repro` on these very params makes these very numbers. No torch, no Optuna.
+so `dvc repro` on these params reproduces its metrics. This module imports neither torch nor Optuna.
 """
 
 import difflib
@@ -22,6 +21,7 @@ from pipeline.config.schema import Params
 from pipeline.config.schema.sweep import Choice, Integers, LogUniform, Uniform
 from vae.errors import UserError
 
+TRIAL_SECTIONS = ("model", "objective", "train", "prior", "evaluate")  # that a trial depends on
 Point = dict[str, Any]
 EPOCH_PARAMS = (
     "objective.beta_schedule.epochs",
@@ -29,30 +29,27 @@ EPOCH_PARAMS = (
     "objective.penalty.epochs",
     "train.lr_warmup",
 )
-HOLD_THEN_RAMP = "hold_then_ramp"  # the schedule whose `ramp` counts epochs, not a share
 
 
 def find_point(settings: Params) -> Point:
-    """The point at which params.yaml stands: trial 0.
-
-    UserError for a path that it has not, and for a value outside its own interval.
-    """
+    """The point of params.yaml, which is trial 0; UserError if the space does not contain it."""
     tree = params.to_tree(settings)
     point: Point = {}
     for path, span in settings.sweep.space.items():
         value = get_param(tree, path)
-        if not is_in_span(value, span):
+        matches = match_value(value, span)
+        if not matches:
             raise UserError(
                 f"trial 0 is this file, but `{path}: {value}` lies outside of {format_span(span)}",
                 where="sweep.space",
                 remedy="widen the space, or change the param",
             )
-        point[path] = to_study_value(value, span)
+        point[path] = matches[0]
     return point
 
 
 def get_param(tree: Mapping[str, Any], path: str) -> Any:
-    """The value of a dotted path; UserError names the nearest one there is."""
+    """The value of a dotted path; UserError suggests the nearest path."""
     flat = params.flatten(tree)
     if path not in flat or path.split(".")[0] == "sweep":
         close_names = difflib.get_close_matches(path, flat, n=1, cutoff=0.4)
@@ -61,18 +58,12 @@ def get_param(tree: Mapping[str, Any], path: str) -> Any:
     return flat[path]
 
 
-def is_in_span(value: Any, span: Any) -> bool:
+def match_value(value: Any, span: Any) -> list[Any]:
+    """The options of a choice that mean the value, or the value if an interval contains it."""
     if isinstance(span, Choice):
-        return any(_is_same(parse_option(option), value) for option in span.values)
+        return [option for option in span.values if _is_same(parse_option(option), value)]
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and span.low <= value <= span.high
-
-
-def to_study_value(value: Any, span: Any) -> Any:
-    """What stands for a value in the study: of a choice the option as it was written."""
-    if isinstance(span, Choice):
-        return next(option for option in span.values if _is_same(parse_option(option), value))
-    return value
+    return [value] if number and span.low <= value <= span.high else []
 
 
 def _is_same(one: Any, other: Any) -> bool:
@@ -80,7 +71,7 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def parse_option(option: Any) -> Any:
-    """A choice's text is YAML, as after -S, so that lists can be chosen: "[32, 64]"."""
+    """The value of an option; text is read as YAML, so lists can be chosen: "[32, 64]"."""
     return params.parse_yaml(option) if isinstance(option, str) else option
 
 
@@ -111,35 +102,29 @@ def point_changes(point: Point) -> Point:
 
 
 def build_trial_params(settings: Params, point: Point, epochs: int, threads: int) -> Params:
-    """Whole params of a trial. UserError where the point makes no sense."""
-    tree = params.replace_values(params.to_tree(settings), point_changes(point))
-    return params.parse(
-        apply_quick_scoring(shorten_schedules(tree, epochs), settings, threads), where="trial"
-    )
-
-
-def shorten_schedules(tree: Mapping[str, Any], epochs: int) -> dict[str, Any]:
-    """The tree with `train.epochs`, and every schedule that counts epochs, to scale."""
-    flat, fraction = params.flatten(tree), epochs / tree["train"]["epochs"]
-    schedules = {path: flat[path] * fraction for path in EPOCH_PARAMS if path in flat}
-    if tree["objective"]["beta_schedule"]["name"] == HOLD_THEN_RAMP:
-        ramp = "objective.beta_schedule.ramp"
-        schedules[ramp] = flat[ramp] * fraction
-    return params.replace_values(tree, {**schedules, "train.epochs": epochs})
-
-
-def apply_quick_scoring(tree: Mapping[str, Any], settings: Params, threads: int) -> dict[str, Any]:
-    sweep = settings.sweep
+    """Complete params of a trial; UserError if the point is not valid."""
+    tree, sweep = params.to_tree(settings), settings.sweep
+    short = shorten_schedules(params.replace_values(tree, point_changes(point)), epochs)
     quick = {
         "train.threads": threads,
         "prior.fit": {"gmm": {"components": [sweep.gmm_components], "partitions": 1}},
         "evaluate.samples": sweep.samples,
     }
-    return params.replace_values(tree, quick)
+    return params.parse(params.replace_values(short, quick), where="trial")
+
+
+def shorten_schedules(tree: Mapping[str, Any], epochs: int) -> dict[str, Any]:
+    """The tree with `train.epochs`, and schedules that count epochs in proportion."""
+    flat, fraction = params.flatten(tree), epochs / tree["train"]["epochs"]
+    schedules = {path: flat[path] * fraction for path in EPOCH_PARAMS if path in flat}
+    if tree["objective"]["beta_schedule"]["name"] == "hold_then_ramp":
+        ramp = "objective.beta_schedule.ramp"  # in epochs; that of `cyclical` is a fraction
+        schedules[ramp] = flat[ramp] * fraction
+    return params.replace_values(tree, {**schedules, "train.epochs": epochs})
 
 
 def format_value(value: Any) -> str:
-    """A value as tables show it."""
+    """A value as text for tables."""
     if isinstance(value, float):
         return f"{value:.4g}"
     return value if isinstance(value, str) else json.dumps(value)

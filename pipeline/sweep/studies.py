@@ -1,18 +1,17 @@
-"""Studies: where they lie, who works on them, and that no trial is lost.
+"""Studies in Optuna's storage: created, found, repaired, counted.
 
-A study is named by what it asks: the digest of the committed params, the prepared data and the
-kind (a search over `sweep.space`, or a family of presets). So the same command goes on with an
-interrupted study, and another question is another study. Everything that a worker must know stands
-in the study's own attributes, so that a worker needs the storage and this code, no params file.
+The name of a study has a digest of its params, the prepared data and its kind (a search over
+`sweep.space`, or a family of presets). The same command therefore continues an interrupted study.
+All that a worker needs is in the study's attributes.
 
-storage     a journal file, artifacts/sweeps/<study>/journal.log, which several processes of one
-            machine may write; or a database by URL, from any machine
-a trial     RUNNING names its process. In a journal nobody gives signs of life, so whoever opens
-            the study looks whether the processes of its host are alive (`requeue_orphans`); in a database
-            Optuna's heartbeat tells. A trial of the dead is marked failed and its point enqueued
-            once more, `again` naming the dead one, which then counts for nothing
-randomness  trial n is proposed with the sampler's seed (seed, "sweep", n): a resumed study goes on
-            as an uninterrupted one, and two studies of one seed and one worker are the same
+storage      a journal file, artifacts/sweeps/<study>/journal.log, which several processes of one
+             machine may write; or a database by URL, from any machine
+dead trials  a RUNNING trial names its process. With a journal, dead processes of this host are
+             found when a study is opened (`requeue_orphans`); with a database, by Optuna's
+             heartbeat. The trial is failed and its point enqueued once more; `again` names the
+             dead trial, which is not counted
+randomness   trial n is proposed with the sampler's seed (seed, "sweep", n, worker): a resumed study
+             goes on as an uninterrupted one
 """
 
 import os
@@ -40,8 +39,7 @@ if TYPE_CHECKING:
 
 STORAGE_VARIABLE = "VAE_SWEEP_STORAGE"
 REPEATS, PROCESS, FAULT = "again", "process", "fault"
-SURPLUS = "surplus"  # begun when the last place was taken already; counts for nothing
-FIXED_ATTRIBUTES = ("epochs",)  # before a trial begins, and kept should it be begun again
+SURPLUS = "surplus"  # begun by two workers at once; not counted
 PROCESS_NAME_DELAY = timedelta(seconds=30)  # a RUNNING trial has named its process by then
 MISSED_HEARTBEATS = 5
 
@@ -54,9 +52,9 @@ def trial_folder(name: str, number: int) -> Path:
     return study_folder(name) / "trials" / f"{number:05d}"
 
 
-def build_name(kind: str, identity: Mapping[str, Any], data: Mapping[str, Any]) -> str:
-    """What a study is called: its data set, its kind, and a digest of what it asks."""
-    digest = json_digest({"kind": kind, "question": identity, "data": data["digest"]})
+def build_name(kind: str, question: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    """The name of a study: its data set, its kind, and a digest of its params and data."""
+    digest = json_digest({"kind": kind, "question": question, "data": data["digest"]})
     return f"{data['name']}-{kind}-{digest[:8]}"
 
 
@@ -64,7 +62,7 @@ def build_name(kind: str, identity: Mapping[str, Any], data: Mapping[str, Any]) 
 
 
 def get_storage_url(settings: Params) -> str | None:
-    """The database's URL, or None for a journal file."""
+    """The database's URL; None for a journal file."""
     return os.environ.get(STORAGE_VARIABLE) or settings.sweep.storage
 
 
@@ -74,8 +72,11 @@ def describe_storage(url: str | None) -> str:
 
 
 def open_storage(name: str, url: str | None, heartbeat: int = 10) -> "BaseStorage":
-    """The storage that holds a study; UserError for a database that cannot be used."""
-    silence_optuna()
+    """The storage of a study; UserError for a database that cannot be used."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     if url is None:
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
@@ -88,9 +89,9 @@ def open_storage(name: str, url: str | None, heartbeat: int = 10) -> "BaseStorag
 
 
 class JournalLock:
-    """Who may append. Optuna's own locks outlive a killed process; the kernel drops this one.
+    """Lock of a journal; the kernel releases it after a kill, unlike Optuna's own locks.
 
-    A line that a kill or a full disk has cut would spoil the journal, so it is taken off first.
+    Taking it removes an incomplete last line, which a kill or a full disk can leave.
     """
 
     def __init__(self, path: Path) -> None:
@@ -103,8 +104,7 @@ class JournalLock:
             with open(self._path, "rb+") as journal:
                 journal.seek(-1, os.SEEK_END)
                 if journal.read(1) != b"\n":
-                    whole = self._path.read_bytes().rfind(b"\n") + 1
-                    journal.truncate(whole)
+                    journal.truncate(self._path.read_bytes().rfind(b"\n") + 1)
         return True
 
     def release(self) -> None:
@@ -116,9 +116,8 @@ def _open_database(url: str, heartbeat: int) -> "BaseStorage":
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        with backend.hold_lock(
-            paths.SWEEPS / "tables.lock"
-        ):  # two at once break the tables they make
+        # Two processes that create the tables at the same time break them.
+        with backend.hold_lock(paths.SWEEPS / "tables.lock"):
             return RDBStorage(
                 url,
                 engine_kwargs={"pool_pre_ping": True},  # a server may be restarted in between
@@ -136,14 +135,6 @@ def _open_database(url: str, heartbeat: int) -> "BaseStorage":
         ) from None
 
 
-def silence_optuna() -> None:
-    """Optuna is silent: what its trials come to is told here, and its version is pinned."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-
-
 # Studies
 
 
@@ -154,7 +145,7 @@ def create_study(
     attributes: Mapping[str, Any],
     points: list[Mapping[str, Any]],
 ) -> "Study":
-    """The study, made with its first points in the queue if it is not there yet."""
+    """The study; a new one has these points in its queue."""
     import optuna
 
     goals = settings.sweep.goals
@@ -179,28 +170,25 @@ def create_study(
 
 
 def load_study(name: str, storage: "BaseStorage") -> "Study":
-    """A study that is there; UserError names those that are."""
+    """An existing study; UserError lists the studies."""
     import optuna
 
     try:
         return optuna.load_study(study_name=name, storage=storage)
     except KeyError:
-        names = [summary.study_name for summary in storage.get_all_studies()]
-        raise UserError(
-            f"no study `{name}`",
-            where="sweep",
-            remedy=f"there are {', '.join(names)}" if names else "`sweep run` makes one",
-        ) from None
+        names = ", ".join(summary.study_name for summary in storage.get_all_studies())
+        remedy = f"there are {names}" if names else "`sweep run` makes one"
+        raise UserError(f"no study `{name}`", where="sweep", remedy=remedy) from None
 
 
 def list_local_studies() -> list[str]:
-    """Studies in journal files here, the latest last."""
+    """Names of the studies in journal files here, the latest last."""
     journals = paths.SWEEPS.glob("*/journal.log")
     return [path.parent.name for path in sorted(journals, key=lambda path: path.stat().st_mtime)]
 
 
 def read_params(study: "Study") -> Params:
-    """The params that were committed when the study began."""
+    """The params with which the study began."""
     return params.parse(study.user_attrs["params"], where=f"study {study.study_name}")
 
 
@@ -210,10 +198,8 @@ def set_sampler(study: "Study", settings: Params, worker: int) -> None:
 
     sweep, number = settings.sweep, len(study.trials)
     seed = seed_of(sweep.seed, "sweep", number, worker) % 2**32
-    if sweep.sampler == "tpe":
-        study.sampler = samplers.TPESampler(seed=seed)
-    else:
-        study.sampler = samplers.RandomSampler(seed=seed)
+    is_tpe = sweep.sampler == "tpe"
+    study.sampler = (samplers.TPESampler if is_tpe else samplers.RandomSampler)(seed=seed)
     pruner = sweep.pruner
     if isinstance(pruner, MedianPruner):
         study.pruner = pruners.MedianPruner(n_startup_trials=pruner.startup_trials)
@@ -231,47 +217,38 @@ def set_sampler(study: "Study", settings: Params, worker: int) -> None:
 
 
 def repeated_trials(study: "Study") -> set[int]:
-    """Numbers of the trials that were enqueued again, and count for nothing."""
+    """Numbers of the trials that were enqueued again; they are not counted."""
     return {trial.user_attrs[REPEATS] for trial in study.trials if REPEATS in trial.user_attrs}
 
 
 def counted_trials(study: "Study") -> list["FrozenTrial"]:
-    """The trials that count."""
-    repeated = repeated_trials(study)
-    return [
-        trial
-        for trial in study.trials
-        if trial.number not in repeated and SURPLUS not in trial.user_attrs
-    ]
+    """All trials but repeated and surplus ones."""
+    repeated, trials = repeated_trials(study), study.trials
+    return [t for t in trials if t.number not in repeated and SURPLUS not in t.user_attrs]
 
 
 def is_surplus(study: "Study", number: int) -> bool:
-    """Whether as many trials as the study asks for were there before this one.
-
-    Workers look and then begin, so that two may take the last place; numbers tell whose it is.
-    """
-    before = [trial for trial in counted_trials(study) if trial.number < number]
-    return len(before) >= int(study.user_attrs["trials"])
+    """Whether the study was complete before this trial: two workers can begin the last one."""
+    before = sum(trial.number < number for trial in counted_trials(study))
+    return before >= int(study.user_attrs["trials"])
 
 
 def count_started(study: "Study") -> int:
-    """How many of those have begun or ended."""
+    """Number of counted trials that have begun or ended."""
     return sum(trial.state.name != "WAITING" for trial in counted_trials(study))
 
 
 def requeue_trial(study: "Study", trial: "FrozenTrial") -> None:
-    """Enqueue a dead trial's point once more, with what had been settled before it began."""
+    """Enqueue a dead trial's point once more, with its number of epochs."""
     if trial.number in repeated_trials(study):
         return
     point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    attributes = {
-        key: trial.user_attrs[key] for key in FIXED_ATTRIBUTES if key in trial.user_attrs
-    }
-    study.enqueue_trial(point, {**attributes, REPEATS: trial.number})
+    length = {key: value for key, value in trial.user_attrs.items() if key == "epochs"}
+    study.enqueue_trial(point, {**length, REPEATS: trial.number})
 
 
 def requeue_orphans(study: "Study") -> int:
-    """Trials of this host's dead processes: enqueued again and failed; how many there were."""
+    """Fail the trials of this host's dead processes and enqueue them again; returns their number."""
     from optuna.trial import TrialState
 
     with backend.hold_lock(study_folder(study.study_name) / "study.lock"):

@@ -1,17 +1,15 @@
-"""One short training in this process, judged on the validation split: what a study repeats.
+"""One short training, scored on the validation split in memory.
 
-A trial is whole params (`space`) and does what the chain does with them, by the same functions
-and seeds, in memory: train, take the best epoch's weights, fit one Gaussian mixture to the
-encodings of the training split, draw, and ask the first judge of `evaluate.feature_extractors`.
-The test split is not opened. On the way, every so many epochs, a `IntermediateResult` says how
-the metric stands.
+A trial trains complete params (`space`) and scores them by the functions and seeds of the stages:
+train, take the weights of the best epoch, fit one Gaussian mixture to encodings of the training
+split, draw samples, and compare them in the features of the first extractor of
+`evaluate.feature_extractors`. The test split is not opened. Data, extractor and features of real
+images are opened once per process (`TrialContext`).
 
-Data, judge and the features of real images are opened once a process (`TrialContext`).
+Metrics, all of the validation split (`valid_sample_fd` ...):
 
-Metrics of a trial, all of the validation split (`valid_sample_fd` ...):
-
-sample_fd, sample_kd, coverage         samples beside real images, n against n
-standard_fd, standard_kd               the same of samples of N(0, I)
+sample_fd, sample_kd, coverage         n samples beside n real images
+standard_fd, standard_kd               the same for samples of N(0, I)
 reconstruction_fd, reconstruction_kd   decoded means of the same real images
 mse                                    of the decoded means
 prior_gap                              sample_fd - reconstruction_fd
@@ -20,7 +18,7 @@ bits_per_dim, rate, distortion, active_units   of the best epoch, from the histo
 
 import tempfile
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,48 +29,34 @@ import torch
 from pipeline.config.metrics import keyed
 from pipeline.config.schema import Params
 from pipeline.factory.build import build_machine
+from pipeline.factory.load import resolve_machine
 from pipeline.factory.run_key import describe_run
-from pipeline.factory.training import constant_image_distortion, set_up_training
+from pipeline.factory.training import Training, constant_image_distortion, set_up_training
 from pipeline.runtime import paths
 from pipeline.scoring import extractors, sample_metrics
 from pipeline.scoring.diagnosis_inputs import running_inputs
 from pipeline.scoring.renderer import Renderer
 from pipeline.stages.prior import encode_training_split, encode_validation_split, fit_all
-from vae import device as machines
 from vae.data.batches import Images, to_float
+from vae.device import Machine
 from vae.errors import UserError
 from vae.evaluation.diagnosis.engine import apply_rules as diagnose
 from vae.evaluation.metrics import feature_extractors
 from vae.io import read_tensors, tensor_bytes, write_bytes
 from vae.models.vae import VAE
 from vae.priors.prior import Prior, StandardNormalPrior, from_tensors
-from vae.training.loop import EpochReport, Plan, State, fit
+from vae.training.loop import EpochReport, fit
 from vae.training.validation import calibrate
 
 SHEET_SAMPLES = 64  # samples on a trial's sheet
 THROUGHPUT_STEPS, THROUGHPUT_WARM_UP = 16, 4
+HISTORY_METRICS = ("valid_bits_per_dim", "valid_rate", "valid_distortion", "valid_active_units")
 Metrics = dict[str, float | None]
 
 
 @dataclass(frozen=True)
-class IntermediateResult:
-    """How a trial stands after an epoch."""
-
-    epoch: int
-    metrics: Metrics
-
-
-@dataclass
-class TrialSeconds:
-    """Where a trial's time went."""
-
-    training: float = 0.0
-    scoring: float = 0.0
-
-
-@dataclass(frozen=True)
 class TrialResult:
-    """What became of a trial: run.json, history, numbers, samples uint8 (SHEET, C, H, W)."""
+    """Result of a trial; samples uint8 (SHEET_SAMPLES, C, H, W)."""
 
     run: dict[str, Any]
     history: list[dict[str, Any]]
@@ -82,83 +66,68 @@ class TrialResult:
 
 
 @dataclass
-class TrialState:
-    """A trial at work; `latest_metrics` is the last look, from which a trial cut short is told."""
+class RunningTrial:
+    """A training in progress, with its seconds and the latest metrics and samples."""
 
-    settings: Params
     run: dict[str, Any]
-    machine: machines.Machine
-    training_state: State
-    plan: Plan
-    seconds: TrialSeconds = field(default_factory=TrialSeconds)
-    latest_metrics: tuple[Metrics, np.ndarray] | None = None
+    training: Training
+    seconds: dict[str, float] = field(default_factory=lambda: {"training": 0.0, "scoring": 0.0})
+    metrics: Metrics = field(default_factory=dict)
+    samples: np.ndarray = field(default_factory=lambda: np.empty(0))
     best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class TrialContext:
-    """What the trials of a process share: its threads, the data, the judge."""
+    """What the trials of a process share: threads, data, feature extractor."""
 
     def __init__(self, settings: Params, threads: int) -> None:
         paths.read_spec()
         self.threads = threads
         self._images: dict[tuple[str, str, str], Images] = {}
         self._constant_distortions: dict[str, float | None] = {}
-        name = extractors.passed_extractors(settings)[0:1]
-        if not name:
+        names = extractors.passed_extractors(settings)
+        if not names:
             raise UserError(
-                "no judge passed its test on these data",
+                "no feature extractor passed its test on these data",
                 where="evaluate.feature_extractors",
-                remedy="see reports/extractor.json; more images, or another judge",
+                remedy="see reports/extractor.json; more images, or another extractor",
             )
-        machine = self.resolve_machine(settings.evaluate.device, "auto")
-        extractor = extractors.load_extractor(name[0], settings, machine)
+        machine = resolve_machine(settings.evaluate.device, precision="auto", threads=threads)
+        extractor = extractors.load_extractor(names[0], settings, machine)
         limits = (settings.evaluate.batch_size, settings.evaluate.seed, settings.sweep.samples)
         self.features = sample_metrics.FeatureCache(extractor, *limits)
 
-    def resolve_machine(
-        self, device: machines.DeviceName, precision: machines.PrecisionName
-    ) -> machines.Machine:
-        try:
-            return machines.resolve(device, precision, self.threads)
-        except ValueError as error:
-            raise UserError(str(error), where="device") from None
-
-    def open_images(self, split: str, settings: Params, machine: machines.Machine) -> Images:
-        data_location = settings.train.data_location
-        key = (split, machine.device, data_location)
+    def open_images(self, split: str, settings: Params, machine: Machine) -> Images:
+        location = settings.train.data_location
+        key = (split, machine.device, location)
         if key not in self._images:
-            self._images[key] = Images.open(
-                paths.DATA / f"{split}.npy", machine.device, data_location
-            )
+            path = paths.DATA / f"{split}.npy"
+            self._images[key] = Images.open(path, machine.device, location)
         return self._images[key]
 
-    def constant_distortion(self, trial_state: TrialState, train: Images) -> float | None:
-        """The best constant image's distortion, computed once a likelihood."""
-        name = repr((trial_state.settings.model.likelihood, trial_state.plan.augmentation))
+    def constant_distortion(self, training: Training) -> float | None:
+        """Distortion of the best constant image, computed once per likelihood."""
+        name = repr((training.params.model.likelihood, training.plan.augmentation))
         if name not in self._constant_distortions:
-            self._constant_distortions[name] = constant_image_distortion(
-                trial_state.training_state, train, trial_state.plan
-            )
+            train = self.open_images("train", training.params, training.machine)
+            distortion = constant_image_distortion(training.state, train, training.plan)
+            self._constant_distortions[name] = distortion
         return self._constant_distortions[name]
 
 
-def start_trial(context: TrialContext, settings: Params) -> TrialState:
-    """The objects of a trial, before its first step."""
+def start_trial(context: TrialContext, settings: Params) -> RunningTrial:
+    """A trial before its first step."""
     machine = build_machine(settings.train, threads=context.threads)
-    training = set_up_training(settings, machine=machine)
-    return TrialState(settings, describe_run(settings), machine, training.state, training.plan)
+    return RunningTrial(describe_run(settings), set_up_training(settings, machine=machine))
 
 
 def measure_throughput(context: TrialContext, settings: Params) -> float:
-    """Images a second of this training here, from a few steps of a copy that is thrown away."""
-    trial_state = start_trial(context, settings)
-    train, valid = (
-        context.open_images(split, settings, trial_state.machine) for split in ("train", "valid")
-    )
+    """Images per second of this training here, from a few steps of a copy."""
+    training = start_trial(context, settings).training
+    machine = training.machine
+    train, valid = (context.open_images(s, settings, machine) for s in ("train", "valid"))
     times = [time.perf_counter()]
-    for report in fit(
-        trial_state.training_state, trial_state.plan, train, valid, trial_state.machine
-    ):
+    for report in fit(training.state, training.plan, train, valid, machine):
         times.append(time.perf_counter())
         if len(times) > THROUGHPUT_STEPS or isinstance(report, EpochReport):
             break
@@ -167,134 +136,103 @@ def measure_throughput(context: TrialContext, settings: Params) -> float:
     return settings.train.batch_size / seconds_per_step
 
 
+def run_trial(
+    context: TrialContext, trial: RunningTrial, every: int | None
+) -> Iterator[tuple[int, Metrics]]:
+    """Train to the end; yields (epoch, metrics) every so many epochs and for the best epoch."""
+    yield from train_trial(context, trial, every)
+    yield trial.training.plan.epochs, score_best_epoch(context, trial)
+
+
 def train_trial(
-    context: TrialContext, trial_state: TrialState, every: int | None
-) -> Iterator[IntermediateResult]:
-    """Train to the end; a look after every so many epochs, but not after the last."""
-    machine, start = trial_state.machine, time.perf_counter()
-    images, valid = (
-        context.open_images(name, trial_state.settings, machine) for name in ("train", "valid")
-    )
-    for report in fit(trial_state.training_state, trial_state.plan, images, valid, machine):
+    context: TrialContext, trial: RunningTrial, every: int | None
+) -> Iterator[tuple[int, Metrics]]:
+    """Train to the end; yields (epoch, metrics) every so many epochs, not after the last."""
+    training, start = trial.training, time.perf_counter()
+    state, settings, machine = training.state, training.params, training.machine
+    train, valid = (context.open_images(s, settings, machine) for s in ("train", "valid"))
+    for report in fit(state, training.plan, train, valid, machine):
         if not isinstance(report, EpochReport):
             continue
-        if trial_state.training_state.best == trial_state.training_state.epoch:
-            trial_state.best_weights = _copy_weights(trial_state.training_state.ema.model)
-        trial_state.seconds.training += time.perf_counter() - start
-        if (
-            every
-            and trial_state.training_state.epoch % every == 0
-            and trial_state.training_state.epoch < trial_state.plan.epochs
-        ):
-            yield IntermediateResult(
-                trial_state.training_state.epoch,
-                score_weights(context, trial_state, trial_state.training_state.history[-1]),
-            )
-            build_machine(trial_state.settings.train, threads=context.threads)
+        if state.best == state.epoch:
+            weights = state.ema.model.state_dict().items()
+            trial.best_weights = {name: value.detach().clone() for name, value in weights}
+        trial.seconds["training"] += time.perf_counter() - start
+        if every and state.epoch % every == 0 and state.epoch < training.plan.epochs:
+            yield state.epoch, score_weights(context, trial, state.history[-1])
+            build_machine(settings.train, threads=context.threads)  # scoring has changed torch's
         start = time.perf_counter()
 
 
-def _copy_weights(model: VAE) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+def score_best_epoch(context: TrialContext, trial: RunningTrial) -> Metrics:
+    """Metrics of the best epoch's weights, calibrated on the whole training split."""
+    training, start = trial.training, time.perf_counter()
+    state, plan, machine = training.state, training.plan, training.machine
+    state.ema.model.load_state_dict(trial.best_weights)
+    train, batch_size = context.open_images("train", training.params, machine), plan.batch_size
+    calibrate(state.ema.model, train, machine, seed=plan.seed, batch_size=max(256, batch_size))
+    trial.seconds["training"] += time.perf_counter() - start
+    return score_weights(context, trial, state.history[state.best - 1])
 
 
-def score_best_epoch(context: TrialContext, trial_state: TrialState) -> Metrics:
-    """Judge the best epoch's weights, calibrated on the whole training split as shipped."""
-    settings, machine = trial_state.settings, trial_state.machine
-    model, best = trial_state.training_state.ema.model, trial_state.training_state.best
-    model.load_state_dict(trial_state.best_weights)
-    start = time.perf_counter()
-    calibrate(
-        model,
-        context.open_images("train", settings, machine),
-        machine,
-        seed=trial_state.plan.seed,
-        batch_size=max(256, trial_state.plan.batch_size),
-    )
-    trial_state.seconds.training += time.perf_counter() - start
-    return score_weights(context, trial_state, trial_state.training_state.history[best - 1])
-
-
-def score_weights(
-    context: TrialContext, trial_state: TrialState, row: Mapping[str, Any]
-) -> Metrics:
-    """The trial's numbers with the weights as they are; `row` is their epoch's."""
-    start = time.perf_counter()
-    samples, scores = score_samples(
-        context, trial_state.training_state.ema.model, trial_state.settings
-    )
-    names = [f"valid_{name}" for name in ("bits_per_dim", "rate", "distortion", "active_units")]
-    metrics = scores | {name: row[name] for name in names}
-    trial_state.latest_metrics = metrics, samples[:SHEET_SAMPLES]
-    trial_state.seconds.scoring += time.perf_counter() - start
-    return metrics
+def score_weights(context: TrialContext, trial: RunningTrial, row: Mapping[str, Any]) -> Metrics:
+    """Metrics of the present weights; `row` is their epoch in the history."""
+    start, training = time.perf_counter(), trial.training
+    samples, scores = score_samples(context, training.state.ema.model, training.params)
+    trial.metrics = scores | {name: row[name] for name in HISTORY_METRICS}
+    trial.samples = samples[:SHEET_SAMPLES]
+    trial.seconds["scoring"] += time.perf_counter() - start
+    return trial.metrics
 
 
 @torch.no_grad()
 def score_samples(
     context: TrialContext, model: VAE, settings: Params
 ) -> tuple[np.ndarray, Metrics]:
-    """Samples uint8 of a quickly fitted prior, and how they and reconstructions stand."""
-    evaluate_params = settings.evaluate
+    """Samples uint8 of a quickly fitted prior, and metrics of samples and reconstructions."""
+    evaluate, temperature = settings.evaluate, settings.prior.temperature
     model.eval()
-    machine = context.resolve_machine(settings.prior.device, "fp32")
+    machine = resolve_machine(settings.prior.device, "prior.device", threads=context.threads)
     prior = fit_trial_prior(model, settings, machine, context)
-    renderer = Renderer(model, machine, evaluate_params.batch_size, settings.prior.temperature)
-    temperature = settings.prior.temperature
-    samples, standard_samples = (
-        np.concatenate(
-            list(
-                renderer.decode(
-                    sampled_prior.sample(
-                        evaluate_params.samples, evaluate_params.seed, temperature
-                    )
-                )
-            )
+    renderer = Renderer(model, machine, evaluate.batch_size, temperature)
+    images = {
+        name: renderer.draw_samples(drawn, evaluate.samples, evaluate.seed)
+        for name, drawn in (
+            ("sample", prior),
+            ("standard", StandardNormalPrior(model.latent_shape)),
         )
-        for sampled_prior in (prior, StandardNormalPrior(model.latent_shape))
-    )
+    }
     index = context.features.reference_index("valid")
     real = np.asarray(context.open_images("valid", settings, machine).array)[index]
-    decoded = np.concatenate(
-        list(renderer.decode(_encode_means(model, real, evaluate_params.batch_size)))
-    )
-    sample_scores, standard_scores, reconstruction_scores = (
-        score_images(context, pixels) for pixels in (samples, standard_samples, decoded)
-    )
-    metrics = {
-        "sample_fd": sample_scores["fd"],
-        "sample_kd": sample_scores["kd"],
-        "coverage": sample_scores["coverage"],
-        "standard_fd": standard_scores["fd"],
-        "standard_kd": standard_scores["kd"],
-        "reconstruction_fd": reconstruction_scores["fd"],
-        "reconstruction_kd": reconstruction_scores["kd"],
-        "prior_gap": sample_scores["fd"] - reconstruction_scores["fd"],
-        "mse": float(np.square((real.astype(np.float64) - decoded) / 255).mean()),
+    means = _encode_means(model, real, evaluate.batch_size)
+    images["reconstruction"] = np.concatenate(list(renderer.decode(means)))
+    scores = {name: _score_images(context, pixels) for name, pixels in images.items()}
+    distances = {f"{name}_{kind}": scores[name][kind] for name in scores for kind in ("fd", "kd")}
+    error = (real.astype(np.float64) - images["reconstruction"]) / 255
+    metrics = distances | {
+        "coverage": scores["sample"]["coverage"],
+        "prior_gap": scores["sample"]["fd"] - scores["reconstruction"]["fd"],
+        "mse": float(np.square(error).mean()),
     }
-    return samples, keyed(metrics, "valid")
+    return images["sample"], keyed(metrics, "valid")
 
 
-def score_images(context: TrialContext, images: np.ndarray) -> dict[str, Any]:
-    """The judge's numbers of uint8 images beside as many validation images."""
-    feature_cache = context.features
-    image_features = feature_extractors.extract(
-        feature_cache.extractor, images, feature_cache.batch_size
-    )
-    return feature_cache.compare_to_split(
-        "valid", image_features[: len(feature_cache.reference_index("valid"))]
-    )
+def _score_images(context: TrialContext, images: np.ndarray) -> dict[str, Any]:
+    """Metrics of uint8 images beside as many validation images."""
+    cache = context.features
+    features = feature_extractors.extract(cache.extractor, images, cache.batch_size)
+    return cache.compare_to_split("valid", features[: len(cache.reference_index("valid"))])
 
 
 def fit_trial_prior(
-    model: VAE, settings: Params, machine: machines.Machine, context: TrialContext
+    model: VAE, settings: Params, machine: Machine, context: TrialContext
 ) -> Prior:
-    """The trial's prior, as the chain would read it from its file."""
+    """The trial's prior, as the stages would read it from its file."""
     flip = settings.train.augment.flip
     codes = encode_training_split(model, machine, settings.prior, mirrored=flip).codes
     held_out = encode_validation_split(model, machine, settings.prior).codes
-    priors, _ = fit_all(codes, held_out, settings.prior, context.resolve_machine("cpu", "fp32"))
-    (prior,) = priors.values()
+    processor = resolve_machine("cpu", threads=context.threads)
+    (prior,) = fit_all(codes, held_out, settings.prior, processor)[0].values()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "prior.safetensors")
         write_bytes(path, tensor_bytes(prior.tensors(), prior.metadata()))
@@ -311,24 +249,11 @@ def _encode_means(model: VAE, images: np.ndarray, batch_size: int) -> np.ndarray
     return torch.cat(batches).cpu().numpy()
 
 
-def build_result(context: TrialContext, trial_state: TrialState) -> TrialResult:
-    """What is kept of a trial that has been looked at."""
-    assert trial_state.latest_metrics is not None
-    metrics, samples = trial_state.latest_metrics
-    train = context.open_images("train", trial_state.settings, trial_state.machine)
-    inputs = replace(
-        running_inputs(trial_state.run, trial_state.training_state.history),
-        constant_distortion=context.constant_distortion(trial_state, train),
-    )
-    findings = [item.name for item in diagnose(inputs).findings if item.severity != "note"]
-    return TrialResult(
-        trial_state.run, trial_state.training_state.history, metrics, samples, findings
-    )
-
-
-def run_trial(
-    context: TrialContext, trial_state: TrialState, every: int | None
-) -> Generator[IntermediateResult, None, None]:
-    """The whole trial; the last look is the trial's metric."""
-    yield from train_trial(context, trial_state, every)
-    yield IntermediateResult(trial_state.plan.epochs, score_best_epoch(context, trial_state))
+def build_result(context: TrialContext, trial: RunningTrial) -> TrialResult:
+    """The result of a trial that has been scored."""
+    history = trial.training.state.history
+    constant_distortion = context.constant_distortion(trial.training)
+    inputs = running_inputs(trial.run, history)
+    diagnosis = diagnose(replace(inputs, constant_distortion=constant_distortion))
+    findings = [item.name for item in diagnosis.findings if item.severity != "note"]
+    return TrialResult(trial.run, history, trial.metrics, trial.samples, findings)

@@ -1,11 +1,11 @@
-"""A worker: one process that takes trial after trial of a study until there is none left.
+"""A worker: one process that takes trials of a study until none is left.
 
-A trial's files are the truth, `artifacts/sweeps/<study>/trials/<number>/`: params.yaml,
-run.json, history.csv, trial.json (point, numbers, diagnosis) and samples.png; the tracker's row
-is a projection of them, sent when the trial has ended, and again by whoever closes the study.
+The files of a trial are in `artifacts/sweeps/<study>/trials/<number>/`: params.yaml, run.json,
+history.csv, trial.json (point, metrics, diagnosis) and samples.png. Its record in the tracker is
+made from these files when the trial ends, and again at the end of the study.
 
-A trial fails alone: params that make no model and a loss that is no number are noted as its fault,
-and the next one begins. If the first trial has such a fault, the study stops: it is params.yaml.
+A trial whose params make no model or whose loss is not finite is recorded as failed with its
+reason, and the next one begins. If this is trial 0, the study stops: params.yaml is at fault.
 """
 
 import time
@@ -16,6 +16,7 @@ from pipeline.config import params
 from pipeline.config.preset import load_preset
 from pipeline.config.schema import Params
 from pipeline.runtime import paths
+from pipeline.runtime.code_digest import code_digest
 from pipeline.runtime.console import info, warn
 from pipeline.sweep import space, studies
 from pipeline.sweep.records import connect_tracker, sync_trial
@@ -34,7 +35,7 @@ TrialRecord = dict[str, Any]
 
 
 def run_worker(study: "Study", settings: Params, threads: int, worker: int = 0) -> None:
-    """Take trials until the study has as many as it asks for, or its time is over."""
+    """Take trials until the study has its number of trials, or its time is over."""
     from pipeline.sweep.trial import TrialContext
 
     check_data(study)
@@ -49,10 +50,8 @@ def run_worker(study: "Study", settings: Params, threads: int, worker: int = 0) 
 
 def has_remaining_trials(study: "Study", settings: Params) -> bool:
     """Whether another trial is to begin."""
-    from optuna.trial import TrialState
-
     if study.user_attrs["kind"] == "presets":
-        return bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+        return any(trial.state.name == "WAITING" for trial in study.get_trials(deepcopy=False))
     limit, began = settings.sweep.max_minutes, study.user_attrs["began"]
     if limit is not None and time.time() - began > 60 * limit:
         return False
@@ -63,9 +62,9 @@ def check_data(study: "Study") -> None:
     """UserError unless the prepared data are the study's; a warning for other code."""
     attributes, spec = study.user_attrs, paths.read_spec()
     if spec["digest"] != attributes["data"]:
+        prepared = f"{spec['name']} ({spec['digest'][:8]})"
         raise UserError(
-            f"the study is of other data ({attributes['data'][:8]}) than the prepared {spec['name']} "
-            f"({spec['digest'][:8]})",
+            f"the study is of other data ({attributes['data'][:8]}) than the prepared {prepared}",
             where=f"study {study.study_name}",
             remedy="prepare its data: `dvc repro extractor` with its params",
         )
@@ -74,9 +73,7 @@ def check_data(study: "Study") -> None:
 
 
 def trial_code_digest() -> str:
-    """Digest of what trains and judges a trial."""
-    from pipeline.runtime.code_digest import code_digest
-
+    """Digest of the code that trains and scores a trial."""
     return code_digest("pipeline/sweep/trial.py")
 
 
@@ -108,14 +105,12 @@ def run_optuna_trial(
     set_constraints(trial, result.metrics, settings)
     write_trial_files(study.study_name, trial.number, trial_params, result, record)
     sync_trial(tracker, study, trial.number, settings)
-    spent_seconds = {"training": seconds.training, "scoring": seconds.scoring}
-    spent_seconds["total"] = time.perf_counter() - start
-    trial.set_user_attr(
-        "seconds", {name: round(value, 3) for name, value in spent_seconds.items()}
-    )
-    trial.set_user_attr("numbers", result.metrics)
-    trial.set_user_attr("findings", result.findings)
-    print_result(study, trial.number, record, spent_seconds)
+    seconds = {**seconds, "total": time.perf_counter() - start}
+    rounded = {name: round(value, 3) for name, value in seconds.items()}
+    attributes = {"seconds": rounded, "numbers": result.metrics, "findings": result.findings}
+    for name, value in attributes.items():
+        trial.set_user_attr(name, value)
+    print_result(study, record, seconds["total"])
     if values is None:
         raise TrialPruned
     return values
@@ -124,7 +119,7 @@ def run_optuna_trial(
 def resolve_params(
     study: "Study", trial: "Trial", context: "TrialContext", settings: Params, record: TrialRecord
 ) -> Params:
-    """The trial's whole params; its length is settled before it starts, and noted."""
+    """The trial's complete params; its number of epochs is decided and recorded here."""
     if study.user_attrs["kind"] == "presets":
         point = {
             "preset": trial.suggest_categorical("preset", study.user_attrs["presets"]),
@@ -138,13 +133,10 @@ def resolve_params(
     lengths = study.user_attrs.get("epochs", {})
     epochs = trial.user_attrs.get("epochs") or lengths.get(point.get("preset"))
     if epochs is None:
-        full_epochs = settings.sweep.trial_epochs or base.train.epochs
-        trial_params = compose_params(base, settings, overrides, full_epochs, context.threads)
-        epochs = (
-            count_budget_epochs(context, trial_params, settings)
-            if settings.sweep.trial_seconds
-            else full_epochs
-        )
+        epochs = settings.sweep.trial_epochs or base.train.epochs
+        if settings.sweep.trial_seconds:
+            trial_params = compose_params(base, settings, overrides, epochs, context.threads)
+            epochs = count_budget_epochs(context, trial_params, settings)
     trial.set_user_attr("epochs", epochs)
     trial.set_user_attr("threads", context.threads)
     return compose_params(base, settings, overrides, epochs, context.threads)
@@ -153,44 +145,41 @@ def resolve_params(
 def compose_params(
     base: Params, settings: Params, point: TrialRecord, epochs: int, threads: int
 ) -> Params:
-    """A base's params with the study's way of judging, at a point, so many epochs long."""
+    """The params of a base with the study's section `sweep`, at a point, with so many epochs."""
     sweep = {"sweep": params.to_tree(settings)["sweep"]}
     base_tree = params.parse({**params.to_tree(base), **sweep}, where="trial")
     return space.build_trial_params(base_tree, point, epochs, threads)
 
 
 def count_budget_epochs(context: "TrialContext", trial_params: Params, settings: Params) -> int:
-    """The budget of seconds in whole epochs of this training on this machine, one at least."""
+    """The budget of seconds in whole epochs of this training on this machine, at least one."""
     from pipeline.sweep.trial import measure_throughput
 
     assert settings.sweep.trial_seconds is not None
     images = paths.read_spec()["counts"]["train"]
-    return max(
-        1, round(settings.sweep.trial_seconds * measure_throughput(context, trial_params) / images)
-    )
+    speed = measure_throughput(context, trial_params)
+    return max(1, round(settings.sweep.trial_seconds * speed / images))
 
 
 def train_and_score(
     trial: "Trial", context: "TrialContext", trial_params: Params, settings: Params
-) -> tuple[list[float] | None, Any, "TrialResult"]:
-    """Train and judge; the goals' values, None where the trial was cut short."""
+) -> tuple[list[float] | None, dict[str, float], "TrialResult"]:
+    """Train and score; the goals' values (None if pruned), seconds, and the result."""
     from pipeline.sweep import trial as trials
 
     goals = [goal.metric for goal in settings.sweep.goals]
-    trial_state = trials.start_trial(context, trial_params)
+    running = trials.start_trial(context, trial_params)
     every = getattr(settings.sweep.pruner, "every", None) if len(goals) == 1 else None
-    for intermediate in trials.run_trial(context, trial_state, every):
-        values = [get_goal_value(intermediate.metrics, goal) for goal in goals]
-        if intermediate.epoch == trial_state.plan.epochs:
+    values: list[float] | None = None
+    for epoch, metrics in trials.run_trial(context, running, every):
+        values = [get_goal_value(metrics, goal) for goal in goals]
+        if epoch == trial_params.train.epochs:
             break
-        if report_and_check_pruning(trial, intermediate.epoch, values[0]):
-            return None, trial_state.seconds, trials.build_result(context, trial_state)
-    return values, trial_state.seconds, trials.build_result(context, trial_state)
-
-
-def report_and_check_pruning(trial: "Trial", epoch: int, value: float) -> bool:
-    trial.report(value, epoch)
-    return trial.should_prune()
+        trial.report(values[0], epoch)
+        if trial.should_prune():
+            values = None
+            break
+    return values, running.seconds, trials.build_result(context, running)
 
 
 def get_goal_value(metrics: Mapping[str, float | None], goal: str) -> float:
@@ -205,7 +194,7 @@ def get_goal_value(metrics: Mapping[str, float | None], goal: str) -> float:
 
 
 def set_constraints(trial: "Trial", metrics: Mapping[str, float | None], settings: Params) -> None:
-    """Collapsed models are no solutions: both constraints are met at 0 or below."""
+    """A collapsed model is infeasible: a constraint above 0."""
     rate, active = metrics["valid_rate"], metrics["valid_active_units"]
     assert rate is not None
     assert active is not None
@@ -214,7 +203,7 @@ def set_constraints(trial: "Trial", metrics: Mapping[str, float | None], setting
 
 
 def record_failure(trial: "Trial", error: UserError) -> float:
-    """Note the fault; NaN makes Optuna fail the trial and go on. The first one's fault is ours."""
+    """Record the reason; NaN makes Optuna fail the trial and continue. Raises that of trial 0."""
     if trial.number == 0:
         raise error
     trial.set_user_attr(studies.FAULT, str(error))
@@ -225,7 +214,7 @@ def record_failure(trial: "Trial", error: UserError) -> float:
 def write_trial_files(
     study: str, number: int, trial_params: Params, result: "TrialResult", record: TrialRecord
 ) -> None:
-    """The trial's files; trial.json comes last."""
+    """Write the trial's files, trial.json last."""
     folder = studies.trial_folder(study, number)
     write_text(folder / "params.yaml", params.render(trial_params))
     write_json(folder / "run.json", result.run)
@@ -238,17 +227,13 @@ def write_trial_files(
     write_json(folder / "trial.json", record)
 
 
-def print_result(
-    study: "Study", number: int, record: TrialRecord, spent_seconds: Mapping[str, float]
-) -> None:
-    """A line for the person."""
-    point = ", ".join(
-        f"{path} {space.format_value(value)}" for path, value in record["point"].items()
+def print_result(study: "Study", record: TrialRecord, seconds: float) -> None:
+    """Print one line about a trial."""
+    goals = {goal: record["numbers"][goal] for goal in study.metric_names or []}
+    values, point = (
+        ", ".join(f"{name} {space.format_value(value)}" for name, value in named.items())
+        for named in (goals, record["point"])
     )
-    goals = study.metric_names or []
-    values = ", ".join(f"{goal} {space.format_value(record['numbers'][goal])}" for goal in goals)
-    pruned_text = " (cut short)" if record["state"] == "PRUNED" else ""
-    finding_text = f"; {', '.join(record['findings'])}" if record["findings"] else ""
-    info(
-        f"trial {number}{pruned_text}: {values}  <- {point}; {spent_seconds['total']:.0f} s{finding_text}"
-    )
+    pruned = " (cut short)" if record["state"] == "PRUNED" else ""
+    findings = f"; {', '.join(record['findings'])}" if record["findings"] else ""
+    info(f"trial {record['number']}{pruned}: {values}  <- {point}; {seconds:.0f} s{findings}")

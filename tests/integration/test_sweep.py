@@ -222,7 +222,7 @@ def test_two_goals_make_a_front(fresh: Checkout) -> None:
     assert (report / "pareto_front.png").stat().st_size > 5000
     assert "Pareto front" in (report / "index.html").read_text()
     rows = trials(fresh)
-    front = read_json(report / "summary.json")["best_trials"]
+    front = read_json(report / "study.json")["summary"]["best_trials"]
     beaten = {
         row["trial"]
         for row in rows
@@ -261,7 +261,9 @@ def test_trials_that_lag_are_cut_short_and_say_so(fresh: Checkout, pruner: str) 
         history = read_csv(study(fresh) / "trials" / f"{row['trial']:05d}" / "history.csv")
         assert len(history) < 4
     assert (
-        rows[read_json(study(fresh) / "report" / "summary.json")["best_trials"][0]]["state"]
+        rows[read_json(study(fresh) / "report" / "study.json")["summary"]["best_trials"][0]][
+            "state"
+        ]
         == "complete"
     )
 
@@ -273,7 +275,7 @@ def test_collapsed_models_are_no_solution(fresh: Checkout) -> None:
     rows = trials(fresh)
     collapsed = [row for row in rows if row["valid_rate"] < 0.5]
     assert {row["state"] for row in collapsed} == {"infeasible"}
-    best = read_json(study(fresh) / "report" / "summary.json")["best_trials"]
+    best = read_json(study(fresh) / "report" / "study.json")["summary"]["best_trials"]
     assert best
     assert rows[best[0]]["valid_rate"] >= 0.5
 
