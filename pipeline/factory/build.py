@@ -128,11 +128,12 @@ def build_state(
     model: Model, train: Train, image: tuple[int, int, int], levels: int, machine: Machine
 ) -> State:
     """Everything that training changes, before the first step."""
-    vae = _to_device(build_vae(model, image, levels, train.seed), machine)
+    vae = build_vae(model, image, levels, train.seed).to(machine.device)
+    vae = vae.to(memory_format=torch.channels_last)
     if train.init_from is not None:
         tensors, _ = read_tensors(ROOT / train.init_from)
         load_weights(vae, tensors, where=train.init_from)
-    average = _to_device(build_vae(model, image, levels, train.seed), machine)
+    ema = EMA(vae, train.ema_decay)
     if machine.compiled:
         # Its line about a CUDA_HOME without a GPU is no news to who trains on a CPU.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
@@ -140,11 +141,7 @@ def build_state(
     optimiser = OPTIMISERS[train.optimiser.name](
         vae.parameters(), **section_options(train.optimiser)
     )
-    return State(vae, EMA(vae, average, train.ema_decay), optimiser)
-
-
-def _to_device(vae: VAE, machine: Machine) -> VAE:
-    return vae.to(machine.device).to(memory_format=torch.channels_last)
+    return State(vae, ema, optimiser)
 
 
 def load_model_file(path: Path, machine: Machine) -> tuple[VAE, dict[str, Any]]:

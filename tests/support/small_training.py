@@ -48,7 +48,7 @@ def build_state(lr: float = 1e-2) -> State:
     model = build_vae()
     options = {"lr": lr, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
     optimiser = OPTIMISERS["adam"](model.parameters(), **options)
-    return State(model, EMA(model, build_vae(), 0.9), optimiser)
+    return State(model, EMA(model, 0.9), optimiser)
 
 
 def build_plan(

@@ -4,7 +4,6 @@
 first step's gradient of every case.
 """
 
-import copy
 import dataclasses
 import sys
 from collections.abc import Callable
@@ -41,7 +40,7 @@ def _state(likelihood: Likelihood, decay: float | None = 0.9) -> State:
     without_batches(model)
     options = {"lr": 1e-2, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
     optimiser = OPTIMISERS["adam"](model.parameters(), **options)
-    return State(model, EMA(model, copy.deepcopy(model), decay), optimiser)
+    return State(model, EMA(model, decay), optimiser)
 
 
 def without_batches(module: nn.Module) -> None:

@@ -110,7 +110,9 @@ def train(codes: Tensor, plan: Plan, seed: int, machine: Machine) -> Iterator[Fl
 
     Raises UserError when the loss becomes NaN or infinite.
     """
-    model, average = _build_models(codes.shape[1], plan, seed, machine)
+    with initialisation(seed):
+        model = Velocity(codes.shape[1], plan.width, plan.depth)
+    average = EMA(model.to(machine.device), plan.ema_decay**EMA_INTERVAL)
     codes = codes.to(machine.device)
     optimiser = OPTIMISERS["adamw"](model.parameters(), lr=plan.lr, weight_decay=plan.weight_decay)
     total = torch.zeros((), device=machine.device)
@@ -125,16 +127,6 @@ def train(codes: Tensor, plan: Plan, seed: int, machine: Machine) -> Iterator[Fl
             yield _checked_report(step + 1, plan, total.item() / steps_since_report, average.model)
             total.zero_()
             steps_since_report = 0
-
-
-def _build_models(
-    size: int, plan: Plan, seed: int, machine: Machine
-) -> tuple[Velocity, EMA[Velocity]]:
-    with initialisation(seed):
-        model, copy = (Velocity(size, plan.width, plan.depth) for _ in range(2))
-    model.to(machine.device)
-    copy.to(machine.device)
-    return model, EMA(model, copy, plan.ema_decay**EMA_INTERVAL)
 
 
 def _set_learning_rate(optimiser: torch.optim.Optimizer, plan: Plan, step: int) -> None:

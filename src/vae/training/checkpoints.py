@@ -1,14 +1,11 @@
 """The state of a training on disk: written atomically, with digest and version.
 
-One folder per training. A checkpoint is one safetensors file whose name has its epoch and the
-SHA-256 of its bytes,
-
     epoch-00012-1f0c...e9.safetensors      weights, EMA, optimiser; history as metadata
     best-00010-77ab...02.safetensors       only the weights that are published
 
-so that content and digest become visible in one rename. A file that does not match its digest is
-damaged: a warning names it, and the checkpoint before it is used. The last two, every N-th and
-the best checkpoint remain.
+A file's name has its epoch and the SHA-256 of its bytes, so that content and digest become visible
+in one rename. A file that does not match its digest is damaged: a warning names it, and the
+checkpoint before it is used. The last two, every N-th and the best checkpoint remain.
 """
 
 import hashlib
@@ -49,11 +46,8 @@ class CheckpointFile:
 
 def list_checkpoints(folder: Path, kind: str = "epoch") -> list[CheckpointFile]:
     """Checkpoints of a folder, oldest first."""
-    matches = [
-        (path, FILE_NAME.fullmatch(path.name)) for path in sorted(folder.glob("*.safetensors"))
-    ]
-    checkpoints = [CheckpointFile(path, m[1], int(m[2]), m[3]) for path, m in matches if m]
-    return sorted((file for file in checkpoints if file.kind == kind), key=lambda file: file.epoch)
+    matches = [(path, FILE_NAME.fullmatch(path.name)) for path in sorted(folder.glob(f"{kind}-*"))]
+    return [CheckpointFile(path, kind, int(m[2]), m[3]) for path, m in matches if m]
 
 
 def remove_temporary_files(folder: Path) -> None:
@@ -125,13 +119,12 @@ def _prune(folder: Path, state: State, keep_every: int) -> None:
 
 
 def _state_tensors(state: State) -> dict[str, Tensor]:
-    tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
+    groups = {"model": state.model.state_dict()}
     if state.ema.decay is not None:
-        average = state.ema.model.state_dict()
-        tensors |= {f"average.{name}": value for name, value in average.items()}
+        groups["average"] = state.ema.model.state_dict()
     for index, moments in state.optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": value for name, value in moments.items()}
-    return tensors
+        groups[f"optimiser.{index}"] = moments
+    return {f"{group}.{name}": value for group in groups for name, value in groups[group].items()}
 
 
 def restore(file: CheckpointFile, state: State) -> dict[str, Any]:
@@ -179,11 +172,12 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], where: str) ->
     """Load weights by name; UserError names the first difference of architecture."""
     own = model.state_dict()
     for name in [*own, *tensors]:
-        own_shape = tuple(own[name].shape) if name in own else "absent"
-        file_shape = tuple(tensors[name].shape) if name in tensors else "absent"
-        if own_shape != file_shape:
+        here, there = (
+            tuple(source[name].shape) if name in source else "absent" for source in (own, tensors)
+        )
+        if here != there:
             raise UserError(
-                f"weights of another architecture: `{name}` is {file_shape} there, {own_shape} here",
+                f"weights of another architecture: `{name}` is {there} there, {here} here",
                 where=where,
                 remedy="use the params that it was trained with",
             )

@@ -1,25 +1,20 @@
 """Data-parallel training: N processes (ranks) take the step of one process, within rounding.
 
 All ranks hold the same weights. Rank k takes n_k of the n rows of each batch. Order, augmentation
-and noise are drawn for the whole batch from (seed, stream, step), so each row is the same for
-every N. The loss is a function L of means over the batch,
+and noise are drawn for the whole batch from (seed, stream, step). The loss is a function L of
+means over the batch,
 
     m = 1/n sum_i m_i = sum_k (n_k / n) m_k          m: D, r, P (objectives.py)
 
-and L need not be linear in m (free bits, capacity), so the mean of the ranks' losses is not the
-loss. Therefore m is summed over the ranks before L is applied, and the gradient is
+and L need not be linear in m (free bits, capacity). Therefore m is summed over the ranks before L
+is applied, and the gradient is
 
     dL/dw = sum_k g_k,       g_k = L'(m) (n_k / n) dm_k/dw
 
-torch's DistributedDataParallel averages gradients over the ranks during the backward pass; each
-rank's addend has its gradient multiplied by N, so that the average is this sum.
-
-quantity                how it is shared
-means D, r, P           summed at each step, as one vector
-optimal scale           sum and count of the errors at each step; it needs no gradient
-batch normalisation     SyncBatchNorm on GPUs; on CPUs UserError, because torch has none there
-gradients               DistributedDataParallel; clipping and Adam are then equal on every rank
-sums of an epoch        summed when the loop checks for NaN, and at the end of validation
+DistributedDataParallel averages gradients over the N ranks during the backward pass; each rank's
+addend has its gradient multiplied by N, so that the average is this sum. An optimal scale is the
+mean of the errors of all ranks. Batch normalisation is SyncBatchNorm on GPUs; torch has none for
+CPUs. The sums of an epoch are added when the loop checks for NaN, and at the end of validation.
 
 Every rank receives the same bits of a sum, so weights stay equal bit for bit. Another N adds in
 another order: its curve agrees within rounding, and a resumed training needs the same N.
@@ -66,9 +61,8 @@ class World:
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over all elements of all ranks, a scalar without gradient."""
-        total, count = self.sum(
-            torch.stack([values.double().sum(), values.new_tensor(values.numel()).double()])
-        )
+        count = values.new_tensor(values.numel()).double()
+        total, count = self.sum(torch.stack([values.double().sum(), count]))
         return (total / count).to(values.dtype)
 
     def means(self, local_means: Means, fraction: float) -> Means:
@@ -78,12 +72,8 @@ class World:
         """
         if self.size == 1:
             return local_means
-        values = [
-            local_means.distortion[None],
-            local_means.perceptual[None],
-            local_means.rate.flatten(),
-        ]
-        addend = fraction * torch.cat(values)
+        scalars = torch.stack([local_means.distortion, local_means.perceptual])
+        addend = fraction * torch.cat([scalars, local_means.rate.flatten()])
         # The value is the sum; the factor undoes the division by `size` in DDP's average.
         total = self.sum(addend) + self.size * (addend - addend.detach())
         return Means(total[0], total[2:].view_as(local_means.rate), total[1])

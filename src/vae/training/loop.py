@@ -1,16 +1,12 @@
 """The training loop: a generator of reports. The caller logs, shows, prunes and saves.
 
-One step, for a batch of B images with noise (seed, "noise", step):
-
-    loss = D + beta(t) penalty(r) + w P     of the batch's means (objectives.py), nats per image
+    loss = D + beta(t) penalty(r) + w P     of a batch's means (objectives.py), nats per image
     gradient -> skip or clip by its norm -> Adam -> exponential moving average (EMA) of weights
 
-Validation, checkpoints and pictures use the EMA. The state after an epoch and the plan
-determine everything that follows: randomness is a function of (seed, stream, step), and
-schedules are functions of progress, so a resumed training is the uninterrupted one, bit for bit
-on a CPU with the same threads and precision.
-
-Several processes may share a batch (distributed.py); every number is of the whole batch.
+Validation, checkpoints and pictures use the EMA. Randomness is a function of (seed, stream, step)
+and schedules are functions of progress, so a resumed training is the uninterrupted one, bit for
+bit on a CPU with the same threads and precision. Several processes may share a batch
+(distributed.py); every number is of the whole batch.
 
 The best epoch is that of the lowest validation objective at the *final* beta: at the current
 beta the first epochs of a warm-up would win.
@@ -18,7 +14,7 @@ beta the first epochs of a warm-up would win.
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -212,75 +208,51 @@ class _EpochStatistics:
     A rank adds its fraction of every number, so that the sum over ranks is that of one process.
     """
 
-    NAMES = (
-        "objective",
-        "distortion",
-        "rate",
-        "perceptual",
-        "discrete_nll",
-        "evaluated",
-        "mu_mean",
-        "log_var_mean",
-        "grad_norm",
-        "clipped_fraction",
-        "skipped_steps",
-    )
-
     def __init__(self, state: State, plan: Plan, check_interval: int, world: World) -> None:
         self.state, self.plan, self.check_interval = state, plan, check_interval
-        self.world = world
-        self.total: Tensor | None = None
-        self.mu_moments = torch.zeros(
-            2, *state.model.latent_shape, dtype=torch.float64
-        )  # E[mu], E[mu^2]
-        self.mu_moments = self.mu_moments.to(next(state.model.parameters()).device)
-        self.steps = 0
+        self.world, self.steps = world, 0
+        self.total = self.mu_moments = torch.zeros(())  # mu_moments: E[mu], E[mu^2]
+        self.names: Iterable[str] = ()
         self.last: dict[str, Any] = {}  # of the latest step, without its images
 
     @torch.no_grad()
     def add(self, result: _StepResult) -> None:
-        terms, means = result.terms, result.means
+        terms, means, zero = result.terms, result.means, torch.zeros_like(result.loss)
         self.last = {"beta": result.beta, "lr": result.lr, "norm": result.grad_norm}
-        discrete_nll = self._discrete_nll(terms, result.x)
+        # For a density -log p of the 8-bit images takes a sixth of a small network's step, and a
+        # curve needs fewer images than a gradient.
+        due = self.steps % DISCRETE_NLL_INTERVAL == 0
+        discrete_nll = self.state.model.discrete_nll(terms, result.x) if due else None
         limit = math.inf if self.plan.clip_norm is None else self.plan.clip_norm
-        values = (
-            result.loss,
-            means.distortion,
-            means.rate.sum(),
-            means.perceptual,
-            torch.zeros_like(result.loss) if discrete_nll is None else discrete_nll.mean(),
-            torch.full_like(result.loss, discrete_nll is not None),
-            terms.posterior.mu.mean(),
-            terms.posterior.log_var.mean(),
-            torch.where(result.skipped > 0, 0.0, result.grad_norm),
-            result.grad_norm > limit,
-            result.skipped,
-        )
-        step_values = result.fraction * torch.stack([value.double() for value in values])
-        self.total = step_values if self.total is None else self.total + step_values
+        values = {
+            "objective": result.loss,
+            "distortion": means.distortion,
+            "rate": means.rate.sum(),
+            "perceptual": means.perceptual,
+            "discrete_nll": zero if discrete_nll is None else discrete_nll.mean(),
+            "evaluated": torch.full_like(zero, discrete_nll is not None),
+            "mu_mean": terms.posterior.mu.mean(),
+            "log_var_mean": terms.posterior.log_var.mean(),
+            "grad_norm": torch.where(result.skipped > 0, 0.0, result.grad_norm),
+            "clipped_fraction": result.grad_norm > limit,
+            "skipped_steps": result.skipped,
+        }
+        self.names = values
+        step_values = result.fraction * torch.stack([value.double() for value in values.values()])
+        self.total = self.total + step_values
         mu = terms.posterior.mu.double()
-        self.mu_moments += result.fraction * torch.stack([mu.mean(0), mu.square().mean(0)])
+        moments = result.fraction * torch.stack([mu.mean(0), mu.square().mean(0)])
+        self.mu_moments = self.mu_moments + moments
         self.steps += 1
         if self.steps % self.check_interval == 0:
             self._check_finite(step_values)
 
-    def _discrete_nll(self, terms: Terms, x: Tensor) -> Tensor | None:
-        """-log p of the 8-bit images, (B,), nats, once per DISCRETE_NLL_INTERVAL; else None.
-
-        For a density it takes a sixth of a small network's step, and a curve needs fewer images
-        than a gradient.
-        """
-        if self.steps % DISCRETE_NLL_INTERVAL:
-            return None
-        return self.state.model.discrete_nll(terms, x)
-
     def _check_finite(self, step_values: Tensor) -> Tensor:
         """All sums so far; DivergenceError, naming the latest step's values, if not finite."""
-        assert self.total is not None
         total = self.world.sum(self.total)
         if bool(torch.isfinite(total).all()):
             return total
-        last = dict(zip(self.NAMES, self.world.sum(step_values).tolist(), strict=True))
+        last = dict(zip(self.names, self.world.sum(step_values).tolist(), strict=True))
         raise DivergenceError(
             f"loss is not finite at step {self.state.step} (epoch "
             f"{self.state.epoch + 1}): distortion {last['distortion']:.4g}, rate "
@@ -296,26 +268,21 @@ class _EpochStatistics:
         The gradient's norm is averaged over updates that were not skipped, and bits/dim over
         the steps that computed it.
         """
-        assert self.total is not None
         total = self._check_finite(self.total / self.steps)
-        mean: EpochMetrics = dict(zip(self.NAMES, (total / self.steps).tolist(), strict=True))
+        mean: EpochMetrics = dict(zip(self.names, (total / self.steps).tolist(), strict=True))
         discrete_nll, evaluated = mean.pop("discrete_nll"), mean.pop("evaluated")
-        bits = None
-        if evaluated:
-            bits = bits_per_dim(
-                discrete_nll / evaluated + mean["rate"], self.state.model.dimensions
-            )
+        nats = discrete_nll / evaluated + mean["rate"] if evaluated else None
         skipped = round(mean["skipped_steps"] * self.steps)
         mean["grad_norm"] *= self.steps / max(1, self.steps - skipped)
         mean["skipped_steps"] = skipped
         if self.plan.objective.perceptual is None:
             mean["perceptual"] = None
-        metrics: EpochMetrics = {"epoch": self.state.epoch + 1, "step": self.state.step}
-        metrics |= {"beta": self.last["beta"], "lr": self.last["lr"]}
-        metrics |= {f"train_{name}": value for name, value in mean.items()}
         first, second = self.world.sum(self.mu_moments) / self.steps
-        metrics["train_active_units"] = int((second - first.square() > ACTIVE_VARIANCE).sum())
-        return metrics | {"train_bits_per_dim": bits}
+        mean["active_units"] = int((second - first.square() > ACTIVE_VARIANCE).sum())
+        mean["bits_per_dim"] = nats and bits_per_dim(nats, self.state.model.dimensions)
+        metrics = {"epoch": self.state.epoch + 1, "step": self.state.step}
+        metrics |= {"beta": self.last["beta"], "lr": self.last["lr"]}
+        return metrics | {f"train_{name}": value for name, value in mean.items()}
 
 
 def _validate_epoch(
@@ -323,13 +290,12 @@ def _validate_epoch(
 ) -> EpochMetrics:
     """Metrics of the calibrated EMA model on the validation split."""
     model, time = state.ema.model, float(state.epoch)
-    options: dict[str, Any] = {"seed": plan.seed, "batch_size": max(256, plan.batch_size)}
-    options["world"] = world
-    calibrate(model, train, machine, limit=CALIBRATION_IMAGES, **options)
+    batches = {"seed": plan.seed, "batch_size": max(256, plan.batch_size)}
+    calibrate(model, train, machine, limit=CALIBRATION_IMAGES, world=world, **batches)
     beta = plan.beta_schedule(_progress(state, plan, time))
-    objective_times = {"objective": (beta, time), "final_objective": (plan.beta, math.inf)}
+    times = {"objective": (beta, time), "final_objective": (plan.beta, math.inf)}
     means = validate(
-        model, valid, machine, objective=plan.objective, objective_times=objective_times, **options
+        model, valid, machine, objective=plan.objective, times=times, world=world, **batches
     )
     if not all(math.isfinite(value) for value in means.values() if value is not None):
         raise DivergenceError(

@@ -10,7 +10,9 @@ EMA     avg <- avg + (1 - d_t) (weights - avg),  d_t = min(d, (1 + t) / (10 + t)
         averaged in the same way; integer counters are copied.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import partial
 from itertools import chain
 from typing import Generic, TypeVar
 
@@ -44,16 +46,15 @@ def update(optimiser: torch.optim.Optimizer, norm: Tensor, limit: float | None) 
 class EMA(Generic[Model]):
     """`model` is the moving average of another one; without a decay it is that other one."""
 
-    def __init__(self, model: Model, averaged: Model, decay: float | None) -> None:
-        self.model = averaged if decay is not None else model
+    def __init__(self, model: Model, decay: float | None) -> None:
         self.decay = decay
-        if decay is not None:
-            self.model.load_state_dict(model.state_dict())
-            self.model.requires_grad_(False)
-        # Collected once: iterating over two models takes longer than averaging them.
-        pairs = list(
-            zip(_parameters_and_buffers(self.model), _parameters_and_buffers(model), strict=True)
+        self.model = model if decay is None else deepcopy(model).requires_grad_(False)
+        # Weights and buffers always change in place, so they are collected once: iterating over
+        # two models takes longer than averaging them.
+        own_tensors, new_tensors = (
+            chain(one.parameters(), one.buffers()) for one in (self.model, model)
         )
+        pairs = list(zip(own_tensors, new_tensors, strict=True))
         floating = [pair for pair in pairs if pair[0].is_floating_point()]
         self.averages, self.sources = [own for own, _ in floating], [new for _, new in floating]
         self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]
@@ -69,17 +70,7 @@ class EMA(Generic[Model]):
             own.copy_(new)
 
 
-def _parameters_and_buffers(model: nn.Module) -> Iterator[Tensor]:
-    """Weights and buffers, which always change in place."""
-    return chain(model.parameters(), model.buffers())
-
-
-def _adam(parameters: Iterable[nn.Parameter], **options: object) -> torch.optim.Optimizer:
-    return torch.optim.Adam(parameters, fused=True, **options)  # type: ignore[arg-type]
-
-
-def _adamw(parameters: Iterable[nn.Parameter], **options: object) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, fused=True, **options)  # type: ignore[arg-type]
-
-
-OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": _adam, "adamw": _adamw}
+OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": partial(torch.optim.Adam, fused=True),
+    "adamw": partial(torch.optim.AdamW, fused=True),
+}

@@ -1,7 +1,7 @@
 """Schedules: pure functions of progress, so that there is no state to restore.
 
 Time t is counted in epochs, with fractions, of T in all. A learning-rate schedule is a fraction
-of the highest rate, in [0, 1]; a beta schedule is beta itself.
+of the highest rate, in [0, 1]; a beta schedule is beta itself, of the parameters named here.
 
 learning rate
 constant        1
@@ -40,17 +40,14 @@ class Progress:
 
 
 def constant(progress: Progress) -> float:
-    """1 at any time."""
     return 1.0
 
 
 def cosine(progress: Progress, end_fraction: float) -> float:
-    """From 1 to `end_fraction` along half a cosine."""
     return 1 - (1 - end_fraction) * _half_cosine(progress.time / progress.epochs)
 
 
 def plateau(progress: Progress, patience: int, factor: float) -> float:
-    """`factor` to the power of the cuts so far."""
     best, bad_epochs, cuts = math.inf, 0, 0
     for objective in progress.objectives:
         bad_epochs = 0 if objective < best else bad_epochs + 1
@@ -66,30 +63,26 @@ def with_warmup(progress: Progress, schedule: Schedule, epochs: float) -> float:
 
 
 def constant_beta(progress: Progress, beta: float) -> float:
-    """beta at any time."""
     return beta
 
 
 def linear_beta(progress: Progress, beta: float, start: float, epochs: float) -> float:
-    """A straight line from `start` to beta over `epochs`, then beta."""
     return start + (beta - start) * _ramp(progress.time, epochs)
 
 
 def cosine_beta(progress: Progress, beta: float, start: float, epochs: float) -> float:
-    """Half a cosine from `start` to beta over `epochs`, then beta."""
     return start + (beta - start) * _half_cosine(progress.time / epochs)
 
 
 def cyclical_beta(progress: Progress, beta: float, cycles: int, ramp: float) -> float:
-    """`cycles` rises from 0 to beta; the last one includes the end of the training."""
     phase = progress.time / progress.epochs * cycles
-    return beta * _ramp(1.0 if phase >= cycles else phase % 1, ramp)
+    in_cycle = 1.0 if phase >= cycles else phase % 1  # the last cycle includes its end
+    return beta * _ramp(in_cycle, ramp)
 
 
 def hold_then_ramp_beta(
     progress: Progress, beta: float, start: float, hold: float, ramp: float
 ) -> float:
-    """`start` for `hold` epochs, then a straight line to beta over `ramp` epochs."""
     elapsed = progress.time - hold
     return start if elapsed < 0 else start + (beta - start) * _ramp(elapsed, ramp)
 

@@ -1,13 +1,11 @@
 """A pass over a split without training: calibration and validation.
 
 The noise of batch i is (seed, stream, i), the same at every epoch, so that only changes of the
-model change a curve. Sums are in float64 and divided once.
+model change a curve. Sums are in float64, over all ranks, and divided once.
 
 Calibration: an optimal scale is a mean over images, sub-pixels and q(z | x) of the *training*
 split (for a Gaussian sigma^2 = E[(x - m)^2], Rybkin et al. 2021); it is then fixed, so
 that a validation or test bound is a bound.
-
-With several ranks each one processes its rows of every batch, and the sums are added.
 """
 
 from collections.abc import Iterator, Mapping
@@ -69,7 +67,8 @@ def calibrate(
     total, count = 0.0, 0.0
     options = {"seed": seed, "stream": "calibrate", "batch_size": batch_size, "limit": limit}
     for x, terms in iterate_terms(model, images, machine, world=world, **options):  # type: ignore[arg-type]
-        total += _float64_sum(model.likelihood.pixel_errors(terms.decoded, x))
+        errors = model.likelihood.pixel_errors(terms.decoded, x)
+        total += errors.sum(dtype=torch.float64).item()
         count += x.numel()
     sums = torch.tensor([total, count], dtype=torch.float64, device=machine.device)
     total, count = world.sum(sums).tolist()
@@ -84,11 +83,11 @@ def validate(
     seed: int,
     batch_size: int,
     objective: Objective,
-    objective_times: Mapping[str, tuple[float, float]],
+    times: Mapping[str, tuple[float, float]],
     world: World = SINGLE_PROCESS,
 ) -> dict[str, float | None]:
     """Means over the split: distortion, rate (nats), bits/dim, feature difference, latents, and
-    the objective at each of the named `objective_times` (beta, time in epochs).
+    the objective at each of the named `times` (beta, time in epochs).
     """
     sums: dict[str, Tensor] = {}
     mu: list[Tensor] = []
@@ -100,16 +99,12 @@ def validate(
     mean = {name: world.sum(total) / len(images) for name, total in sums.items()}
     means = Means(mean["distortion"], mean.pop("rates"), mean["perceptual"])
     metrics: dict[str, float | None] = {
-        name: objective(means, beta, time).item() for name, (beta, time) in objective_times.items()
+        name: objective(means, beta, time).item() for name, (beta, time) in times.items()
     }
     discrete_nll, rate = mean.pop("discrete_nll", None), means.rate.sum()
     metrics |= {name: value.item() for name, value in mean.items()} | {"rate": rate.item()}
-    bits = (
-        None
-        if discrete_nll is None
-        else bits_per_dim((discrete_nll + rate).item(), model.dimensions)
-    )
-    metrics["bits_per_dim"] = bits
+    nats = None if discrete_nll is None else (discrete_nll + rate).item()
+    metrics["bits_per_dim"] = nats and bits_per_dim(nats, model.dimensions)
     metrics["active_units"] = active_units(torch.cat(mu), world)
     if objective.perceptual is None:
         metrics["perceptual"] = None
@@ -141,7 +136,3 @@ def active_units(mu: Tensor, world: World = SINGLE_PROCESS) -> int:
     mean = world.sum(mu.sum(0)) / count
     squares = world.sum((mu - mean).square().sum(0))
     return int((squares / (count - 1) > ACTIVE_VARIANCE).sum())
-
-
-def _float64_sum(values: Tensor) -> float:
-    return values.sum(dtype=torch.float64).item()

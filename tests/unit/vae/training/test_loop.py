@@ -7,28 +7,25 @@ from functools import partial
 import pytest
 import torch
 
-from tests.support import small_training
+from tests.support.small_training import CPU, build_images, build_plan, build_state, train
+from vae.data.batches import DataLocation, to_float
 from vae.device import has_compiler
 from vae.models.vae import Terms
 from vae.objectives import PENALTIES, Objective
+from vae.rng import normal
 from vae.training.loop import DivergenceError, State, StepReport, best_epoch, fit
 from vae.training.validation import calibrate
 
 
-def weights(state: State) -> dict[str, torch.Tensor]:
-    return state.ema.model.state_dict()
-
-
 def assert_equal(first: State, second: State) -> None:
     assert first.history == second.history
-    for name, value in weights(first).items():
-        assert torch.equal(value, weights(second)[name]), name
+    other = second.ema.model.state_dict()
+    for name, value in first.ema.model.state_dict().items():
+        assert torch.equal(value, other[name]), name
 
 
 def test_training_lowers_the_objective() -> None:
-    state = small_training.train(
-        small_training.build_state(), small_training.build_plan(epochs=12)
-    )
+    state = train(build_state(), build_plan(epochs=12))
     first, last = state.history[0], state.history[-1]
     assert last["valid_final_objective"] < first["valid_final_objective"] - 20
     assert last["valid_active_units"] >= 1
@@ -36,9 +33,9 @@ def test_training_lowers_the_objective() -> None:
 
 
 def test_the_same_plan_gives_the_same_bits_whatever_was_drawn_before() -> None:
-    first = small_training.train(small_training.build_state(), small_training.build_plan())
+    first = train(build_state(), build_plan())
     torch.randn(1000)
-    second = small_training.train(small_training.build_state(), small_training.build_plan())
+    second = train(build_state(), build_plan())
     assert_equal(first, second)
 
 
@@ -46,11 +43,11 @@ def test_the_same_plan_gives_the_same_bits_whatever_was_drawn_before() -> None:
 def test_a_compiled_training_repeats_itself_and_is_the_plain_one_up_to_rounding() -> None:
     trained = []
     for _ in range(2):
-        state = small_training.build_state()
+        state = build_state()
         state.model.compile(dynamic=False)
-        trained.append(small_training.train(state, small_training.build_plan(epochs=1)))
+        trained.append(train(state, build_plan(epochs=1)))
     assert_equal(*trained)
-    plain = small_training.train(small_training.build_state(), small_training.build_plan(epochs=1))
+    plain = train(build_state(), build_plan(epochs=1))
     for name, value in plain.history[0].items():
         if value is None:
             continue
@@ -60,35 +57,28 @@ def test_a_compiled_training_repeats_itself_and_is_the_plain_one_up_to_rounding(
 def test_bits_per_dim_is_the_mean_over_one_step_in_thirty_two(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    state, evaluated = small_training.build_state(), []
+    state, evaluated = build_state(), []
 
     def discrete_nll(terms: Terms, x: torch.Tensor) -> torch.Tensor:
         evaluated.append(len(x))
         return torch.full((len(x),), 50.0 * len(evaluated))
 
     monkeypatch.setattr(state.model, "discrete_nll", discrete_nll)
-    plan = dataclasses.replace(small_training.build_plan(epochs=1), batch_size=2)
-    row = small_training.train(state, plan).history[0]
+    plan = dataclasses.replace(build_plan(epochs=1), batch_size=2)
+    row = train(state, plan).history[0]
     assert evaluated == [2, 2]  # of 50 steps: the first and the thirty-third
     mean = (50.0 + 100.0) / 2
-    assert row["train_bits_per_dim"] == pytest.approx(
-        (mean + row["train_rate"]) / (64 * math.log(2))
-    )
+    bits = (mean + row["train_rate"]) / (64 * math.log(2))
+    assert row["train_bits_per_dim"] == pytest.approx(bits)
 
 
 def test_resident_and_streamed_training_are_equal() -> None:
-    assert_equal(
-        small_training.train(
-            small_training.build_state(), small_training.build_plan(), data_location="device"
-        ),
-        small_training.train(
-            small_training.build_state(), small_training.build_plan(), data_location="disk"
-        ),
-    )
+    places: list[DataLocation] = ["device", "disk"]
+    assert_equal(*(train(build_state(), build_plan(), data_location=place) for place in places))
 
 
 def test_the_row_says_what_was_measured() -> None:
-    state = small_training.train(small_training.build_state(), small_training.build_plan())
+    state = train(build_state(), build_plan())
     for number, row in enumerate(state.history, 1):
         assert row["epoch"] == number
         assert row["step"] == 6 * number
@@ -107,7 +97,7 @@ def test_the_row_says_what_was_measured() -> None:
     assert absent == {"train_perceptual", "valid_perceptual"}  # there is no such term
 
 
-def test_the_best_epoch_is_judged_at_the_final_beta() -> None:
+def test_the_best_epoch_is_that_at_the_final_beta() -> None:
     """Under warm-up the objective at the current beta is lowest in the first epochs."""
     history = [
         {"epoch": 1, "valid_objective": 1.0, "valid_final_objective": 9.0},
@@ -119,38 +109,26 @@ def test_the_best_epoch_is_judged_at_the_final_beta() -> None:
 
 
 def test_steps_are_reported() -> None:
-    plan = small_training.build_plan(epochs=1)
-    reports = list(
-        fit(
-            small_training.build_state(),
-            plan,
-            small_training.build_images(100, "train"),
-            small_training.build_images(24, "valid"),
-            small_training.CPU,
-        )
-    )
+    images = build_images(100, "train"), build_images(24, "valid")
+    reports = list(fit(build_state(), build_plan(epochs=1), *images, CPU))
     steps = [report.step for report in reports if isinstance(report, StepReport)]
     assert steps == [1, 2, 3, 4, 5, 6]
     assert len(reports) == 7
 
 
-def test_a_loss_that_is_no_number_stops_with_step_rate_and_norm() -> None:
-    state = small_training.build_state()
+def test_a_loss_that_is_not_finite_stops_with_step_rate_and_norm() -> None:
+    state = build_state()
     with torch.no_grad():
         state.model.decoder.stem.weight[0, 0] = torch.nan
-    with pytest.raises(
-        DivergenceError, match=r"step 1 .*learning rate .*gradient norm nan"
-    ) as caught:
-        small_training.train(state, small_training.build_plan())
-    assert "train.optimiser.lr" in str(caught.value)
+    message = r"step 1 .*learning rate .*gradient norm nan.*train\.optimiser\.lr"
+    with pytest.raises(DivergenceError, match=message):
+        train(state, build_plan())
     assert state.history == []
 
 
 def test_skipped_updates_are_counted_and_kept_out_of_the_mean_norm() -> None:
-    state = small_training.train(
-        small_training.build_state(), small_training.build_plan(skip_norm=1e-9)
-    )
-    first = small_training.build_state().model.state_dict()
+    state = train(build_state(), build_plan(skip_norm=1e-9))
+    first = build_state().model.state_dict()
     for name, value in state.model.state_dict().items():
         if value.is_floating_point() and "running" not in name:
             assert torch.equal(value, first[name]), name
@@ -167,8 +145,8 @@ def test_a_feature_difference_is_trained_and_reported() -> None:
     rows = []
     for weight in (0.0, 3e3):
         objective = Objective(PENALTIES["rate"], brightness, weight)
-        plan = dataclasses.replace(small_training.build_plan(epochs=6), objective=objective)
-        rows.append(small_training.train(small_training.build_state(), plan).history[-1])
+        plan = dataclasses.replace(build_plan(epochs=6), objective=objective)
+        rows.append(train(build_state(), plan).history[-1])
     plain, punished = rows
     assert punished["valid_perceptual"] < plain["valid_perceptual"] - 0.01
     expected = punished["valid_distortion"] + punished["valid_rate"]
@@ -178,22 +156,16 @@ def test_a_feature_difference_is_trained_and_reported() -> None:
 
 def test_the_validation_objective_has_the_penalty_that_is_trained() -> None:
     objective = Objective(partial(PENALTIES["capacity"], nats=7.0, epochs=2.0))
-    plan = dataclasses.replace(small_training.build_plan(beta=5.0), objective=objective)
-    row = small_training.train(small_training.build_state(), plan).history[0]
+    plan = dataclasses.replace(build_plan(beta=5.0), objective=objective)
+    row = train(build_state(), plan).history[0]
     distortion, rate = row["valid_distortion"], row["valid_rate"]
     assert row["valid_objective"] == pytest.approx(distortion + 2.5 * abs(rate - 3.5))
     assert row["valid_final_objective"] == pytest.approx(distortion + 5 * abs(rate - 7))
 
 
 def test_calibration_is_the_root_mean_square_error_of_the_split() -> None:
-    from vae.data.batches import to_float
-    from vae.rng import normal
-
-    model, split = (
-        small_training.train(small_training.build_state(), small_training.build_plan()).ema.model,
-        small_training.build_images(40, "other"),
-    )
-    calibrate(model, split, small_training.CPU, seed=3, batch_size=40)
+    model, split = train(build_state(), build_plan()).ema.model, build_images(40, "other")
+    calibrate(model, split, CPU, seed=3, batch_size=40)
     x = to_float(next(split.ordered_batches(40)))
     with torch.no_grad():
         terms = model.terms(x, normal((40, 3), 3, "calibrate", 0))

@@ -1,6 +1,5 @@
 """A likelihood from outside the package needs nothing but an entry in LIKELIHOODS."""
 
-from functools import partial
 from itertools import islice
 
 import pytest
@@ -53,13 +52,10 @@ def test_a_registered_likelihood_trains_and_has_bits_per_dim(
         "log_var_range": [-10.0, 10.0],
         "likelihood": {"name": "uniform", "hit": 0.5},
     }
-    build = partial(build_vae, description, small_training.IMAGE, 256)
-    model = build()
+    model = build_vae(description, small_training.IMAGE, 256)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     options = {"lr": 1e-2, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
-    state = State(
-        model, EMA(model, build(), 0.9), OPTIMISERS["adam"](model.parameters(), **options)
-    )
+    state = State(model, EMA(model, 0.9), OPTIMISERS["adam"](model.parameters(), **options))
     images = (small_training.build_images(n, split) for n, split in ((32, "train"), (8, "valid")))
     reports = fit(state, small_training.build_plan(epochs=1), *images, small_training.CPU)
     last = list(islice(reports, 3))[-1]  # two steps of 16 images, then the epoch
