@@ -1,2 +1,2 @@
-"""What things cost: measurements that no test repeats. Each module is a command; `windows.place`
-says where its evidence lies, by machine."""
+"""Measurements of time and memory. Each module is a command; `windows.result_path` is the file of
+its results on this machine."""

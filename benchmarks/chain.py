@@ -12,11 +12,9 @@ tracking     seconds that the train stage of a preset spends on MLflow, and thei
 Writes `chain.json`.
 """
 
-import argparse
-import json
+import re
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,115 +23,77 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import windows
-from benchmarks.project import STAGES, Project
+from benchmarks.project import STAGES, Project, run_python
 from pipeline.config.preset import load_preset
 from pipeline.runtime.console import info, run_command
-from vae.errors import UserError
-from vae.io import write_json
 
 HEAVY = ("torch", "torchvision", "mlflow", "sklearn", "scipy", "pandas", "plotly", "matplotlib")
 TRACKED = "fashion_mnist"
-MODULE = "benchmarks.chain"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--repeats", type=int, default=5, help="of the chain without work")
-    parser.add_argument("--epochs", type=int, default=3, help="of the tracked training")
-    parser.add_argument("--out", type=Path, default=windows.result_path("chain"))
-    parser.add_argument("--tracked", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.tracked:
-        train_with_clock()
-        return
+    arguments = windows.parse_options(__doc__, "chain", repeats=5, epochs=3)
     results: dict[str, Any] = {"machine": windows.describe_machine()}
     with tempfile.TemporaryDirectory(prefix="chain-") as folder:
         digits = Project(Path(folder, "digits"), "digits", [])
         results["whole_seconds"] = round(digits.run("-m dvc repro -q")[0], 1)
         info(f"the whole chain: {results['whole_seconds']} s")
-        repeated_seconds = [digits.run("-m dvc repro -q")[0] for _ in range(arguments.repeats)]
+        repeated_seconds = digits.run(*["-m dvc repro -q"] * arguments.repeats)
         results["nothing_seconds"] = windows.summarise(repeated_seconds)
         info(f"the chain without work: {results['nothing_seconds']['median']:.2f} s")
-        results["stages"] = [
-            time_stage(digits, name, packages) for name, packages in STAGES.items()
-        ]
+        results["stages"] = [time_stage(digits, *stage) for stage in STAGES.items()]
         changes = [f"train.epochs={arguments.epochs}"]
         tracked = Project(Path(folder, "tracked"), TRACKED, changes)
         tracked.run(STAGES["source"], STAGES["prepare"])
         results["tracking"] = measure_tracking(tracked)
-    write_json(arguments.out, results)
-    info(f"written: {arguments.out}")
+    windows.write_results(arguments.out, results)
 
 
-def time_stage(project: Project, name: str, command_line: str) -> dict[str, Any]:
+def time_stage(project: Project, name: str, command: str) -> dict[str, Any]:
     """Seconds of a stage's command and of its imports."""
-    begun = time.perf_counter()
-    process = subprocess.run(
-        [sys.executable, "-X", "importtime", *command_line.split()],
-        cwd=project.folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    seconds = time.perf_counter() - begun
-    if process.returncode:
-        raise UserError(process.stderr.splitlines()[-1], where=name)
-    import_seconds, heavy_imports = import_times(process.stderr)
-    row = {
-        "stage": name,
-        "seconds": round(seconds, 2),
-        "imports": round(import_seconds, 2),
-        "imports_by_package": heavy_imports,
-    }
-    info(
-        f"{name}: {seconds:.1f} s, {import_seconds:.1f} s of imports ({', '.join(heavy_imports)})"
-    )
-    return row
+    start = time.perf_counter()
+    options = {**project.options, "stderr": subprocess.PIPE}
+    process = run_python("-X", "importtime", *command.split(), **options)
+    seconds = time.perf_counter() - start
+    imports, packages = import_times(process.stderr)
+    info(f"{name}: {seconds:.1f} s, {imports:.1f} s of imports ({', '.join(packages)})")
+    row = {"stage": name, "seconds": round(seconds, 2), "imports": round(imports, 2)}
+    return row | {"imports_by_package": packages}
 
 
 def import_times(output: str) -> tuple[float, dict[str, float]]:
     """Seconds of all imports, and of each large package with its dependencies."""
-    total_seconds, heavy_seconds = 0.0, {}
-    for line in output.splitlines():
-        fields = line.removeprefix("import time:").split("|")
-        if not line.startswith("import time:") or not fields[0].strip().isdigit():
-            continue
-        total_seconds += int(fields[0]) / 1e6
-        if fields[2].strip() in HEAVY:
-            heavy_seconds[fields[2].strip()] = round(int(fields[1]) / 1e6, 2)
-    return total_seconds, heavy_seconds
+    rows = re.findall(r"^import time:\s+(\d+) \|\s+(\d+) \|\s+(\S+)$", output, re.MULTILINE)
+    heavy = {name: round(int(total) / 1e6, 2) for _, total, name in rows if name in HEAVY}
+    return sum(int(own) for own, _, _ in rows) / 1e6, heavy
 
 
 def measure_tracking(project: Project) -> dict[str, Any]:
-    """What the tracker takes of a training of the preset's own length, from a shorter one.
+    """Seconds of the tracker in a training of the preset's own length, from a shorter one.
 
-    A training's row is sent after each epoch, the first of which connects, and at its end.
+    A training's record is sent after each epoch, the first of which connects, and at its end.
     Measured in the training's process.
     """
-    timings = json.loads(project.output(f"-m {MODULE} --tracked").splitlines()[-1])
-    epoch_seconds, begun = timings["sent"][1:-1], timings["begun"][1:-1]
+    timings = project.call("benchmarks.chain.train_with_clock")
+    sent, begun = timings["sent"][1:-1], timings["begun"][1:-1]
     epoch = statistics.median(after - before for before, after in pairwise(begun))
-    median_send_seconds = statistics.median(epoch_seconds)
-    startup_seconds = timings["tracker"] - sum(epoch_seconds)
-    epochs, measured = load_preset(TRACKED).train.epochs, len(epoch_seconds) + 1
-    tracker = startup_seconds + (epochs - 1) * median_send_seconds
+    send, once = statistics.median(sent), timings["tracker"] - sum(sent)
+    epochs, measured = load_preset(TRACKED).train.epochs, len(sent) + 1
     seconds = timings["seconds"] + (epochs - measured) * epoch
-    row = {
+    fraction = (once + (epochs - 1) * send) / seconds
+    info(f"tracking: {once:.2f} s and {send:.3f} s per epoch, {fraction:.2%} of {seconds:.0f} s")
+    return {
         "preset": TRACKED,
         "epochs_measured": measured,
-        "once_seconds": round(startup_seconds, 2),
-        "epoch_seconds": round(median_send_seconds, 3),
+        "once_seconds": round(once, 2),
+        "epoch_seconds": round(send, 3),
         "epochs": epochs,
         "seconds": round(seconds, 1),
-        "fraction": round(tracker / seconds, 4),
+        "fraction": round(fraction, 4),
     }
-    info(
-        f"tracking: {startup_seconds:.2f} s and {median_send_seconds:.3f} s an epoch, {row['fraction']:.2%} of {seconds:.0f} s"
-    )
-    return row
 
 
-def train_with_clock() -> None:
+def train_with_clock() -> dict[str, Any]:
     """The train stage of this folder, with the calls of the tracker timed."""
     from pipeline.config import params
     from pipeline.stages.train import stage
@@ -156,13 +116,12 @@ def train_with_clock() -> None:
     mlflow_sync.connect = add_clock("connect", mlflow_sync.connect)
     begun = time.perf_counter()
     stage.train(params.load())
-    timings = {
+    return {
         "seconds": time.perf_counter() - begun,
-        "tracker": sum(seconds for of_name in calls.values() for _, seconds in of_name),
-        "begun": [at for at, _ in calls["sync"]],
+        "tracker": sum(seconds for name in calls.values() for _, seconds in name),
+        "begun": [start for start, _ in calls["sync"]],
         "sent": [seconds for _, seconds in calls["sync"]],
     }
-    print(json.dumps(timings))
 
 
 if __name__ == "__main__":

@@ -13,126 +13,76 @@ Images are random bytes of the data set's shape. Not measured: validation, check
 machines, GPUs. Run it on an idle machine; the load at the start is recorded.
 """
 
-import argparse
-import json
 import os
-import subprocess
 import sys
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks import windows
-from pipeline.config.preset import load_preset
+from benchmarks.project import call
 from pipeline.runtime.console import info, run_command
 from pipeline.runtime.distributed import current_rank
-from pipeline.runtime.paths import ROOT
 from vae.errors import UserError
-from vae.io import write_json
-from vae.rng import numpy_generator
 
-SHAPES = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 CORES = 2
 WARM_UP = 5  # steps
-STEPS_PER_CLOCK_CHECK = 4  # steps; a look at the clock is one more meeting
-MODULE = "benchmarks.data_parallel"
+STEPS_PER_CLOCK_CHECK = 4  # the ranks communicate at each look at the clock
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--preset", default="fashion_mnist", help="one with group normalisation")
-    parser.add_argument("--pairs", type=int, default=7, help="windows of each kind")
-    parser.add_argument("--seconds", type=float, default=20.0, help="length of a window")
-    parser.add_argument("--out", type=Path, default=windows.result_path("data_parallel"))
-    parser.add_argument("--window", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.window:
-        train_window(arguments.preset, arguments.seconds)
-    else:
-        write_json(
-            arguments.out, compare_processes(arguments.preset, arguments.pairs, arguments.seconds)
-        )
-        info(f"written: {arguments.out}")
-
-
-def compare_processes(name: str, pairs: int, seconds: float) -> dict[str, Any]:
-    """Alternating windows of both kinds and their summary."""
+    defaults: dict[str, Any] = {"preset": "fashion_mnist", "rounds": 7, "seconds": 20.0}
+    arguments = windows.parse_options(__doc__, "data_parallel", **defaults)
+    name, rounds, seconds = arguments.preset, arguments.rounds, arguments.seconds
     if len(os.sched_getaffinity(0)) < CORES:
         raise UserError(f"this process may use fewer than {CORES} cores", where="benchmark")
-    machine = windows.describe_machine()
-    speeds = windows.alternate(
-        {str(count): partial(measure_window, name, count, seconds) for count in (1, 2)},
-        pairs,
-        lambda pair, last: info(f"pair {pair}: {last['1']:,.0f} and {last['2']:,.0f} images/s"),
-    )
-    one, two = speeds["1"], speeds["2"]
-    return {
+    machine = windows.describe_machine() | {"cores_used": CORES, "precision": "fp32"}
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    variants = {str(count): partial(measure_window, name, count, seconds) for count in (1, 2)}
+    one, two = windows.alternate(variants, rounds).values()
+    results = {
         "preset": name,
         "seconds": seconds,
-        "pairs": pairs,
+        "pairs": rounds,
         "one_process_two_threads": windows.summarise(one),
         "two_processes_one_thread": windows.summarise(two),
         "efficiency": windows.summarise_ratio(two, one),
-        "machine": machine | {"cores_used": CORES, "precision": "fp32"},
+        "machine": machine,
     }
+    windows.write_results(arguments.out, results)
 
 
 def measure_window(name: str, processes: int, seconds: float) -> float:
     """Images per second of one window, in new processes."""
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    options = ["-m", MODULE, "--window", "--preset", name, "--seconds", str(seconds)]
-    cores = sorted(os.sched_getaffinity(0))[:CORES]
-    process = subprocess.run(
-        [sys.executable, *(launcher if processes > 1 else []), *options],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": str(CORES // processes)},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+    launcher = ["-m", "torch.distributed.run", "--no-python", f"--nproc-per-node={processes}"]
+    speed: float = call(
+        "benchmarks.data_parallel.train_window",
+        name,
+        seconds,
+        launcher=[*launcher, sys.executable] if processes > 1 else [],
+        OMP_NUM_THREADS=str(CORES // processes),
     )
-    if process.returncode:
-        raise UserError("a window failed; its error is above", where=f"{processes} processes")
-    return float(json.loads(process.stdout.strip().splitlines()[-1]))
+    info(f"{processes} processes: {speed:,.0f} images/s")
+    return speed
 
 
-def train_window(name: str, seconds: float) -> None:
-    """Train for some seconds; the first process prints images per second."""
-    from pipeline.factory.training import ImageSpec, set_up_training
+def train_window(name: str, seconds: float) -> float | None:
+    """Train for some seconds; images per second, from rank 0 alone."""
+    from benchmarks.throughput import build_pipeline_step, load_case
     from vae import device as machines
-    from vae.data.batches import Images
-    from vae.training.distributed import World, process_group, synchronise_statistics
-    from vae.training.loop import StepReport, fit
+    from vae.training.distributed import World, process_group
 
-    params, rank_and_size = load_preset(name), current_rank()
-    world = World(rank_and_size.rank, rank_and_size.size)
-    shape = SHAPES.get(params.data.name, (3, *2 * (getattr(params.data, "size", 64),)))
-    machine = machines.resolve("cpu", "fp32", CORES // rank_and_size.size)
-    training = set_up_training(params, ImageSpec(shape), machine)
-    state, plan = training.state, training.plan
-    synchronise_statistics(state.model, world, "cpu")
-    count = 64 * plan.batch_size
-    pixels = numpy_generator(0, "benchmark").integers(0, 256, (count, *shape), dtype=np.uint8)
-    images = Images(pixels, "cpu", "device")
+    world = World(current_rank().rank, current_rank().size)
+    machine = machines.resolve("cpu", "fp32", CORES // world.size)
     with process_group(world, "cpu"):
-        steps, elapsed, last = 0, 0.0, 0.0
-        for report in fit(state, plan, images, Images(pixels[:256], "cpu"), machine, world):
-            now = time.perf_counter()
-            if isinstance(report, StepReport):  # between a step and an epoch's end: validation
-                steps += 1
-                elapsed += now - last if steps > WARM_UP else 0.0
-                if (
-                    steps > WARM_UP
-                    and steps % STEPS_PER_CLOCK_CHECK == 0
-                    and world.broadcast(elapsed > seconds)
-                ):
-                    break
-            last = now
-    if world.rank == 0:
-        print((steps - WARM_UP) * plan.batch_size / elapsed, flush=True)
+        step = build_pipeline_step(load_case(name, machine), machine, world)
+        for _ in range(WARM_UP):
+            step()
+        start, images, elapsed = time.perf_counter(), 0, 0.0
+        while not world.broadcast(elapsed > seconds):
+            images += sum(step() for _ in range(STEPS_PER_CLOCK_CHECK))
+            elapsed = time.perf_counter() - start
+    return images / elapsed if world.rank == 0 else None
 
 
 if __name__ == "__main__":

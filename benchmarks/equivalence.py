@@ -77,17 +77,17 @@ class Side:
     params: Mapping[str, str]  # names of params, by those at the base
 
     def results(self, run: str, values: Mapping[str, Any]) -> Path:
-        """The folder of a preset's results with these params, which are made if need be."""
+        """The folder of a preset's results with these params, made unless it exists."""
         name = f"{run.replace('/', '.')}-{json_digest(values)[:8]}"
-        place = self.folder / self.commit[:10] / name
-        if not place.exists():
-            begun = time.perf_counter()
-            self._make(place, run, values)
-            print(f"{run}: {self.commit[:7]} took {time.perf_counter() - begun:.0f} s", flush=True)
-        return place
+        target = self.folder / self.commit[:10] / name
+        if not target.exists():
+            start = time.perf_counter()
+            self._make(target, run, values)
+            print(f"{run}: {self.commit[:7]} took {time.perf_counter() - start:.0f} s", flush=True)
+        return target
 
-    def _make(self, place: Path, run: str, values: Mapping[str, Any]) -> None:
-        project, threads = place.with_name(f"{place.name}.project"), values["train.threads"]
+    def _make(self, target: Path, run: str, values: Mapping[str, Any]) -> None:
+        project, threads = target.with_name(f"{target.name}.project"), values["train.threads"]
         shutil.rmtree(project, ignore_errors=True)
         git("clone", "--quiet", "--no-checkout", str(ROOT), str(project))
         git("-C", str(project), "checkout", "--quiet", "--detach", self.commit)
@@ -98,7 +98,7 @@ class Side:
         set_params(project / "params.yaml", {self.params.get(k, k): v for k, v in values.items()})
         execute(project, threads, "-m", "dvc", "repro")
         execute(project, threads, "-c", self.codes)
-        keep(project, place)
+        keep(project, target)
 
 
 def git(*arguments: str) -> str:
@@ -143,16 +143,16 @@ def set_params(path: Path, values: Mapping[str, Any]) -> None:
     yaml.dump(tree, path)
 
 
-def keep(project: Path, place: Path) -> None:
-    """Move a clone's results to their place, in one step, and delete the clone."""
+def keep(project: Path, target: Path) -> None:
+    """Move a clone's results to their target, in one step, and delete the clone."""
     for name in NOT_RESULTS:
         shutil.rmtree(project / name, ignore_errors=True)
-    part = project / "kept"
-    part.mkdir()
+    results = project / "kept"
+    results.mkdir()
     for name in ("artifacts", "reports", "codes", "params.yaml", "log.txt"):
         if (project / name).exists():
-            (project / name).rename(part / name)
-    part.rename(place)
+            (project / name).rename(results / name)
+    results.rename(target)
     shutil.rmtree(project)
 
 
@@ -205,32 +205,32 @@ def differs(old: np.ndarray, new: np.ndarray, rtol: float) -> bool:
 
 def compare(base: Path, head: Path, table: Table, rtol: float) -> list[str]:
     """Print what was compared, a line per file; the differences in words."""
-    new, different, counts = items(head), list[str](), dict[str, list[int]]()
+    new, differences, counts = items(head), list[str](), dict[str, list[int]]()
     for (file, name), value in items(base).items():
         count = counts.setdefault(file, [0, 0, 0])  # compared, different, not compared
-        place = item_at_head(table, file, name)
-        if place is None:
+        target = item_at_head(table, file, name)
+        if target is None:
             count[2] += 1
             continue
-        found = new.pop(place, None)
+        other = new.pop(target, None)
         count[0] += 1
-        given = [t for pattern, t in table["tolerances"].items() if fnmatch.fnmatch(file, pattern)]
-        if found is None or differs(value, found, given[0] if given else rtol):
+        matches = [t for p, t in table["tolerances"].items() if fnmatch.fnmatch(file, p)]
+        if other is None or differs(value, other, matches[0] if matches else rtol):
             count[1] += 1
-            different.append(f"{file} {name}: {shown(value)} -> {shown(found)}")
+            differences.append(f"{file} {name}: {format_item(value)} -> {format_item(other)}")
     for file, (compared, wrong, left_out) in counts.items():
         kind = KINDS[Path(file).suffix]
         print(f"  {file}: {compared} {kind}, {wrong} differ; not compared: {left_out}")
-    show(f"{len(new)} at the head only", [" ".join(place) for place in new])
-    show(f"{len(different)} differences", different)
-    return different
+    print_names(f"{len(new)} at the head only", [" ".join(target) for target in new])
+    print_names(f"{len(differences)} differences", differences)
+    return differences
 
 
-def show(title: str, names: Sequence[str]) -> None:
+def print_names(title: str, names: Sequence[str]) -> None:
     print(f"  {title}", *names[:NAMED], sep="\n    ", flush=True)
 
 
-def shown(value: np.ndarray | None) -> str:
+def format_item(value: np.ndarray | None) -> str:
     return "missing" if value is None else str(value if value.size == 1 else value.shape)
 
 
@@ -260,9 +260,9 @@ def run_all(arguments: argparse.Namespace, folder: Path) -> int:
     total = 0
     for run in arguments.runs.split(",") if arguments.runs else table["runs"]:
         values = table["runs"][run]
-        reference, made = base.results(run, values), head.results(run, values)
+        reference, results = base.results(run, values), head.results(run, values)
         print(f"{run}: {old[:7]} and {new[:7]}")
-        total += len(compare(reference, made, table, arguments.rtol))
+        total += len(compare(reference, results, table, arguments.rtol))
     return total
 
 

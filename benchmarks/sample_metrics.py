@@ -8,9 +8,7 @@ IWAE-5000 of 1,000 images with the network of a preset: operations are counted, 
 timed, and the total is extrapolated. Writes `sample_metrics.json`.
 """
 
-import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import windows
-from benchmarks.throughput import measure_matmul_rate
+from benchmarks.throughput import build_matmul_step
 from pipeline.config import params
 from pipeline.config.preset import load_preset
 from pipeline.factory.build import build_vae
@@ -30,8 +28,7 @@ from vae import device as machines
 from vae.data.batches import Images
 from vae.errors import UserError
 from vae.evaluation.metrics import elbo, iwae
-from vae.io import read_array, write_json
-from vae.models.vae import VAE
+from vae.io import read_array
 from vae.rng import numpy_generator
 
 COUNTS = (10_000, 20_000, 50_000)
@@ -40,15 +37,10 @@ DRAWS, IMAGES = 5000, 1000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--images", type=int, default=10, help="of which IWAE-5000 is timed")
-    parser.add_argument("--out", type=Path, default=windows.result_path("sample_metrics"))
-    arguments = parser.parse_args()
-    machine = windows.describe_machine()
-    rows = [time_scoring(count) for count in COUNTS]
-    iwae = time_iwae(arguments.images)
-    write_json(arguments.out, {"machine": machine, "scored": rows, "iwae": iwae})
-    info(f"written: {arguments.out}")
+    arguments = windows.parse_options(__doc__, "sample_metrics", images=10)
+    results: dict[str, Any] = {"machine": windows.describe_machine()}
+    results |= {"scored": [time_scoring(count) for count in COUNTS]}
+    windows.write_results(arguments.out, results | {"iwae": time_iwae(arguments.images)})
 
 
 def time_scoring(count: int) -> dict[str, Any]:
@@ -63,28 +55,16 @@ def time_scoring(count: int) -> dict[str, Any]:
     extractor = extractors.load_extractor(
         "in_domain", settings, resolve_machine(settings.evaluate.device)
     )
-    feature_cache = sample_metrics.FeatureCache(extractor, settings.evaluate.batch_size, 0, count)
-    feature_cache.reference("train")  # of the data set, once for all samples
+    cache = sample_metrics.FeatureCache(extractor, settings.evaluate.batch_size, 0, count)
+    cache.reference("train")  # of the data set, once for all samples
     real = read_array(paths.DATA / "test.npy", memory_map=True)
-    indices = numpy_generator(0, "benchmark").integers(0, len(real), count)
-    images = np.asarray(real)[indices]
+    images = np.asarray(real)[numpy_generator(0, "benchmark").integers(0, len(real), count)]
     start = time.perf_counter()
-    features = feature_cache.features(images, f"{count} samples")
-    feature_cache.compare_to_split("train", features)
+    cache.compare_to_split("train", cache.features(images, f"{count} samples"))
     seconds = time.perf_counter() - start
-    row = {
-        "samples": count,
-        "seconds": round(seconds, 2),
-        "resident_mib": round(resident_mib(), 1),
-    }
-    info(f"{count:,} samples in {seconds:.1f} s, {row['resident_mib']:.0f} MiB")
-    return row
-
-
-def resident_mib() -> float:
-    """Resident MiB of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+    mib = windows.memory_mib()["VmRSS"]
+    info(f"{count:,} samples in {seconds:.1f} s, {mib:.0f} MiB")
+    return {"samples": count, "seconds": round(seconds, 2), "resident_mib": round(mib, 1)}
 
 
 def time_iwae(images: int) -> dict[str, Any]:
@@ -105,11 +85,12 @@ def time_iwae(images: int) -> dict[str, Any]:
     )
     elbo.concatenate(batches)
     seconds = time.perf_counter() - start
-    operations = count_decoding_operations(model) * DRAWS * IMAGES
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.decode(torch.zeros(1, *model.latent_shape))
+    operations = float(counter.get_total_flops()) * DRAWS * IMAGES
     full_seconds = seconds / images * IMAGES
-    info(
-        f"IWAE-{DRAWS} of {images} images in {seconds:.1f} s: {full_seconds / 60:.1f} min of {IMAGES:,}"
-    )
+    minutes = f"{full_seconds / 60:.1f} min of {IMAGES:,}"
+    info(f"IWAE-{DRAWS} of {images} images in {seconds:.1f} s: {minutes}")
     return {
         "preset": PRESET,
         "draws": DRAWS,
@@ -118,15 +99,8 @@ def time_iwae(images: int) -> dict[str, Any]:
         "minutes_of_1000": round(full_seconds / 60, 2),
         "operations_of_1000": operations,
         "operations_per_second": operations / full_seconds,
-        "product_operations_per_second": measure_matmul_rate(machine, 2.0),
+        "product_operations_per_second": windows.time_window(build_matmul_step(machine), 2.0)(),
     }
-
-
-def count_decoding_operations(model: VAE) -> float:
-    """Floating-point operations of decoding one z."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.decode(torch.zeros(1, *model.latent_shape))
-    return float(counter.get_total_flops())
 
 
 if __name__ == "__main__":

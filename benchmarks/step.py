@@ -10,11 +10,9 @@ Components      added one by one to that bare step, each to all before it. They 
 Writes `step.json`.
 """
 
-import argparse
 import time
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,30 +21,24 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import windows
 from benchmarks.throughput import (
-    BATCHES,
     PRESETS,
-    SHAPES,
+    Case,
     EndlessImages,
-    Step,
     build_bare_step,
-    make_speed_window,
+    load_case,
     resident_step,
 )
-from pipeline.config.preset import load_preset
-from pipeline.config.schema import Params
-from pipeline.factory.build import build_machine
+from benchmarks.windows import Step
 from pipeline.factory.training import ImageSpec, set_up_training
 from pipeline.runtime.console import info, run_command
 from vae.data.batches import Images, to_float
 from vae.device import Machine
-from vae.io import write_json
 from vae.objectives import batch_means
-from vae.rng import normal, numpy_generator
+from vae.rng import normal
 from vae.training.loop import Plan, State, fit
 from vae.training.optimiser import clip, update
 
 PROFILED = 20  # steps
-WARM_UP = 5
 
 FUSED_PREFIX = "cpp_fused"  # by the compiler
 KERNELS: dict[str, tuple[str, ...]] = {
@@ -59,88 +51,73 @@ KERNELS: dict[str, tuple[str, ...]] = {
     "other element-wise work": ("",),
 }
 """A kernel has the first kind that has a pattern in the kernel's name."""
+COMPONENTS = (
+    "the bare step",
+    "+ its own batch and noise",
+    "+ the gradient's norm, clipped",
+    "+ skipping of outliers",
+    "+ the running mean of the weights",
+    "+ objective, schedules and metrics: all",
+)
 OTHER_TIME = "Python, dispatch, guards"
 WHOLE_STEP = "the whole step"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--presets", nargs="+", default=PRESETS)
-    parser.add_argument("--rounds", type=int, default=7, help="windows of each piece")
-    parser.add_argument("--seconds", type=float, default=1.5, help="length of a window")
-    parser.add_argument("--out", type=Path, default=windows.result_path("step"))
-    arguments = parser.parse_args()
-    about = windows.describe_machine()
-    rows = [
-        measure_preset(name, arguments.rounds, arguments.seconds) for name in arguments.presets
-    ]
-    write_json(arguments.out, {"machine": about, "presets": rows})
-    info(f"written: {arguments.out}")
+    arguments = windows.parse_options(__doc__, "step", presets=PRESETS, rounds=7, seconds=1.5)
+    machine, rounds = windows.describe_machine(), arguments.rounds
+    rows = [measure_preset(name, rounds, arguments.seconds) for name in arguments.presets]
+    windows.write_results(arguments.out, {"machine": machine, "presets": rows})
 
 
 def measure_preset(name: str, rounds: int, seconds: float) -> dict[str, Any]:
     """One preset as it is, with the compiler or without."""
-    params = load_preset(name)
-    machine = build_machine(params.train)
-    side = getattr(params.data, "size", 64)
-    shape = SHAPES.get(params.data.name, (3, side, side))
-    size = (BATCHES * params.train.batch_size, *shape)
-    pixels = numpy_generator(0, "benchmark").integers(0, 256, size, dtype=np.uint8)
-    pieces_of_step = measure_pieces(params, pixels, machine, rounds, seconds)
-    for piece in pieces_of_step:
-        info(
-            f"{name}: {piece['component']:<40} {piece['relative_speed']['median']:.1%} of the bare step"
-        )
-    kernel_times = measure_kernels(params, pixels, machine)
-    for kind, took in kernel_times.items():
-        info(f"{name}: {kind:<40} {took:.2f} ms")
+    case = load_case(name)
+    components = measure_components(case, rounds, seconds)
+    for row in components:
+        speed = row["relative_speed"]["median"]
+        info(f"{name}: {row['component']:<40} {speed:.1%} of the bare step")
+    kernels = measure_kernels(case)
+    for kind, milliseconds in kernels.items():
+        info(f"{name}: {kind:<40} {milliseconds:.2f} ms")
     return {
         "preset": name,
-        "compiled": machine.compiled,
-        "batch_size": params.train.batch_size,
-        "precision": machine.precision,
-        "components": pieces_of_step,
-        "kernels": kernel_times,
+        "compiled": case.machine.compiled,
+        "batch_size": case.params.train.batch_size,
+        "precision": case.machine.precision,
+        "components": components,
+        "kernels": kernels,
     }
 
 
-def measure_pieces(
-    params: Params, pixels: np.ndarray, machine: Machine, rounds: int, seconds: float
-) -> list[dict[str, Any]]:
-    """The bare step and what is added to it, in order: milliseconds, share of the bare speed."""
-    shape, at_once = pixels.shape[1:], params.train.batch_size
-    training = set_up_training(params, ImageSpec(shape), machine)
+def measure_components(case: Case, rounds: int, seconds: float) -> list[dict[str, Any]]:
+    """The bare step and what is added to it, in order: milliseconds, relative speed."""
+    machine, batch_size = case.machine, case.params.train.batch_size
+    training = set_up_training(case.params, ImageSpec(case.shape), machine)
     state, plan = training.state, replace(training.plan, epochs=10**6)
-    images = EndlessImages(pixels, machine.device)
-    x = to_float(images.take(np.arange(at_once)))
-    reports = fit(state, plan, images, Images(pixels[:256], machine.device), machine)
+    images = EndlessImages(case.pixels, machine.device)
+    x = to_float(images.take(np.arange(batch_size)))
+    reports = fit(state, plan, images, Images(case.pixels[:256], machine.device), machine)
 
     def full_step() -> int:
         next(reports)
-        return at_once
+        return batch_size
 
-    steps = {
-        "the bare step": resident_step(state.model, state.optimiser, x, machine),
-        "+ its own batch and noise": build_step(state, plan, images, machine, 0),
-        "+ the gradient's norm, clipped": build_step(state, plan, images, machine, 1),
-        "+ skipping of outliers": build_step(state, plan, images, machine, 2),
-        "+ the running mean of the weights": build_step(state, plan, images, machine, 3),
-        "+ objective, schedules and metrics: all": full_step,
-    }
-    for step in steps.values():
-        for _ in range(WARM_UP):
-            step()
-    speeds = windows.alternate(
-        {n: make_speed_window(s, seconds) for n, s in steps.items()}, rounds
-    )
-    bare_speeds = speeds["the bare step"]
+    bare, *added, last = COMPONENTS
+    steps = {bare: resident_step(state.model, state.optimiser, x, machine)}
+    for level, name in enumerate(added):
+        steps[name] = build_step(state, plan, images, machine, level)
+    steps[last] = full_step
+    windows.warm_up(steps.values())
+    variants = {name: windows.time_window(step, seconds) for name, step in steps.items()}
+    speeds = windows.alternate(variants, rounds)
     return [
         {
             "component": name,
-            "milliseconds": windows.summarise([1e3 * at_once / speed for speed in speeds]),
-            "relative_speed": windows.summarise_ratio(speeds, bare_speeds),
+            "milliseconds": windows.summarise([1e3 * batch_size / speed for speed in values]),
+            "relative_speed": windows.summarise_ratio(values, speeds[bare]),
         }
-        for name, speeds in speeds.items()
+        for name, values in speeds.items()
     ]
 
 
@@ -172,15 +149,14 @@ def build_step(state: State, plan: Plan, images: Images, machine: Machine, level
     return step
 
 
-def measure_kernels(params: Params, pixels: np.ndarray, machine: Machine) -> dict[str, float]:
+def measure_kernels(case: Case) -> dict[str, float]:
     """Milliseconds of a bare step by kind of kernel."""
     import torch._inductor.config as compiler
 
     torch.compiler.reset()  # what is compiled already has no names for its kernels
     with compiler.patch({"cpp.enable_kernel_profile": True, "force_disable_caches": True}):
-        step = build_bare_step(params, pixels, machine)
-        for _ in range(WARM_UP):
-            step()
+        step = build_bare_step(case, case.machine)
+        windows.warm_up([step])
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         start = time.perf_counter()
         for _ in range(PROFILED):
@@ -191,32 +167,25 @@ def measure_kernels(params: Params, pixels: np.ndarray, machine: Machine) -> dic
 
 
 def sum_by_kind(rows: Iterable[tuple[str, float]], step_milliseconds: float) -> dict[str, float]:
-    """(name, milliseconds) of kernels by their kind; what is missing of `full_step` is no kernel."""
+    """Sums of (name, milliseconds) of kernels by kind; the rest of the step is `OTHER_TIME`."""
     milliseconds = dict.fromkeys(KERNELS, 0.0)
     for name, kernel_milliseconds in rows:
-        kind = classify_kernel(name)
-        if kind is not None:
+        if kind := classify_kernel(name):
             milliseconds[kind] += kernel_milliseconds
-    return milliseconds | {
-        OTHER_TIME: step_milliseconds - sum(milliseconds.values()),
-        WHOLE_STEP: step_milliseconds,
-    }
+    other = step_milliseconds - sum(milliseconds.values())
+    return milliseconds | {OTHER_TIME: other, WHOLE_STEP: step_milliseconds}
 
 
 def classify_kernel(name: str) -> str | None:
-    """Of a kernel's name as the profiler has it; None where it is no kernel.
+    """The kind of a kernel by its name in the profile; None if it is not a kernel.
 
-    The name of a fused kernel lists what was fused; no convolution is ever in it.
+    The name of a fused kernel lists the fused operations; convolutions are never fused.
     """
     if FUSED_PREFIX in name:
         name = name.replace("conv", "").replace("copy", "")
     elif not name.startswith(("aten::", "mkldnn::")):
         return None
-    return next(
-        kind
-        for kind, fragments in KERNELS.items()
-        if any(fragment in name for fragment in fragments)
-    )
+    return next(kind for kind, parts in KERNELS.items() if any(text in name for text in parts))
 
 
 if __name__ == "__main__":

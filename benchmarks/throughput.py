@@ -1,9 +1,6 @@
-"""Images per second of training, a plain PyTorch loop and the bare step.
+"""Images per second of training: `python -m benchmarks.throughput`.
 
-    python -m benchmarks.throughput [--presets NAME ...] [--rounds N] [--seconds S]
-
-For each preset the same network is trained by several loops that take turns in one process
-(benchmarks/windows.py):
+For each preset the same network is trained by several loops that take turns in one process:
 
 plain loop      a torchvision data set that converts each image to a tensor, a DataLoader with 0 or
                 2 workers, float32, Adam, a summed loss; no metrics, EMA or checks
@@ -11,23 +8,17 @@ pipeline        `vae.training.loop.fit` with the preset's settings and all of it
                 validation and checkpoints
 bare step       forward, backward and update on one batch in memory, in the preset's precision
 
-The last two are measured with and without torch.compile.
-
-torch counts the operations of forward and backward (a multiplication and an addition are two). The
-matrix rate is that of a product of two 2,048 x 2,048 matrices in the preset's precision, measured
-in the same rounds. Their quotient is the fraction of arithmetic that the network uses; the rest is
-element-wise work and memory.
-
-Images are random bytes of the data set's shape, in memory. Writes `throughput.json`.
+The last two are measured with and without torch.compile. Images are random bytes of the data set's
+shape, in memory. The fraction of the matrix rate is operations per second (a multiplication and an
+addition are two), relative to a product of two 2,048 x 2,048 matrices in the preset's precision.
+Writes `throughput.json`.
 """
 
-import argparse
 import copy
 import gc
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -39,6 +30,7 @@ from torchvision.datasets import VisionDataset
 from torchvision.transforms import ToTensor
 
 from benchmarks import windows
+from benchmarks.windows import Step
 from pipeline.config.preset import load_preset
 from pipeline.config.schema import Params
 from pipeline.factory.build import build_machine, build_vae
@@ -46,11 +38,11 @@ from pipeline.factory.training import ImageSpec, set_up_training
 from pipeline.runtime.console import info, run_command
 from vae.data.batches import Images, to_float
 from vae.device import Machine, has_compiler
-from vae.io import write_json
 from vae.models.vae import VAE
 from vae.objectives import batch_means
 from vae.rng import normal, numpy_generator
-from vae.training.loop import StepReport, fit
+from vae.training.distributed import SINGLE_PROCESS, World, synchronise_statistics
+from vae.training.loop import fit
 
 PRESETS = ("fashion_mnist/sweep", "fashion_mnist", "cifar10", "celeba")
 SHAPES: dict[str, tuple[int, int, int]] = {
@@ -60,11 +52,30 @@ SHAPES: dict[str, tuple[int, int, int]] = {
 }
 BATCHES = 64  # of an epoch
 MATMUL_SIZE = 2048
-WARM_UP = 3  # steps
 LOADER_WORKERS = (0, 2)
 
-Step = Callable[[], int]
-"""Train on one batch; the number of its images."""
+
+@dataclass(frozen=True)
+class Case:
+    """A preset with its machine and random images uint8 (N, C, H, W) of its data's shape."""
+
+    params: Params
+    machine: Machine
+    pixels: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
+
+def load_case(name: str, machine: Machine | None = None) -> Case:
+    """A case with images for `BATCHES` batches; by default on the preset's machine."""
+    params = load_preset(name)
+    shape = SHAPES.get(params.data.name, (3, *2 * (getattr(params.data, "size", 64),)))
+    size = (BATCHES * params.train.batch_size, *shape)
+    pixels = numpy_generator(0, "benchmark").integers(0, 256, size, dtype=np.uint8)
+    return Case(params, machine or build_machine(params.train), pixels)
 
 
 class PerImageDataset(VisionDataset):  # type: ignore[misc]
@@ -83,80 +94,53 @@ class PerImageDataset(VisionDataset):  # type: ignore[misc]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--presets", nargs="+", default=PRESETS)
-    parser.add_argument("--rounds", type=int, default=5, help="windows of each loop")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of a window")
-    parser.add_argument("--out", type=Path, default=windows.result_path("throughput"))
-    arguments = parser.parse_args()
-    about = windows.describe_machine()
+    arguments = windows.parse_options(
+        __doc__, "throughput", presets=PRESETS, rounds=5, seconds=3.0
+    )
+    machine, seconds = windows.describe_machine(), arguments.seconds
     rows = [
         row
         for name in arguments.presets
-        for row in measure_preset(name, arguments.rounds, arguments.seconds)
+        for row in measure_preset(name, arguments.rounds, seconds)
     ]
-    write_json(arguments.out, {"machine": about, "seconds": arguments.seconds, "rows": rows})
-    info(f"written: {arguments.out}")
+    windows.write_results(arguments.out, {"machine": machine, "seconds": seconds, "rows": rows})
 
 
 def measure_preset(name: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
     """Records of a preset without and with the compiler."""
-    params = load_preset(name)
-    preset_machine = build_machine(params.train)
-    machines = {False: replace(preset_machine, compiled=False)}
-    if has_compiler(preset_machine.device):
-        machines[True] = replace(preset_machine, compiled=True)
-    side = getattr(params.data, "size", 64)
-    shape = SHAPES.get(params.data.name, (3, side, side))
-    count = BATCHES * params.train.batch_size
-    pixels = numpy_generator(0, "benchmark").integers(0, 256, (count, *shape), dtype=np.uint8)
-    loops = {
-        ("plain_loop", workers): build_plain_step(params, pixels, workers)
-        for workers in LOADER_WORKERS
-    }
-    loops |= {
-        ("pipeline", kind): build_pipeline_step(params, pixels, machine)
-        for kind, machine in machines.items()
-    }
-    loops |= {
-        ("bare_step", kind): build_bare_step(params, pixels, at) for kind, at in machines.items()
-    }
-    for step in loops.values():
-        for _ in range(WARM_UP):
-            step()
-    variants = {str(key): make_speed_window(step, seconds) for key, step in loops.items()}
-    variants["product"] = lambda: measure_matmul_rate(preset_machine, seconds / 4)
+    case = load_case(name)
+    machines = {"eager": replace(case.machine, compiled=False)}
+    if has_compiler(case.machine.device):
+        machines["compiled"] = replace(case.machine, compiled=True)
+    steps = {f"plain {workers}": build_plain_step(case, workers) for workers in LOADER_WORKERS}
+    for kind, machine in machines.items():
+        steps[f"pipeline {kind}"] = build_pipeline_step(case, machine)
+        steps[f"bare {kind}"] = build_bare_step(case, machine)
+    windows.warm_up(steps.values())
+    variants = {key: windows.time_window(step, seconds) for key, step in steps.items()}
+    variants["product"] = windows.time_window(build_matmul_step(case.machine), seconds / 4)
     speeds = windows.alternate(variants, rounds)
-    rates, operations = speeds["product"], count_training_operations(params, shape)
+    plain, products = [speeds[f"plain {count}"] for count in LOADER_WORKERS], speeds["product"]
+    operations = count_training_operations(case.params, case.shape)
     rows = []
-    for kind in machines:
-        pipeline_speeds, bare_speeds = (
-            speeds[str(("pipeline", kind))],
-            speeds[str(("bare_step", kind))],
-        )
-        plain_speeds = [speeds[str(("plain_loop", workers))] for workers in LOADER_WORKERS]
-        fractions_of_peak = [
-            speed * operations / rate for speed, rate in zip(bare_speeds, rates, strict=True)
-        ]
+    for kind, machine in machines.items():
+        pipeline, bare = speeds[f"pipeline {kind}"], speeds[f"bare {kind}"]
         row = {
             "preset": name,
-            "compiled": kind,
-            "preset_unchanged": kind == preset_machine.compiled,
-            "batch_size": params.train.batch_size,
-            "precision": preset_machine.precision,
+            "compiled": machine.compiled,
+            "preset_unchanged": machine.compiled == case.machine.compiled,
+            "batch_size": case.params.train.batch_size,
+            "precision": machine.precision,
             "operations_per_image": operations,
-            "plain_loop": [
-                windows.summarise(speeds_of_loader) for speeds_of_loader in plain_speeds
-            ],
-            "pipeline": windows.summarise(pipeline_speeds),
-            "bare_step": windows.summarise(bare_speeds),
-            "speedup": [
-                windows.summarise_ratio(pipeline_speeds, speeds_of_loader)
-                for speeds_of_loader in plain_speeds
-            ],
-            "fraction_of_bare_step": windows.summarise_ratio(pipeline_speeds, bare_speeds),
-            "product_operations_per_second": windows.summarise(rates),
-            "fraction_of_matrix_rate": windows.summarise(fractions_of_peak),
+            "plain_loop": [windows.summarise(loader) for loader in plain],
+            "pipeline": windows.summarise(pipeline),
+            "bare_step": windows.summarise(bare),
+            "speedup": [windows.summarise_ratio(pipeline, loader) for loader in plain],
+            "fraction_of_bare_step": windows.summarise_ratio(pipeline, bare),
+            "product_operations_per_second": windows.summarise(products),
+            "fraction_of_matrix_rate": windows.summarise_ratio(
+                [speed * operations for speed in bare], products
+            ),
         }
         info(format_row(row))
         rows.append(row)
@@ -174,37 +158,21 @@ def format_row(row: dict[str, Any]) -> str:
     )
 
 
-def make_speed_window(step: Step, seconds: float) -> Callable[[], float]:
-    """A window: images per second."""
-
-    def window() -> float:
-        start, images = time.perf_counter(), 0
-        while (elapsed := time.perf_counter() - start) < seconds:
-            images += step()
-        return images / elapsed
-
-    return window
-
-
-def build_plain_step(params: Params, pixels: np.ndarray, workers: int) -> Step:
+def build_plain_step(case: Case, workers: int) -> Step:
     """The plain loop over a DataLoader; starting the workers is not timed."""
-    shape, batch_size = pixels.shape[1:], params.train.batch_size
-    model = build_vae(params.model, shape, 256, seed=0)
-    optimiser = torch.optim.Adam(model.parameters(), lr=params.train.optimiser.lr)
+    train = case.params.train
+    model = build_vae(case.params.model, case.shape, 256, seed=0)
+    optimiser = torch.optim.Adam(model.parameters(), lr=train.optimiser.lr)
     loader: DataLoader[torch.Tensor] = DataLoader(
-        PerImageDataset(pixels),
-        batch_size,
+        PerImageDataset(case.pixels),
+        train.batch_size,
         shuffle=True,
         num_workers=workers,
         drop_last=True,
         persistent_workers=workers > 0,
     )
 
-    def repeat_batches() -> Iterator[torch.Tensor]:
-        while True:
-            yield from loader
-
-    batches = repeat_batches()
+    batches = chain.from_iterable(repeat(loader))
 
     def step() -> int:
         x = next(batches)
@@ -217,15 +185,17 @@ def build_plain_step(params: Params, pixels: np.ndarray, workers: int) -> Step:
     return step
 
 
-def build_pipeline_step(params: Params, pixels: np.ndarray, machine: Machine) -> Step:
-    """The pipeline's loop with endless epochs, so that only training is timed."""
-    training = set_up_training(params, ImageSpec(pixels.shape[1:]), machine)
-    state, plan = training.state, replace(training.plan, epochs=10**6)
-    images = EndlessImages(pixels, machine.device)
-    reports = fit(state, plan, images, Images(pixels[:256], machine.device), machine)
+def build_pipeline_step(case: Case, machine: Machine, world: World = SINGLE_PROCESS) -> Step:
+    """The pipeline's loop in an endless epoch, so that only training is timed."""
+    training = set_up_training(case.params, ImageSpec(case.shape), machine)
+    synchronise_statistics(training.state.model, world, machine.device)
+    images = EndlessImages(case.pixels, machine.device)
+    valid = Images(case.pixels[:256], machine.device)
+    plan = replace(training.plan, epochs=10**6)
+    reports = fit(training.state, plan, images, valid, machine, world)
 
     def step() -> int:
-        assert isinstance(next(reports), StepReport)
+        next(reports)
         return plan.batch_size
 
     return step
@@ -240,10 +210,11 @@ class EndlessImages(Images):
             epoch += 1
 
 
-def build_bare_step(params: Params, pixels: np.ndarray, machine: Machine) -> Step:
+def build_bare_step(case: Case, machine: Machine) -> Step:
     """Forward, backward and update on one batch in memory."""
-    state = set_up_training(params, ImageSpec(pixels.shape[1:]), machine).state
-    x = to_float(torch.from_numpy(pixels[: params.train.batch_size]).to(machine.device))
+    state = set_up_training(case.params, ImageSpec(case.shape), machine).state
+    pixels = case.pixels[: case.params.train.batch_size]
+    x = to_float(torch.from_numpy(pixels).to(machine.device))
     return resident_step(state.model, state.optimiser, x, machine)
 
 
@@ -276,18 +247,17 @@ def count_training_operations(params: Params, shape: tuple[int, int, int]) -> fl
     return counter.get_total_flops() / len(x)
 
 
-def measure_matmul_rate(machine: Machine, seconds: float) -> float:
-    """Operations per second of a product of two square matrices."""
+def build_matmul_step(machine: Machine) -> Step:
+    """A product of two square matrices; returns its number of operations."""
     dtype = torch.bfloat16 if machine.precision == "bf16" else torch.float32
-    a, b = (
-        torch.ones(MATMUL_SIZE, MATMUL_SIZE, dtype=dtype, device=machine.device) for _ in range(2)
-    )
-    a @ b
-    start, count = time.perf_counter(), 0
-    while (elapsed := time.perf_counter() - start) < seconds:
+    size = (MATMUL_SIZE, MATMUL_SIZE)
+    a, b = (torch.ones(size, dtype=dtype, device=machine.device) for _ in range(2))
+
+    def step() -> int:
         a @ b
-        count += 1
-    return count * 2 * MATMUL_SIZE**3 / elapsed
+        return 2 * MATMUL_SIZE**3
+
+    return step
 
 
 if __name__ == "__main__":
