@@ -66,6 +66,30 @@ FITTED: tuple[Split, ...] = ("train", "valid")
 HELD_OUT: tuple[Split, ...] = ("test", "valid")
 ALL: tuple[Split, ...] = ("test", "valid", "train")
 
+
+def distance(
+    name: str, label: str, digits: int, splits: tuple[Split, ...], error: Error | None = None
+) -> Metric:
+    """A distance between feature statistics of as many samples; lower is better."""
+    return Metric(name, label, "", "lower", digits, splits, error, "samples", goal=True)
+
+
+def objective(name: str, label: str, splits: tuple[Split, ...], curve: bool = False) -> Metric:
+    """A value of the loss, which compares only between equal losses."""
+    return Metric(name, label, "nats", "lower", 2, splits, None, "objective", curve)
+
+
+def fact(
+    name: str,
+    label: str,
+    digits: int | None,
+    splits: tuple[Split, ...] = TRAIN,
+    curve: bool = False,
+) -> Metric:
+    """A plain key that always compares, without a direction."""
+    return Metric(name, label, "", None, digits, splits, None, "always", curve, plain=True)
+
+
 METRICS = (
     # Bounds and their parts
     Metric("bits_per_dim", "bits/dim", "", "lower", 3, ALL, "se", curve=True, goal=True),
@@ -92,37 +116,14 @@ METRICS = (
     Metric("shuffled_psnr", "PSNR with another image's z", "dB", None, 2, error="se"),
     Metric("images", "images", digits=0),
     # Samples and reconstructions beside real images, in the features of one network
-    Metric(
-        "sample_fd", "Fréchet distance, samples", "", "lower", 2, HELD_OUT, "std", "samples",
-        goal=True,
-    ),
-    Metric(
-        "reconstruction_fd", "Fréchet distance, reconstructions", "", "lower", 2, HELD_OUT, None,
-        "samples", goal=True,
-    ),
-    Metric(
-        "standard_fd", "Fréchet distance, samples of N(0, I)", "", "lower", 2, VALID, None,
-        "samples", goal=True,
-    ),
-    Metric(
-        "floor_fd", "Fréchet distance, training images", "", None, 2, comparability="samples"
-    ),
-    Metric(
-        "prior_gap", "Fréchet distance, samples - reconstructions", "", "lower", 2, HELD_OUT, None,
-        "samples", goal=True,
-    ),
-    Metric(
-        "sample_kd", "kernel distance, samples", "", "lower", 4, HELD_OUT, "std", "samples",
-        goal=True,
-    ),
-    Metric(
-        "reconstruction_kd", "kernel distance, reconstructions", "", "lower", 4, HELD_OUT, None,
-        "samples", goal=True,
-    ),
-    Metric(
-        "standard_kd", "kernel distance, samples of N(0, I)", "", "lower", 4, VALID, None,
-        "samples", goal=True,
-    ),
+    distance("sample_fd", "Fréchet distance, samples", 2, HELD_OUT, "std"),
+    distance("reconstruction_fd", "Fréchet distance, reconstructions", 2, HELD_OUT),
+    distance("standard_fd", "Fréchet distance, samples of N(0, I)", 2, VALID),
+    Metric("floor_fd", "Fréchet distance, training images", digits=2, comparability="samples"),
+    distance("prior_gap", "Fréchet distance, samples - reconstructions", 2, HELD_OUT),
+    distance("sample_kd", "kernel distance, samples", 4, HELD_OUT, "std"),
+    distance("reconstruction_kd", "kernel distance, reconstructions", 4, HELD_OUT),
+    distance("standard_kd", "kernel distance, samples of N(0, I)", 4, VALID),
     Metric("floor_kd", "kernel distance, training images", digits=4, comparability="samples"),
     Metric("precision", "precision", "", "higher", 3, error="std", comparability="samples"),
     Metric("recall", "recall", "", "higher", 3, error="std", comparability="samples"),
@@ -137,77 +138,51 @@ METRICS = (
     # The chosen prior
     Metric("prior_mmd2", "MMD² of the prior's codes", "", None, 4, VALID, None, "always"),
     Metric(
-        "prior_marginal_kl_bound", "marginal KL, lower bound", "nats", None, 2, VALID, None,
-        "always",
+        "prior_marginal_kl_bound", "marginal KL, lower bound", "nats", None, 2, VALID, None, "always"
     ),
     # The training
-    Metric(
-        "best_bits_per_dim", "bits/dim, validation, best epoch", "", "lower", 3, VALID
-    ),
-    Metric(
-        "best_final_objective", "objective, validation", "nats", "lower", 2, VALID, None,
-        "objective",
-    ),
-    Metric("objective", "objective", "nats", "lower", 2, FITTED, None, "objective", True),
-    Metric("final_objective", "objective at the final beta", "nats", "lower", 2, VALID, None,
-           "objective", True),
+    Metric("best_bits_per_dim", "bits/dim, validation, best epoch", "", "lower", 3, VALID),
+    objective("best_final_objective", "objective, validation", VALID),
+    objective("objective", "objective", FITTED, curve=True),
+    objective("final_objective", "objective at the final beta", VALID, curve=True),
     Metric("perceptual", "feature difference", splits=FITTED, curve=True),
     Metric("mu_mean", "mean of mu", splits=FITTED, curve=True),
     Metric("log_var_mean", "mean log-variance", "nats", splits=FITTED, curve=True),
     Metric("grad_norm", "gradient norm", splits=TRAIN, curve=True),
     Metric("clipped_fraction", "clipped steps", splits=TRAIN, curve=True),
     Metric("skipped_steps", "skipped steps", digits=0, splits=TRAIN, curve=True),
-    Metric("best_epoch", "best epoch", "", None, 0, VALID, None, "always", plain=True),
-    Metric("parameters", "parameters", "", None, 0, TRAIN, None, "always", plain=True),
-    Metric("epochs", "epochs", "", None, 0, TRAIN, None, "always", plain=True),
-    Metric("step", "step", "", None, 0, TRAIN, None, "always", curve=True, plain=True),
-    Metric("beta", "beta", "", None, None, TRAIN, None, "always", curve=True, plain=True),
-    Metric("lr", "learning rate", "", None, None, TRAIN, None, "always", curve=True, plain=True),
-    Metric("sigma", "sigma", "", None, 4, TRAIN, None, "always", curve=True, plain=True),
-    Metric("constant_distortion", "distortion of the best constant image", "nats", None, 2, TRAIN,
-           None, "likelihood", plain=True),
+    fact("best_epoch", "best epoch", 0, VALID),
+    fact("parameters", "parameters", 0),
+    fact("epochs", "epochs", 0),
+    fact("step", "step", 0, curve=True),
+    fact("beta", "beta", None, curve=True),
+    fact("lr", "learning rate", None, curve=True),
+    fact("sigma", "sigma", 4, curve=True),
+    Metric(
+        "constant_distortion", "distortion of the best constant image", "nats", None, 2, TRAIN,
+        None, "likelihood", plain=True,
+    ),
     Metric("implied_sigma2_at_beta_1", "beta sigma²", "", None, None, TRAIN, plain=True),
-    Metric("feature_dim", "feature dimensions", "", None, 0, TRAIN, None, "always", plain=True),
-    Metric("images_per_second", "images per second", "images/s", "higher", 0, ("system",), None,
-           "always", curve=True, plain=True),
+    fact("feature_dim", "feature dimensions", 0),
+    Metric(
+        "images_per_second", "images per second", "images/s", "higher", 0, ("system",), None,
+        "always", curve=True, plain=True,
+    ),
 )  # fmt: skip
 
 REGISTRY: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 
 COMPARED = (
-    "test_bits_per_dim",
-    "test_elbo",
-    "test_iwae",
-    "test_distortion",
-    "test_rate",
-    "test_active_units",
-    "test_mse",
-    "test_psnr",
-    "test_ssim",
-    "test_sample_fd",
-    "test_reconstruction_fd",
-    "test_prior_gap",
-    "test_sample_kd",
-    "test_precision",
-    "test_recall",
-    "test_density",
-    "test_coverage",
-    "test_memorisation_ratio",
-    "valid_prior_mmd2",
-    "valid_best_bits_per_dim",
-    "valid_best_final_objective",
-    "best_epoch",
-    "parameters",
-)  # keys, in the order in which runs are compared
+    "test_bits_per_dim", "test_elbo", "test_iwae", "test_distortion", "test_rate",
+    "test_active_units", "test_mse", "test_psnr", "test_ssim", "test_sample_fd",
+    "test_reconstruction_fd", "test_prior_gap", "test_sample_kd", "test_precision", "test_recall",
+    "test_density", "test_coverage", "test_memorisation_ratio", "valid_prior_mmd2",
+    "valid_best_bits_per_dim", "valid_best_final_objective", "best_epoch", "parameters",
+)  # keys, in the order in which runs are compared  # fmt: skip
 
 HEADLINE = (
-    "test_bits_per_dim",
-    "test_elbo",
-    "test_rate",
-    "test_psnr",
-    "test_sample_fd",
-    "test_coverage",
-)  # keys of reports/metrics.json: with more columns `dvc metrics show` exceeds 120 characters
+    "test_bits_per_dim", "test_elbo", "test_rate", "test_psnr", "test_sample_fd", "test_coverage",
+)  # of reports/metrics.json: more columns exceed 120 characters in `dvc metrics show`  # fmt: skip
 
 
 def key(name: str, split: str) -> str:

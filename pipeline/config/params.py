@@ -5,59 +5,25 @@ one-line errors with the path, the choices and the nearest key. This module does
 """
 
 import argparse
+import copy
 import difflib
+import functools
 import io
 import re
-import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import typing_extensions
 from pydantic import ValidationError
 
 from pipeline.config.schema import Params, Section
+from pipeline.config.schema.prior import Fits
 from vae.errors import UserError
 
 PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
 TAGS = ("name", "kind")
-# Renamed keys: an old file is refused with one line that names the new key.
-RENAMED_KEYS = {
-    "data.valid_share": "data.valid_fraction",
-    "data.test_share": "data.test_fraction",
-    "train.lr_schedule.end_share": "train.lr_schedule.end_fraction",
-    "train.data_on": "train.data_location",
-    "extractor.features": "extractor.feature_dim",
-    "evaluate.judges": "evaluate.feature_extractors",
-    "prior.gmm.parts": "prior.fit.gmm.partitions",
-    "prior.gmm": "prior.fit.gmm",
-    "prior.flow.decay": "prior.fit.flow.ema_decay",
-    "prior.flow": "prior.fit.flow",
-    "prior.fit.gmm.parts": "prior.fit.gmm.partitions",
-    "prior.fit.flow.decay": "prior.fit.flow.ema_decay",
-    "sweep.components": "sweep.gmm_components",
-    "sweep.least_active_units": "sweep.min_active_units",
-    "sweep.least_rate": "sweep.min_rate",
-    "sweep.minutes": "sweep.max_minutes",
-    "sweep.epochs": "sweep.trial_epochs",
-    "sweep.seconds": "sweep.trial_seconds",
-    "sweep.heartbeat": "sweep.heartbeat_seconds",
-}
-RENAMED_METRICS = {
-    "sample_distance": "valid_sample_fd",
-    "sample_kernel": "valid_sample_kd",
-    "standard_distance": "valid_standard_fd",
-    "standard_kernel": "valid_standard_kd",
-    "reconstruction_distance": "valid_reconstruction_fd",
-    "reconstruction_kernel": "valid_reconstruction_kd",
-    "coverage": "valid_coverage",
-    "prior_gap": "valid_prior_gap",
-    "bits_per_dim": "valid_bits_per_dim",
-    "rate": "valid_rate",
-    "distortion": "valid_distortion",
-    "mse": "valid_mse",
-}  # goals of a sweep
-SWEEP_KEYS = ("space", "goals")
+MISSING = object()
+RENAMED = Path(__file__).with_name("renamed.yaml")  # old keys and sweep goals: their new names
 FIT_EXAMPLE = "{standard: {}, gaussian: {}, gmm: {components: [10], partitions: 1}}"
 UNQUOTED = re.compile(r"[A-Za-z_./][\w./-]*")  # needs no quotes
 
@@ -103,7 +69,7 @@ def override(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any
     """A copy of the tree with each `key.path=value` set; a path through a leaf is an error."""
     from ruamel.yaml.error import YAMLError
 
-    result: dict[str, Any] = _copy(tree)
+    result = copy.deepcopy(dict(tree))
     for text in overrides:
         path, separator, value = text.partition("=")
         if not separator:
@@ -119,7 +85,7 @@ def replace_values(
     tree: Mapping[str, Any], values: Mapping[str, Any], where: str | None = None
 ) -> dict[str, Any]:
     """A copy of the tree with the value at each dotted path; a path through a leaf is an error."""
-    result: dict[str, Any] = _copy(tree)
+    result = copy.deepcopy(dict(tree))
     for path, value in values.items():
         node = result
         *parents, leaf = path.split(".")
@@ -138,10 +104,6 @@ def parse_yaml(text: str) -> Any:
     return YAML(typ="safe", pure=True).load(io.StringIO(text))
 
 
-def _copy(node: Any) -> Any:
-    return {key: _copy(value) for key, value in node.items()} if isinstance(node, dict) else node
-
-
 def parse(tree: Mapping[str, Any], where: str = "params") -> Params:
     """Check a tree of plain values; UserError with the first problem."""
     renamed = _find_renamed(tree)
@@ -155,109 +117,75 @@ def parse(tree: Mapping[str, Any], where: str = "params") -> Params:
         raise UserError(_explain(problems[0], tree) + more, where=where) from None
 
 
+@functools.cache
+def read_renamed() -> dict[str, dict[str, str]]:
+    """New names by old ones, of `params` and of sweep `goals`."""
+    renamed: dict[str, dict[str, str]] = parse_yaml(RENAMED.read_text())
+    return renamed
+
+
 def _find_renamed(tree: Mapping[str, Any]) -> str | None:
-    """The first key or sweep goal of a tree that has another name now, in one line."""
-    sweep = tree.get("sweep")
-    space, goals = (sweep.get(name) if isinstance(sweep, Mapping) else () for name in SWEEP_KEYS)
-    for old, new in RENAMED_KEYS.items():
-        if _has_path(tree, old.split(".")):
+    """One line about the first key or sweep goal of a tree that has another name now."""
+    space, goals = (_get(tree, ["sweep", name]) for name in ("space", "goals"))
+    for old, new in read_renamed()["params"].items():
+        if _get(tree, old.split(".")) is not MISSING:
             return f"`{old}` is called `{new}` now"
         for path in space if isinstance(space, Mapping) else ():
-            if path == old or path.startswith(f"{old}."):
+            if f"{path}.".startswith(f"{old}."):
                 return f"`{path}` is called `{new}{path.removeprefix(old)}` now"
-    if isinstance(tree.get("prior"), Mapping) and isinstance(tree["prior"].get("fit"), list):
+    if isinstance(_get(tree, ["prior", "fit"]), list):
         return f"`prior.fit` is a mapping by name now: {FIT_EXAMPLE}"
     for goal in goals if isinstance(goals, list) else ():
         name = goal.get("metric") if isinstance(goal, Mapping) else None
-        if isinstance(name, str) and name in RENAMED_METRICS:
-            return f"the metric `{name}` is called `{RENAMED_METRICS[name]}` now"
+        if isinstance(name, str) and name in read_renamed()["goals"]:
+            return f"the metric `{name}` is called `{read_renamed()['goals'][name]}` now"
     return None
 
 
-def _has_path(node: Any, path: Sequence[str]) -> bool:
+def _get(node: Any, path: Sequence[str]) -> Any:
+    """The value at a path; `MISSING` if there is none."""
     for name in path:
-        if not isinstance(node, Mapping) or name not in node:
-            return False
-        node = node[name]
-    return True
+        node = node.get(name, MISSING) if isinstance(node, Mapping) else MISSING
+    return node
 
 
 def _explain(problem: Mapping[str, Any], tree: Mapping[str, Any]) -> str:
     """A problem found by pydantic, in terms of params.yaml."""
-    path, section = _locate(problem["loc"], tree)
-    path_text, kind, value = ".".join(path), problem["type"], problem["input"]
+    path, kind, value = _file_path(problem, tree), problem["type"], problem["input"]
     if kind == "value_error":  # a rule of the schema, which has its own message
         return str(problem["ctx"]["error"])
-    if kind == "extra_forbidden":
-        near = difflib.get_close_matches(path[-1], section, n=1, cutoff=0.5)
-        hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(section)}"
-        return f"unknown key `{path_text}`; {hint}"
+    if kind in ("unknown_key", "extra_forbidden"):
+        known = problem["ctx"]["known"] if kind == "unknown_key" else list(Fits.__annotations__)
+        near = difflib.get_close_matches(path.rpartition(".")[2], known, n=1, cutoff=0.5)
+        hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
+        return f"unknown key `{path}`; {hint}"
     if kind == "missing":
-        return f"`{path_text}` is missing"
+        return f"`{path}` is missing"
     if kind == "union_tag_invalid":
         key = problem["ctx"]["discriminator"].strip("'")
-        choices = [tag.strip(" '") for tag in problem["ctx"]["expected_tags"].split(",")]
-        return f"`{path_text}.{key}` is {problem['ctx']['tag']!r}; choose one of: {', '.join(choices)}"
+        choices = problem["ctx"]["expected_tags"].replace("'", "")
+        return f"`{path}.{key}` is {problem['ctx']['tag']!r}; choose one of: {choices}"
     if kind == "union_tag_not_found":
-        return f"`{path_text}` has no {problem['ctx']['discriminator']}"
+        return f"`{path}` has no {problem['ctx']['discriminator']}"
     if isinstance(value, str) and _is_number(value):
-        return f"`{path_text}` is the text {value!r}; write the number without quotes"
+        return f"`{path}` is the text {value!r}; write the number without quotes"
     message = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"`{path_text}` is {value!r}; {message.replace('input', 'it')}"
+    return f"`{path}` is {value!r}; {message.replace('input', 'it')}"
 
 
-def _locate(location: Sequence[Any], tree: Any) -> tuple[list[str], list[str]]:
-    """Path in the file, without pydantic's union tags, and the valid keys at its end."""
-    path: list[str] = []
-    valid_keys: list[str] = []
-    section: Any = Params
-    for step in location:
-        fields = list(_annotations(section))
-        if isinstance(tree, Mapping) and (step in tree or step in fields):
-            valid_keys = fields
-            tree = tree.get(step)
-            section = _section_class(section, step, tree)
-        elif not isinstance(step, int):
-            continue
-        path.append(str(step))
-    return path, valid_keys
-
-
-def _annotations(section: Any) -> dict[str, Any]:
-    """Annotations by key, of a section or a mapping by name."""
-    if typing_extensions.is_typeddict(section):
-        return typing.get_type_hints(section)
-    fields = section.model_fields if section else {}
-    return {name: field.annotation for name, field in fields.items()}
-
-
-def _section_class(parent: Any, key: str, value: Any) -> Any:
-    """The class that `key` has in a section, chosen by the value's tag in a union."""
-    annotation = _annotations(parent).get(key)
-    if typing_extensions.is_typeddict(annotation):
-        return annotation
-    members = list(_section_classes(annotation))
-    for member in members:
-        if isinstance(value, Mapping) and _tag_value(member) in value.values():
-            return member
-    return members[0] if members else None
-
-
-def _section_classes(annotation: Any) -> Iterator[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        yield annotation
-    if typing_extensions.is_typeddict(annotation):
-        for argument in typing.get_type_hints(annotation).values():
-            yield from _section_classes(argument)
-    for argument in typing.get_args(annotation):
-        yield from _section_classes(argument)
-
-
-def _tag_value(section: type[Section]) -> str | None:
-    for key in TAGS:
-        if key in section.model_fields:
-            return str(typing.get_args(section.model_fields[key].annotation)[0])
-    return None
+def _file_path(problem: Mapping[str, Any], tree: Any) -> str:
+    """The dotted path of a problem in the file: without pydantic's union tags."""
+    path: list[Any] = []
+    *sections, last = problem["loc"] or ("",)
+    for step in (*sections, last):
+        if isinstance(tree, list) or (isinstance(tree, Mapping) and step in tree):
+            tree = tree[step]
+            path.append(step)
+    if problem["type"] == "missing":
+        path.append(last)
+    if problem["type"] == "unknown_key":
+        path.append(problem["ctx"]["key"])
+    return ".".join(map(str, path))
 
 
 def _is_number(text: str) -> bool:
@@ -314,14 +242,14 @@ def _comment(description: str | None) -> str:
 def _render_nested(value: Section | Mapping[str, Any], indent: str) -> Iterator[str]:
     if isinstance(value, Section):
         yield from _render_section(value, indent)
-    else:
-        for key, item in value.items():
-            fields = type(item).model_fields
-            if not fields or TAGS[0] in fields:
-                yield f"{indent}{key}: {_format_scalar(item)}  # {_describe(item)}"
-            else:
-                yield f"{indent}{key}:  # {_describe(item)}"
-                yield from _render_section(item, indent + "  ")
+        return
+    for key, item in value.items():
+        fields = type(item).model_fields
+        if fields and TAGS[0] not in fields:
+            yield f"{indent}{key}:  # {_describe(item)}"
+            yield from _render_section(item, indent + "  ")
+        else:
+            yield f"{indent}{key}: {_format_scalar(item)}  # {_describe(item)}"
 
 
 def _describe(section: Section) -> str:
@@ -332,7 +260,8 @@ def _describe(section: Section) -> str:
 
 def _format_scalar(value: Any) -> str:
     if isinstance(value, Section):
-        return f"{{{', '.join(f'{key}: {_format_scalar(item)}' for key, item in value)}}}"
+        items = sorted(value, key=lambda item: item[0] not in TAGS)
+        return f"{{{', '.join(f'{key}: {_format_scalar(item)}' for key, item in items)}}}"
     if isinstance(value, tuple):
         return f"[{', '.join(map(_format_scalar, value))}]"
     if value is None or isinstance(value, bool):

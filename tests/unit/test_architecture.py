@@ -49,8 +49,10 @@ def test_a_stage_depends_on_its_code_digest_and_on_no_source_file(stage: str) ->
 def choices(section: type[schema.Section], field: str) -> set[str]:
     """Names of a tagged union, or values of a Literal."""
     annotation = section.model_fields[field].annotation
-    tags = {params._tag_value(member) for member in params._section_classes(annotation)}
-    return {tag for tag in tags if tag} or set(typing.get_args(annotation))
+    members = (annotation, *typing.get_args(annotation))
+    tags = [getattr(member, "model_fields", {}).get("name") for member in members]
+    names = {name for tag in tags if tag for name in typing.get_args(tag.annotation)}
+    return names or set(typing.get_args(annotation))
 
 
 @pytest.mark.parametrize(

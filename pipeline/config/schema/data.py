@@ -34,12 +34,8 @@ class DigitsData(_SplitSource):
     """fraction of all images held out for the test; this data set has no official test split"""
 
 
-class FashionMnistData(_SplitSource):
-    name: Literal["fashion_mnist"] = Field(description=DATA_SETS)
-
-
-class Cifar10Data(_SplitSource):
-    name: Literal["cifar10"] = Field(description=DATA_SETS)
+class OfficialSplitData(_SplitSource):
+    name: Literal["fashion_mnist", "cifar10"] = Field(description=DATA_SETS)
 
 
 class CelebaData(_DataSource):
@@ -69,6 +65,6 @@ class FolderData(_SplitSource):
 
 
 Data = Annotated[
-    DigitsData | FashionMnistData | Cifar10Data | CelebaData | FolderData,
+    DigitsData | OfficialSplitData | CelebaData | FolderData,
     Field(discriminator="name"),
 ]

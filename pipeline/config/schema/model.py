@@ -100,12 +100,8 @@ class LaplaceLikelihood(Section):
     """decoded mean: linear = unbounded | sigmoid = in (0, 1)"""
 
 
-class ContinuousBernoulliLikelihood(Section):
-    name: Literal["continuous_bernoulli"] = Field(description=LIKELIHOODS)
-
-
 class BernoulliLikelihood(Section):
-    name: Literal["bernoulli"] = Field(description=LIKELIHOODS)
+    name: Literal["continuous_bernoulli", "bernoulli"] = Field(description=LIKELIHOODS)
 
 
 class DiscretizedGaussianLikelihood(Section):
@@ -138,7 +134,6 @@ class Model(Section):
     likelihood: Annotated[
         GaussianLikelihood
         | LaplaceLikelihood
-        | ContinuousBernoulliLikelihood
         | BernoulliLikelihood
         | DiscretizedGaussianLikelihood
         | DiscretizedLogisticLikelihood

@@ -1,6 +1,6 @@
 """The section `sweep`: a search over params with Optuna, its trials and goals."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Generic, Literal, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,40 +15,35 @@ from pipeline.config.schema.types import (
     as_tuple,
 )
 
+PRUNERS = "none | median of the trials so far | hyperband"
+Number = TypeVar("Number", int, float)
 ChoiceValue = float | int | bool | str | None
 
 
-class _Interval(Section):
+class _Interval(Section, Generic[Number]):
+    low: Number
+    """minimum"""
+    high: Number
+    """maximum"""
+
     @model_validator(mode="after")
-    def _check_bounds(self) -> "_Interval":
-        if not self.low < self.high:  # type: ignore[attr-defined]
-            low, high = self.low, self.high  # type: ignore[attr-defined]
-            raise ValueError(f"`sweep.space`: low must be below high, not {low} and {high}")
+    def _check_bounds(self) -> Self:
+        if not self.low < self.high:
+            bounds = f"{self.low} and {self.high}"
+            raise ValueError(f"`sweep.space`: low must be below high, not {bounds}")
         return self
 
 
-class Uniform(_Interval):
+class Uniform(_Interval[FiniteFloat]):
     name: Literal["uniform"] = Field(description="uniform in [low, high]")
-    low: FiniteFloat
-    """minimum"""
-    high: FiniteFloat
-    """maximum"""
 
 
-class LogUniform(_Interval):
+class LogUniform(_Interval[PositiveFloat]):
     name: Literal["log_uniform"] = Field(description="log-uniform in [low, high]")
-    low: PositiveFloat
-    """minimum"""
-    high: PositiveFloat
-    """maximum"""
 
 
-class Integers(_Interval):
+class Integers(_Interval[int]):
     name: Literal["integers"] = Field(description="integers from low to high, both included")
-    low: int
-    """minimum"""
-    high: int
-    """maximum"""
 
 
 class Choice(Section):
@@ -72,19 +67,19 @@ class Goal(Section):
     @field_validator("metric")
     @classmethod
     def _is_goal(cls, name: str) -> str:
-        if name not in goals():
+        if name not in (names := goals()):
             raise ValueError(
-                f"`sweep.goals`: no metric `{name}`; choose one of {', '.join(goals())}"
+                f"`sweep.goals`: no metric `{name}`; choose one of {', '.join(names)}"
             )
         return name
 
 
 class NoPruner(Section):
-    name: Literal["none"] = Field(description="none | median of the trials so far | hyperband")
+    name: Literal["none"] = Field(description=PRUNERS)
 
 
 class MedianPruner(Section):
-    name: Literal["median"] = Field(description="none | median of the trials so far | hyperband")
+    name: Literal["median"] = Field(description=PRUNERS)
     startup_trials: NonNegativeInt
     """trials that are never pruned"""
     every: PositiveInt
@@ -92,9 +87,7 @@ class MedianPruner(Section):
 
 
 class HyperbandPruner(Section):
-    name: Literal["hyperband"] = Field(
-        description="none | median of the trials so far | hyperband"
-    )
+    name: Literal["hyperband"] = Field(description=PRUNERS)
     every: PositiveInt
     """epochs between two evaluations of the metric"""
     reduction: Annotated[int, Field(ge=2)]
@@ -142,9 +135,8 @@ class Sweep(Section):
         return goals
 
     @model_validator(mode="after")
-    def _check_length(self) -> "Sweep":
+    def _check_length(self) -> Self:
         if self.trial_epochs is not None and self.trial_seconds is not None:
-            raise ValueError(
-                "`sweep.trial_epochs` and `sweep.trial_seconds` both set the length of a trial; make one null"
-            )
+            keys = "`sweep.trial_epochs` and `sweep.trial_seconds`"
+            raise ValueError(f"{keys} both set the length of a trial; make one null")
         return self

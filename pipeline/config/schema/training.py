@@ -19,7 +19,6 @@ BETA_SCHEDULES = "constant | linear | cosine | cyclical | hold_then_ramp"
 PENALTIES = "rate = R | free_bits = sum of max(nats, R of a group) | capacity = |R - target|"
 PERCEPTUAL = "none | vgg16 | efficientnet_lite0, frozen ImageNet networks"
 LR_SCHEDULES = "constant | cosine (down to `end_fraction`) | plateau (cut when validation stalls)"
-OPTIMISERS = "adam | adamw"
 
 
 # Objective
@@ -29,19 +28,12 @@ class ConstantBeta(Section):
     name: Literal["constant"] = Field(description=BETA_SCHEDULES)
 
 
-class _RisingBeta(Section):
+class RisingBeta(Section):
+    name: Literal["linear", "cosine"] = Field(description=BETA_SCHEDULES)
     start: NonNegativeFloat
     """beta at the first step"""
     epochs: PositiveFloat
     """epochs until beta has its final value"""
-
-
-class LinearBeta(_RisingBeta):
-    name: Literal["linear"] = Field(description=BETA_SCHEDULES)
-
-
-class CosineBeta(_RisingBeta):
-    name: Literal["cosine"] = Field(description=BETA_SCHEDULES)
 
 
 class CyclicalBeta(Section):
@@ -104,7 +96,7 @@ class Objective(Section):
     beta: NonNegativeFloat
     """final weight of the penalty; with penalty `rate`, beta = 1 is the ELBO"""
     beta_schedule: Annotated[
-        ConstantBeta | LinearBeta | CosineBeta | CyclicalBeta | HoldThenRampBeta,
+        ConstantBeta | RisingBeta | CyclicalBeta | HoldThenRampBeta,
         Field(discriminator="name"),
     ]
     """beta over training"""
@@ -119,7 +111,8 @@ class Objective(Section):
 # Training
 
 
-class _Adam(Section):
+class Optimiser(Section):
+    name: Literal["adam", "adamw"] = Field(description="adam | adamw")
     lr: PositiveFloat
     """maximum learning rate"""
     betas: Annotated[tuple[Fraction, Fraction], as_tuple]
@@ -128,14 +121,6 @@ class _Adam(Section):
     """added to the denominator of the update"""
     weight_decay: NonNegativeFloat
     """adam: L2 term in the gradient; adamw: decoupled weight decay"""
-
-
-class Adam(_Adam):
-    name: Literal["adam"] = Field(description=OPTIMISERS)
-
-
-class AdamW(_Adam):
-    name: Literal["adamw"] = Field(description=OPTIMISERS)
 
 
 class ConstantLR(Section):
@@ -170,7 +155,7 @@ class Train(Section):
     """passes over the training split"""
     batch_size: PositiveInt
     """images per step"""
-    optimiser: Annotated[Adam | AdamW, Field(discriminator="name")]
+    optimiser: Optimiser
     """the optimiser"""
     lr_schedule: Annotated[ConstantLR | CosineLR | PlateauLR, Field(discriminator="name")]
     """learning rate over time"""

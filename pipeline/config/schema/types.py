@@ -1,8 +1,10 @@
 """Types of the values in sections."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 as_tuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -22,3 +24,12 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, values: Any) -> Any:
+        for key in values if isinstance(values, Mapping) else ():
+            if key not in cls.model_fields:
+                context = {"key": key, "known": list(cls.model_fields)}
+                raise PydanticCustomError("unknown_key", "unknown key {key}", context)
+        return values

@@ -11,17 +11,16 @@ from pydantic import BaseModel
 
 from pipeline.config import metrics, params
 from pipeline.config.params import (
-    RENAMED_KEYS,
-    RENAMED_METRICS,
     flatten,
     load,
     override,
     parse,
+    read_renamed,
     render,
     to_tree,
 )
 from pipeline.config.preset import load_preset
-from pipeline.config.schema import Params
+from pipeline.config.schema.types import Section
 from vae.errors import UserError
 
 BASE = to_tree(load_preset("digits"))
@@ -87,7 +86,7 @@ def test_a_missing_key_is_named() -> None:
         parse(tree)
 
 
-@pytest.mark.parametrize(("old", "new"), RENAMED_KEYS.items())
+@pytest.mark.parametrize(("old", "new"), read_renamed()["params"].items())
 def test_an_old_key_is_one_line_with_the_new_name(old: str, new: str) -> None:
     known = flatten(BASE) | {"data.valid_fraction": 0.1}
     assert any(key == new or key.startswith(f"{new}.") for key in known), new
@@ -102,7 +101,7 @@ def test_an_old_key_is_one_line_with_the_new_name(old: str, new: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("old", "new"), RENAMED_METRICS.items())
+@pytest.mark.parametrize(("old", "new"), read_renamed()["goals"].items())
 def test_an_old_goal_is_one_line_with_the_new_name(old: str, new: str) -> None:
     assert new in metrics.goals()
     assert f"`{new}` now" in refuse(f"sweep.goals=[{{metric: {old}, direction: minimize}}]")
@@ -218,11 +217,11 @@ def test_sections_are_frozen_and_have_no_defaults() -> None:
     with pytest.raises(ValueError, match="frozen"):
         chosen.train.epochs = 3  # type: ignore[misc]
 
-    def fields(section: type[BaseModel]) -> None:
+    def check_fields(section: type[BaseModel]) -> None:
         for name, field in section.model_fields.items():
             assert field.is_required(), f"{section.__name__}.{name} has a default in code"
             assert field.description, f"{section.__name__}.{name} has no comment"
-            for inner in params._section_classes(field.annotation):
-                fields(inner)
+        for subclass in section.__subclasses__():
+            check_fields(subclass)
 
-    fields(Params)
+    check_fields(Section)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config.schema import Data
-from pipeline.config.schema.data import DigitsData, FashionMnistData
+from pipeline.config.schema.data import DigitsData, OfficialSplitData
 from pipeline.factory import raw_data
 from pipeline.runtime import paths
 from pipeline.stages.source import fingerprint_raw_data
@@ -127,7 +127,7 @@ def test_a_kept_fingerprint_starts_no_download(
         raise UserError("download tried")
 
     monkeypatch.setattr(sources, "fetch", download)
-    data = FashionMnistData(
+    data = OfficialSplitData(
         name="fashion_mnist", root=str(tmp_path), binarize="none", valid_fraction=0.1, seed=0
     )
     with pytest.raises(UserError, match="download tried"):
@@ -160,7 +160,7 @@ def test_a_file_that_is_not_the_official_one_is_refused(project: Path, tmp_path:
     folder.mkdir(parents=True)
     for name in sources.SOURCES["fashion_mnist"].checksums:
         (folder / name).write_bytes(b"something else")
-    data = FashionMnistData(
+    data = OfficialSplitData(
         name="fashion_mnist", root=str(tmp_path), binarize="none", valid_fraction=0.1, seed=0
     )
     with pytest.raises(UserError, match="not the official file"):
