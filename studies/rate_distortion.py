@@ -21,12 +21,14 @@ and data are not trained again.
 """
 
 import argparse
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pipeline.config import params
 from pipeline.config.preset import load_preset
@@ -70,13 +72,13 @@ def measure_curve(
     folder, settings = paths.RESULTS / RESULT_FOLDER, describe_curve(name, epochs, overrides)
     points = read_points(settings)
     finished = {(point["beta"], point["seed"]) for point in points}
-    for seed in seeds:
-        for beta in betas:
-            if (beta, seed) not in finished:
-                points = sort_points([*points, train_and_score(preset_params, beta, seed)])
-                provenance = {**settings["provenance"], **describe_origin()}
-                curve = {**settings, "provenance": provenance, "points": points}
-                write_json(folder / "points.json", curve)
+    for seed, beta in itertools.product(seeds, betas):
+        if (beta, seed) not in finished:
+            points.append(train_and_score(preset_params, beta, seed))
+            points.sort(key=lambda point: (point["seed"], point["beta"]))
+            provenance = settings["provenance"] | describe_origin()
+            curve = {**settings, "provenance": provenance, "points": points}
+            write_json(folder / "points.json", curve)
     write_png(build_chart(name, points, preset_params), folder / "curve.png")
     return points
 
@@ -84,10 +86,12 @@ def measure_curve(
 def shorten_preset(name: str, epochs: int, overrides: Sequence[str]) -> Params:
     """The preset with a budget of epochs, whose first third warms beta up."""
     warm_up = f"{{name: linear, start: 0.0, epochs: {epochs / 3:.3f}}}"
-    budget_overrides = [f"train.epochs={epochs}", f"objective.beta_schedule={warm_up}"]
-    return params.parse(
-        params.override(params.to_tree(load_preset(name)), [*budget_overrides, *overrides])
-    )
+    budget = [f"train.epochs={epochs}", f"objective.beta_schedule={warm_up}"]
+    return override(load_preset(name), [*budget, *overrides])
+
+
+def override(settings: Params, overrides: Sequence[str]) -> Params:
+    return params.parse(params.override(params.to_tree(settings), overrides))
 
 
 def check_data(chosen: Params) -> None:
@@ -104,18 +108,14 @@ def check_data(chosen: Params) -> None:
 
 def describe_curve(name: str, epochs: int, overrides: Sequence[str]) -> dict[str, Any]:
     """What the points depend on: equal descriptions give equal points."""
-    return {
-        "preset": name,
-        "epochs": epochs,
-        "overrides": list(overrides),
-        "provenance": {
-            "params": json_digest(
-                params.to_tree(shorten_preset(name, epochs, overrides), *SECTIONS)
-            ),
-            "data": paths.read_spec()["digest"],
-            "code": code_digest("studies/rate_distortion.py"),
-        },
+    settings = shorten_preset(name, epochs, overrides)
+    provenance = {
+        "params": json_digest(params.to_tree(settings, *SECTIONS)),
+        "data": paths.read_spec()["digest"],
+        "code": code_digest("studies/rate_distortion.py"),
     }
+    curve = {"preset": name, "epochs": epochs, "overrides": list(overrides)}
+    return {**curve, "provenance": provenance}
 
 
 def describe_origin() -> dict[str, Any]:
@@ -137,14 +137,9 @@ def read_points(settings: Mapping[str, Any]) -> list[Point]:
     return list(curve["points"]) if is_same else []
 
 
-def sort_points(points: Sequence[Point]) -> list[Point]:
-    return sorted(points, key=lambda point: (point["seed"], point["beta"]))
-
-
 def train_and_score(preset_params: Params, beta: float, seed: int) -> Point:
     """Train at one beta and score the validation split."""
-    changes = [f"objective.beta={beta}", f"train.seed={seed}"]
-    point_params = params.parse(params.override(params.to_tree(preset_params), changes))
+    point_params = override(preset_params, [f"objective.beta={beta}", f"train.seed={seed}"])
     training = set_up_training(point_params)
     train, valid = training.open_images("train"), training.open_images("valid")
     train_to_end(training, train, valid)
@@ -169,25 +164,22 @@ def train_to_end(training: Training, train: Images, valid: Images) -> None:
 
 def build_chart(name: str, points: Sequence[Point], preset_params: Params) -> Chart:
     """The plane of rate and distortion, the error, and the code length over beta."""
-    seeds = list(dict.fromkeys(point["seed"] for point in points))
-    points_by_seed = {seed: [p for p in points if p["seed"] == seed] for seed in seeds}
+    frame = pd.DataFrame(points)
 
     def build_series(x: str, y: str) -> list[Series]:
         return [
-            Series(f"seed {seed}", [p[x] for p in points_of_seed], [p[y] for p in points_of_seed])
-            for seed, points_of_seed in points_by_seed.items()
+            Series(f"seed {seed}", rows[x].tolist(), rows[y].tolist())
+            for seed, rows in frame.groupby("seed", sort=False)
         ]
 
     plane = [*build_series("rate", "distortion"), *build_linear_curve(points, preset_params)]
-    beta = "beta, weight of the rate"
+    beta, error, code = "beta, weight of the rate", "MSE, x in [0, 1]", "bits/dim"
     return Chart(
         f"{name}: rate and distortion over beta, {preset_params.train.epochs} epochs per point",
         [
             Panel("Plane", "rate, nats per image", "distortion, nats per image", plane),
-            Panel("Error", beta, "MSE, x in [0, 1]", build_series("beta", "mse"), log_x=True),
-            Panel(
-                "Code length", beta, "bits/dim", build_series("beta", "bits_per_dim"), log_x=True
-            ),
+            Panel("Error", beta, error, build_series("beta", "mse"), log_x=True),
+            Panel("Code length", beta, code, build_series("beta", "bits_per_dim"), log_x=True),
         ],
     )
 
@@ -195,30 +187,23 @@ def build_chart(name: str, points: Sequence[Point], preset_params: Params) -> Ch
 def build_linear_curve(points: Sequence[Point], preset_params: Params) -> list[Series]:
     """D over R of a linear VAE in the range of the measured rates; `[]` for other likelihoods."""
     likelihood, spectrum = preset_params.model.likelihood, paths.DATA / "spectrum.npy"
-    has_optimal_sigma = (
-        likelihood.name == "gaussian" and getattr(likelihood, "sigma", None) == "optimal"
-    )
-    if not (has_optimal_sigma and spectrum.is_file()):
+    is_optimal = likelihood.name == "gaussian" and likelihood.sigma == "optimal"
+    if not (is_optimal and spectrum.is_file()):
         return []
-    values, total = read_array(spectrum), read_total_variance()
+    values = read_array(spectrum)
+    total = read_json(paths.report_path("data"))["pixels"]["train"]["total_variance"]
     shape = tuple(paths.read_spec()["shape"])
     d, latent = math.prod(shape), math.prod(latent_shape(preset_params.model.model_dump(), shape))
+    options = {"total_variance": float(total), "dimensions": d, "latent": latent}
     curve = []
     for noise_variance in np.geomspace(values[0], values[0] * 1e-4, LINEAR_POINTS):
-        options = {"total_variance": total, "dimensions": d, "latent": latent}
-        solution = linear_vae.predict_linear_vae(
-            values.tolist(), sigma=math.sqrt(noise_variance), **options
-        )
-        curve.append(
-            (solution.rate, d / 2 * math.log(2 * math.pi * math.e * solution.mean_square))
-        )
+        sigma = math.sqrt(noise_variance)
+        solution = linear_vae.predict_linear_vae(values.tolist(), sigma=sigma, **options)
+        distortion = d / 2 * math.log(2 * math.pi * math.e * solution.mean_square)
+        curve.append((solution.rate, distortion))
     max_rate = RATE_MARGIN * max(point["rate"] for point in points)
-    visible = [point for point in curve if point[0] <= max_rate]
-    return [Series("linear VAE", [r for r, _ in visible], [y for _, y in visible], dash=True)]
-
-
-def read_total_variance() -> float:
-    return float(read_json(paths.report_path("data"))["pixels"]["train"]["total_variance"])
+    rates, distortions = zip(*(point for point in curve if point[0] <= max_rate), strict=True)
+    return [Series("linear VAE", rates, distortions, dash=True)]
 
 
 def main() -> None:
@@ -233,11 +218,6 @@ def main() -> None:
     parser.add_argument("--budget-epochs", type=int, default=3, help="epochs per point")
     parser.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
-    measure_curve(
-        arguments.preset,
-        arguments.betas,
-        arguments.seeds,
-        arguments.budget_epochs,
-        arguments.set,
-    )
+    budget = arguments.budget_epochs
+    measure_curve(arguments.preset, arguments.betas, arguments.seeds, budget, arguments.set)
     info("wrote reports/results/rate_distortion; `python -m pipeline report` shows it")

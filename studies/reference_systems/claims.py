@@ -42,8 +42,9 @@ class Interval(NamedTuple):
 
 def write_claims(folder: Path) -> list[dict[str, Any]]:
     """Assess the claims about the presets of `study.json` and write `claims.json` beside it."""
-    assessments = assess_claims(read_metrics(read_json(folder / "study.json")), load_claims())
-    texts = [f"{claim['claim']} ({claim['source']})" for claim in load_claims()]
+    claims = load_claims()
+    assessments = assess_claims(read_metrics(read_json(folder / "study.json")), claims)
+    texts = [f"{claim['claim']} ({claim['source']})" for claim in claims]
     write_json(folder / "claims.json", {"assessments": assessments, "claims": texts})
     return assessments
 
@@ -62,10 +63,9 @@ def load_claims() -> list[dict[str, Any]]:
     """The claims; UserError for an unknown preset."""
     claims: list[dict[str, Any]] = params.parse_yaml(CLAIMS.read_text(encoding="utf-8"))
     presets = read_presets()
-    for claim in claims:
-        for side in ("first", "second"):
-            if claim[side] not in presets:
-                raise UserError(f"no preset `{claim[side]}`", where=CLAIMS.name)
+    for name in (claim[side] for claim in claims for side in ("first", "second")):
+        if name not in presets:
+            raise UserError(f"no preset `{name}`", where=CLAIMS.name)
     return claims
 
 

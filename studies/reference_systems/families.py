@@ -10,8 +10,7 @@ train for the same number of epochs. Schedules are shortened in proportion.
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from pipeline.config import params
@@ -42,12 +41,13 @@ def run_family(settings: Params, family: str, seconds: float, seeds: int, worker
         "began": time.time(),
         "trials": len(names) * seeds,
     }
-    identity = {name: tree[name] for name in ("data", "prior", "evaluate", "extractor")}
-    identity |= {"presets": names, "seconds": seconds, "sweep": select_scoring_keys(tree["sweep"])}
+    question = {name: tree[name] for name in ("data", "prior", "evaluate", "extractor")}
+    scoring = {name: tree["sweep"][name] for name in ("gmm_components", "samples", "goals")}
+    question |= {"presets": names, "seconds": seconds, "sweep": scoring}
     attributes["epochs"] = measure_epochs(budgeted, names, threads_per_worker(budgeted, workers))
     points = [{"preset": name, "train.seed": seed} for seed in range(seeds) for name in names]
     info(f"{len(names)} presets x {seeds} seeds x {seconds:.0f} s of training")
-    name = studies.build_name("presets", identity, spec)
+    name = studies.build_name("presets", question, spec)
     study = run_study(name, budgeted, attributes, points, workers)
     folder = studies.study_folder(study.study_name) / "report"
     if (folder / "study.json").is_file():
@@ -55,19 +55,20 @@ def run_family(settings: Params, family: str, seconds: float, seeds: int, worker
 
 
 def measure_epochs(settings: Params, names: Sequence[str], thread_count: int) -> dict[str, int]:
-    """Epochs of each preset within `sweep.trial_seconds` on `thread_count` CPU threads; equal for
-    presets whose steps cost the same.
-    """
+    """Epochs of each preset within `sweep.trial_seconds`; equal if their steps cost the same."""
     from pipeline.sweep.trial import TrialContext
 
     context = TrialContext(settings, thread_count)
     epochs_by_cost: dict[str, int] = {}
+    epochs: dict[str, int] = {}
     for name in names:
         base = load_preset(name)
-        if (cost_digest := digest_step_cost(base)) not in epochs_by_cost:
+        cost = digest_step_cost(base)
+        if cost not in epochs_by_cost:
             chosen = compose_params(base, settings, {}, base.train.epochs, thread_count)
-            epochs_by_cost[cost_digest] = count_budget_epochs(context, chosen, settings)
-    return {name: epochs_by_cost[digest_step_cost(load_preset(name))] for name in names}
+            epochs_by_cost[cost] = count_budget_epochs(context, chosen, settings)
+        epochs[name] = epochs_by_cost[cost]
+    return epochs
 
 
 def digest_step_cost(settings: Params) -> str:
@@ -79,35 +80,27 @@ def digest_step_cost(settings: Params) -> str:
     return json_digest([of_model, of_train, tree["objective"]["perceptual"]])
 
 
-def select_scoring_keys(sweep: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: sweep[name] for name in ("gmm_components", "samples", "goals")}
-
-
 def select_presets(settings: Params, family: str) -> list[str]:
     """Presets of the family (or families, separated by commas) for the data of params.yaml.
 
     UserError if there are none.
     """
-    matching = [
-        name
-        for prefix in family.split(",")
-        for name in read_presets()
-        if name == prefix or name.startswith(f"{prefix}/")
-    ]
-    data = select_data_params(settings)
-    selected = [
-        name for name in dict.fromkeys(matching) if select_data_params(load_preset(name)) == data
-    ]
-    for name in matching:
-        if name not in selected:
-            info(f"{name}: not run, its data are prepared differently (`data` of the preset)")
+    data, selected = select_data_params(settings), []
+    for prefix in family.split(","):
+        for name in read_presets():
+            if name != prefix and not name.startswith(f"{prefix}/"):
+                continue
+            if select_data_params(load_preset(name)) == data:
+                selected.append(name)
+            else:
+                info(f"{name}: not run, its data are prepared differently (`data` of the preset)")
     if not selected:
         raise UserError(
             f"no preset of `{family}` is for the data of params.yaml",
             where="reference_systems",
             remedy="write one of them by `python -m pipeline preset`, then `dvc repro extractor`",
         )
-    return selected
+    return list(dict.fromkeys(selected))
 
 
 def select_data_params(settings: Params) -> dict[str, Any]:
@@ -131,8 +124,7 @@ def main() -> None:
     parser.add_argument("--budget", type=parse_duration, default=180.0, help="training: 90s, 3m")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each preset")
     parser.add_argument("--workers", type=int, default=1, help="processes")
-    parser.add_argument("--params", type=Path, default=params.PARAMS)
-    parser.add_argument("-S", "--set", action="append", default=[], metavar="KEY=VALUE")
+    params.add_options(parser)
     options = parser.parse_args()
     settings = params.load(options.params, options.set)
     run_family(settings, options.family, options.budget, options.seeds, options.workers)
