@@ -132,8 +132,8 @@ def read_points(settings: Mapping[str, Any]) -> list[Point]:
     """The archived points, if they have the same description."""
     path = paths.RESULTS / RESULT_FOLDER / "points.json"
     curve = read_json(path) if path.is_file() else {}
-    made = {name: curve.get("provenance", {}).get(name) for name in settings["provenance"]}
-    is_same = {**curve, "provenance": made} == {**settings, "points": curve.get("points")}
+    archived = {name: curve.get("provenance", {}).get(name) for name in settings["provenance"]}
+    is_same = {**curve, "provenance": archived} == {**settings, "points": curve.get("points")}
     return list(curve["points"]) if is_same else []
 
 

@@ -155,9 +155,11 @@ def _explain(problem: Mapping[str, Any], tree: Mapping[str, Any]) -> str:
     if kind == "value_error":  # a rule of the schema, which has its own message
         return str(problem["ctx"]["error"])
     if kind in ("unknown_key", "extra_forbidden"):
-        known = problem["ctx"]["known"] if kind == "unknown_key" else list(Fits.__annotations__)
-        near = difflib.get_close_matches(path.rpartition(".")[2], known, n=1, cutoff=0.5)
-        hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
+        valid_keys = (
+            problem["ctx"]["known"] if kind == "unknown_key" else list(Fits.__annotations__)
+        )
+        near = difflib.get_close_matches(path.rpartition(".")[2], valid_keys, n=1, cutoff=0.5)
+        hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(valid_keys)}"
         return f"unknown key `{path}`; {hint}"
     if kind == "missing":
         return f"`{path}` is missing"

@@ -39,8 +39,8 @@ def test_the_smallest_change_of_a_weight_is_a_difference(tmp_path: Path) -> None
     base = write_results(tmp_path / "base", False)
     above = float(np.nextafter(np.float32(1), np.float32(2)))
     head = write_results(tmp_path / "head", True, weight=above)
-    (found,) = compare(base, head, TABLE, 0.0)
-    assert found.startswith("artifacts/model/best.safetensors net.0.weight")
+    (difference,) = compare(base, head, TABLE, 0.0)
+    assert difference.startswith("artifacts/model/best.safetensors net.0.weight")
     assert compare(base, head, TABLE, 1e-6) == []
 
 
@@ -48,8 +48,8 @@ def test_a_tolerance_of_one_file_is_not_that_of_others(tmp_path: Path) -> None:
     base = write_results(tmp_path / "base", False)
     head = write_results(tmp_path / "head", True, weight=1.001, distance=2.001)
     table = TABLE | {"tolerances": {"reports/*": 0.01}}
-    (found,) = compare(base, head, table, 0.0)
-    assert "net.0.weight" in found
+    (difference,) = compare(base, head, table, 0.0)
+    assert "net.0.weight" in difference
 
 
 def test_an_item_that_is_missing_at_the_head_is_a_difference(tmp_path: Path) -> None:

@@ -15,33 +15,26 @@ from vae.device import Machine
 
 def test_variants_take_turns_and_start_in_turn() -> None:
     order: list[str] = []
-
-    def called(name: str, value: float) -> float:
-        order.append(name)
-        return value
-
-    found = windows.alternate(
-        {"one": lambda: called("one", 2.0), "two": lambda: called("two", 6.0)}, rounds=3
-    )
+    values = {"one": 2.0, "two": 6.0}
+    windows_by_name = {
+        name: lambda name=name: order.append(name) or values[name] for name in values
+    }
+    assert windows.alternate(windows_by_name, rounds=3) == {"one": [2.0] * 3, "two": [6.0] * 3}
     assert order == ["one", "two", "two", "one", "one", "two"]
-    assert found == {"one": [2.0] * 3, "two": [6.0] * 3}
 
 
 def test_a_ratio_is_that_of_windows_of_one_round() -> None:
     """Both halve their speed in the second round: the ratio does not move."""
-    assert windows.summarise_ratio([4.0, 2.0], [2.0, 1.0]) == {
-        "median": 2.0,
-        "min": 2.0,
-        "max": 2.0,
-    }
+    constant = {"median": 2.0, "min": 2.0, "max": 2.0}
+    assert windows.summarise_ratio([4.0, 2.0], [2.0, 1.0]) == constant
     assert windows.summarise([3.0, 1.0, 7.0]) == {"median": 3.0, "min": 1.0, "max": 7.0}
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 5), (3, 6, 5)])
 def test_the_textbooks_tensors_are_ours(shape: tuple[int, int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)
-    made = torch.stack([PerImageDataset(pixels)[index] for index in range(4)])
-    assert torch.equal(made, to_float(torch.from_numpy(pixels)))
+    tensors = torch.stack([PerImageDataset(pixels)[index] for index in range(4)])
+    assert torch.equal(tensors, to_float(torch.from_numpy(pixels)))
 
 
 def test_an_endless_epoch_goes_through_all_images_again() -> None:
@@ -51,15 +44,9 @@ def test_an_endless_epoch_goes_through_all_images_again() -> None:
     assert sorted(seen[0] + seen[1]) == sorted(seen[2] + seen[3]) == [0, 1, 2, 3]
 
 
-def test_operations_of_a_training_image() -> None:
-    """The small network multiplies 3.7 million times forward; backward is about twice that."""
-    operations = count_training_operations(load_preset("fashion_mnist/sweep"), (1, 28, 28))
-    assert 2 * 2.5 * 3.7e6 < operations < 2 * 3.2 * 3.7e6
-
-
-@pytest.mark.parametrize("name", ["fashion_mnist", "fashion_mnist/sweep", "cifar10/log/0_plain"])
+@pytest.mark.parametrize("name", ["fashion_mnist/sweep", "cifar10/log/0_plain"])
 def test_operations_of_the_layers_are_those_of_the_network(name: str) -> None:
-    """Counted from shapes, and by torch while it computes."""
+    """Of each layer alone, and of the whole network."""
     settings = load_preset(name)
     image = (3, 32, 32) if name.startswith("cifar10") else (1, 28, 28)
     kinds = layers.find_layers(
@@ -89,18 +76,16 @@ def test_the_lower_bound_of_a_layer_is_the_slower_of_arithmetic_and_memory() -> 
 
 
 def test_evidence_belongs_to_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    about = {"processor": "Intel(R) Xeon(R) Processor", "cores": 2}
-    monkeypatch.setattr(windows, "describe_hardware", lambda: about)
-    assert (
-        windows.result_path("chain")
-        == paths.RESULTS / "benchmarks" / "intel_xeon_2_cores" / "chain.json"
-    )
+    hardware = {"processor": "Intel(R) Xeon(R) Processor", "cores": 2}
+    monkeypatch.setattr(windows, "describe_hardware", lambda: hardware)
+    folder = paths.RESULTS / "benchmarks" / "intel_xeon_2_cores"
+    assert windows.result_path("chain") == folder / "chain.json"
 
 
 def test_import_times_are_summed_and_heavy_packages_named() -> None:
-    told = """import time: self [us] | cumulative | imported package
+    output = """import time: self [us] | cumulative | imported package
 import time:    500000 |     500000 |     torch._C
 import time:   1000000 |    1500000 |   torch
 import time:    250000 |     250000 | json
 prepare: done"""
-    assert chain.import_times(told) == (1.75, {"torch": 1.5})
+    assert chain.import_times(output) == (1.75, {"torch": 1.5})

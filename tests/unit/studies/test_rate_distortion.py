@@ -25,16 +25,14 @@ EPOCHS = 4
 @pytest.fixture
 def digits(project: Path) -> None:
     """Some of the digits as the stage `prepare` leaves them, without its pictures."""
-    (part,) = sources.decode("digits", sources.find("digits", project)).splits.values()
-    pixels = np.asarray(part.images)
-    parts = {"train": pixels[:640], "valid": pixels[640:840]}
-    for split, images in parts.items():
-        write_array(paths.DATA / f"{split}.npy", images)
-    write_array(paths.DATA / "spectrum.npy", principal_spectrum(parts["train"], 64))
-    pixel = {"train": pixel_statistics(parts["train"])}
-    write_json(paths.report_path("data"), {"pixels": pixel})
-    about = {"name": "digits", "binarize": "none", "shape": [1, 8, 8], "levels": 17}
-    write_json(paths.SPEC, about | {"digest": "d" * 64})
+    (split,) = sources.decode("digits", sources.find("digits", project)).splits.values()
+    train, valid = np.split(np.asarray(split.images)[:840], [640])
+    write_array(paths.DATA / "train.npy", train)
+    write_array(paths.DATA / "valid.npy", valid)
+    write_array(paths.DATA / "spectrum.npy", principal_spectrum(train, 64))
+    write_json(paths.report_path("data"), {"pixels": {"train": pixel_statistics(train)}})
+    spec = {"name": "digits", "binarize": "none", "shape": [1, 8, 8], "levels": 17}
+    write_json(paths.SPEC, spec | {"digest": "d" * 64})
 
 
 @pytest.fixture
@@ -70,20 +68,17 @@ def test_finished_points_are_reused_and_sorted(
 
 
 def test_points_of_other_settings_code_or_data_are_not_reused(digits: None) -> None:
-    made = rate_distortion.describe_curve("digits", 3, TINY)
-    points = [{"beta": 1.0, "seed": 0}]
-    origin = made["provenance"] | {"commit": "another"}
-    write_json(
-        paths.RESULTS / "rate_distortion" / "points.json",
-        made | {"provenance": origin, "points": points},
-    )
-    assert rate_distortion.read_points(made) == points
+    curve = rate_distortion.describe_curve("digits", 3, TINY)
+    points, provenance = [{"beta": 1.0, "seed": 0}], curve["provenance"]
+    path = paths.RESULTS / "rate_distortion" / "points.json"
+    write_json(path, curve | {"provenance": provenance | {"commit": "x"}, "points": points})
+    assert rate_distortion.read_points(curve) == points
     other = rate_distortion.describe_curve("digits", 4, TINY)
-    assert other["provenance"]["params"] != made["provenance"]["params"]
+    assert other["provenance"]["params"] != provenance["params"]
     for field in ("preset", "epochs", "overrides"):
-        assert rate_distortion.read_points(made | {field: "another"}) == []
+        assert rate_distortion.read_points(curve | {field: "x"}) == []
     for field in ("params", "data", "code"):
-        changed = made | {"provenance": made["provenance"] | {field: "another"}}
+        changed = curve | {"provenance": provenance | {field: "x"}}
         assert rate_distortion.read_points(changed) == []
 
 

@@ -89,8 +89,8 @@ def test_a_wrong_value_is_one_line_with_its_path(change: str, words: list[str]) 
 
 @pytest.mark.parametrize(("old", "new"), read_renamed()["params"].items())
 def test_an_old_key_is_one_line_with_the_new_name(old: str, new: str) -> None:
-    known = flatten(BASE) | {"data.valid_fraction": 0.1}
-    assert any(key == new or key.startswith(f"{new}.") for key in known), new
+    keys = flatten(BASE) | {"data.valid_fraction": 0.1}
+    assert any(key == new or key.startswith(f"{new}.") for key in keys), new
     tree = override(BASE, [])
     section, last = find_section(tree, old)
     section[last] = {} if old in ("prior.gmm", "prior.flow") else 1

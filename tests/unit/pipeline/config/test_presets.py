@@ -66,8 +66,10 @@ def test_every_line_of_an_entry_changes_its_base(name: str) -> None:
     entry = ENTRIES[name]
     for path in entry["params"]:
         without = {key: value for key, value in entry["params"].items() if key != path}
-        known = {**ENTRIES, name: {**entry, "params": without}}
-        assert preset._preset_tree(name, known) != params.to_tree(PARAMS[name]), f"{path} is idle"
+        entries = {**ENTRIES, name: {**entry, "params": without}}
+        assert preset._preset_tree(name, entries) != params.to_tree(PARAMS[name]), (
+            f"{path} is idle"
+        )
 
 
 @pytest.mark.parametrize("name", REPRODUCED)
@@ -91,7 +93,7 @@ def test_a_reproduction_has_none_of_our_helps(name: str) -> None:
 
 
 def error_weight(name: str) -> float:
-    """The published loss over D + beta R; what weighs against the gradient is divided by it."""
+    """The published loss over D + beta R, by which `eps` and `clip_norm` are divided."""
     published = PUBLISHED[name]
     return float(Fraction(str(published["error"])) / published.get("divided_by", 1))
 
@@ -136,8 +138,8 @@ def test_beta_is_3072_in_the_latent_study_and_1_in_its_twin(name: str) -> None:
 def differences(one: Params, other: Params) -> set[str]:
     """Sections and keys, two levels deep, in which two presets differ; schedules go with beta."""
     a, b = params.to_tree(one), params.to_tree(other)
-    found = {f"{s}.{k}" for s in a for k in a[s].keys() | b[s].keys() if a[s][k] != b[s][k]}
-    return {key.removesuffix("_schedule") for key in found}
+    keys = {f"{s}.{k}" for s in a for k in a[s].keys() | b[s].keys() if a[s][k] != b[s][k]}
+    return {key.removesuffix("_schedule") for key in keys}
 
 
 def test_a_coupled_weight_decay_grows_with_the_loss() -> None:
@@ -157,9 +159,9 @@ def test_annealing_begins_where_it_was_published() -> None:
 
 
 def test_the_list_shows_every_claim_within_the_width() -> None:
-    shown = preset.format_presets(ENTRIES, width=60)
-    words = shown.split()
-    assert max(map(len, shown.splitlines())) <= 60
+    text = preset.format_presets(ENTRIES, width=60)
+    words = text.split()
+    assert max(map(len, text.splitlines())) <= 60
     for name, entry in ENTRIES.items():
         start = words.index(name)
         claim = entry["claim"].split()

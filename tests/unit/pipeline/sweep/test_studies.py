@@ -6,9 +6,9 @@ from pipeline.sweep import studies
 
 
 def study(trials: int) -> optuna.Study:
-    made = optuna.create_study(storage=optuna.storages.InMemoryStorage())
-    made.set_user_attr("trials", trials)
-    return made
+    empty = optuna.create_study(storage=optuna.storages.InMemoryStorage())
+    empty.set_user_attr("trials", trials)
+    return empty
 
 
 def test_of_two_workers_that_take_the_last_place_the_later_gives_it_back() -> None:

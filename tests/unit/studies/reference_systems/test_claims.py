@@ -24,11 +24,10 @@ from vae.errors import UserError
 
 def test_the_interval_is_students() -> None:
     values = np.random.default_rng(0).normal(3, 2, 7).tolist()
-    found = student_interval(values)
-    low, high = stats.t.interval(0.95, 6, np.mean(values), stats.sem(values))
-    assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx(
-        (low, high)
-    )
+    interval = student_interval(values)
+    expected = stats.t.interval(0.95, 6, np.mean(values), stats.sem(values))
+    ends = interval.mean - interval.half_width, interval.mean + interval.half_width
+    assert ends == pytest.approx(expected)
     assert student_interval([4.0]) == Interval(4.0, None, 1)
 
 
@@ -64,10 +63,8 @@ def seeds(values: list[float], metric: str = "valid_mse") -> dict[int, dict[str,
 def test_pairing_resolves_what_the_spread_of_seeds_hides() -> None:
     base = [1.0, 5.0, 9.0, 13.0]
     results = {"a": seeds([x - 0.5 + 0.01 * x for x in base]), "b": seeds(base)}
-    found = assess_claim(results, claim(), "valid_mse")
-    assert found["result"] == "supported"
-    assert found["seeds"] == 4
-    assert found["level"] == 7.0
+    record = assess_claim(results, claim(), "valid_mse")
+    assert (record["result"], record["seeds"], record["level"]) == ("supported", 4, 7.0)
     unpaired = stats.ttest_ind([s["valid_mse"] for s in results["a"].values()], base)
     assert unpaired.pvalue > 0.5
     swapped = assess_claim(results, claim(first="b", second="a"), "valid_mse")
@@ -75,34 +72,32 @@ def test_pairing_resolves_what_the_spread_of_seeds_hides() -> None:
 
 
 def test_higher_coverage_is_better() -> None:
-    results = {
-        "a": seeds([0.8, 0.81, 0.82], "valid_coverage"),
-        "b": seeds([0.6, 0.61, 0.6], "valid_coverage"),
-    }
+    values = {"a": [0.8, 0.81, 0.82], "b": [0.6, 0.61, 0.6]}
+    results = {name: seeds(listed, "valid_coverage") for name, listed in values.items()}
     assert assess_claim(results, claim(), "valid_coverage")["result"] == "supported"
 
 
 def test_only_common_seeds_are_paired_and_missing_numbers_are_named() -> None:
     results = {"a": seeds([1.0, 2.0, 3.0]), "b": {1: {"valid_mse": 4.0}, 2: {"valid_mse": 5.0}}}
-    found = assess_claim(results, claim(), "valid_mse")
-    assert (found["seeds"], found["result"]) == (2, "not resolved")
+    record = assess_claim(results, claim(), "valid_mse")
+    assert (record["seeds"], record["result"]) == (2, "not resolved")
     results["b"][1]["valid_mse"] = None
     assert assess_claim(results, claim(), "valid_mse")["result"] == "not measured"
     assert assess_claims({"a": results["a"]}, [claim()]) == []
 
 
 def test_claims_name_presets_metrics_and_a_margin_where_they_say_equal() -> None:
-    known = read_presets()
     listed = load_claims()
     assert len(listed) >= 12
     for entry in listed:
-        assert {entry["first"], entry["second"]} <= known.keys()
+        assert {entry["first"], entry["second"]} <= read_presets().keys()
         assert set(entry["metrics"]) <= set(metrics.goals()), entry
         equal = entry["metrics"] if entry["says"] == "equal" else []
         assert list(entry.get("margin", {})) == equal
-        assert select_data_params(load_preset(entry["first"])) == select_data_params(
-            load_preset(entry["second"])
+        first, second = (
+            select_data_params(load_preset(entry[side])) for side in ("first", "second")
         )
+        assert first == second
 
 
 def test_a_null_claim_is_supported_about_once_in_forty() -> None:

@@ -37,6 +37,6 @@ def test_the_speed_of_each_kind_of_step_is_measured_once(monkeypatch: pytest.Mon
     monkeypatch.setattr(trial, "TrialContext", lambda settings, threads: None)
     monkeypatch.setattr(families, "count_budget_epochs", paced)
     names = [f"{SERIES}/1_clip_01", "fashion_mnist/sweep", f"{SERIES}/6_beta_08"]
-    found = families.measure_epochs(load_preset("fashion_mnist"), names, thread_count=1)
-    assert found == {names[0]: 1, names[1]: 2, names[2]: 1}
+    epochs = families.measure_epochs(load_preset("fashion_mnist"), names, thread_count=1)
+    assert epochs == {names[0]: 1, names[1]: 2, names[2]: 1}
     assert measured == [("leaky_relu", 1), ("silu", 1)]
