@@ -180,7 +180,8 @@ def _file_path(problem: Mapping[str, Any], tree: Any) -> str:
     path: list[Any] = []
     *sections, last = problem["loc"] or ("",)
     for step in (*sections, last):
-        if isinstance(tree, list) or (isinstance(tree, Mapping) and step in tree):
+        is_index = isinstance(tree, list) and isinstance(step, int)
+        if is_index or (isinstance(tree, Mapping) and step in tree):
             tree = tree[step]
             path.append(step)
     if problem["type"] == "missing":

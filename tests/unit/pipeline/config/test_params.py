@@ -53,6 +53,7 @@ def refuse(*overrides: str) -> str:
         ("model.network.name=vit", ["model.network.name", "conv, residual"]),
         ("model.likelihood.name=cauchy", ["gaussian, laplace"]),
         ("model.likelihood.sigma=small", ["model.likelihood.sigma"]),
+        ("model.likelihood.sigma=[[]]", ["model.likelihood.sigma"]),
         ("model.likelihood.sigma=-1", ["model.likelihood.sigma", "greater than 0"]),
         ("model.log_var_range=[3, -3]", ["log_var_range", "rise"]),
         ("objective.beta=.nan", ["objective.beta", "finite"]),
