@@ -2,8 +2,8 @@
 
 Runs come from MLflow (`mlflow_runs`), from the files of a git revision (`git_revisions`) and from
 folders of reports/results (`from_files`). Each gives a `ComparedRun` with the same keys: metrics as
-in the registry (`test_elbo`,
-`valid_best_rate`), params flat, as texts (`objective.beta`: `1.0`), pictures by what they show.
+in the registry (`test_elbo`, `valid_best_rate`), params flat, as texts (`objective.beta`: `1.0`),
+pictures by their content.
 
 What a source does not hold is empty, and `ComparedRun.list_missing` names it. There are no times,
 hosts or paths, so the same runs always give the same page.
@@ -94,9 +94,11 @@ class ComparedRun:
             for name in ("history", "rates", "diagnosis")
             if not getattr(self, name)
         }
-        provenance = {**other.provenance, **self.provenance}
         return replace(
-            self, provenance=provenance, pictures={**other.pictures, **self.pictures}, **empty
+            self,
+            provenance={**other.provenance, **self.provenance},
+            pictures={**other.pictures, **self.pictures},
+            **empty,
         )
 
 
@@ -111,11 +113,9 @@ def from_files(
     if not train_report:
         raise UserError("no evidence of a training", where=source)
     key, history = train_report["key"], _read_history(read_file)
-    evaluate_report, diagnosis = (
-        _read_model_report(read_file, "evaluate", key),
-        _read_model_report(read_file, "diagnosis", key),
+    evaluate_report, diagnosis, prior_report = (
+        _read_model_report(read_file, stage, key) for stage in ("evaluate", "diagnosis", "prior")
     )
-    prior_report = _read_model_report(read_file, "prior", key)
     metrics = final_numbers(train_report, [dict.fromkeys(LOGGED_AS_CURVES)])
     metrics |= headline_metrics(numeric_values(evaluate_report.get("metrics", {})))
     metrics |= prior_headline(prior_report["metrics"]) if prior_report else {}

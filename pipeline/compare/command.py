@@ -18,13 +18,10 @@ from pipeline.compare import git_revisions, page
 from pipeline.compare.candidates import ComparedRun, from_files
 from pipeline.compare.comparison import (
     Comparison,
-    build_metrics_table,
-    build_params_table,
     build_records,
-    build_runs_table,
-    format_markdown_table,
-    format_text_table,
-    list_remarks,
+    metrics_table,
+    params_table,
+    runs_table,
 )
 from pipeline.compare.mlflow_runs import FINISHED, MlflowRuns, Run
 from pipeline.config import params
@@ -50,29 +47,22 @@ def select_newest(archive: MlflowRuns, experiment_names: Sequence[str]) -> list[
         )
     runs = [] if unknown else archive.training_runs(experiment_names)
     finished = [row for row in runs if row.info.status == FINISHED]
+    quoted = ", ".join(f"`{name}`" for name in experiment_names)
     if not finished:
         raise UserError(
-            f"no finished run in {_quote_names(experiment_names)}",
+            f"no finished run in {quoted}",
             where="MLflow",
             remedy="`make repro` makes one; or name runs (--runs) or revisions (--git)",
         )
     selected = finished[:MAX_RUNS]
-    count_text = f"the newest {len(selected)} of {len(finished)} finished runs"
-    info(f"comparing {count_text} of {_quote_names(experiment_names)}")
+    info(f"comparing the newest {len(selected)} of {len(finished)} finished runs of {quoted}")
     return [archive.load_run(row) for row in selected]
-
-
-def _quote_names(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
 
 
 def select_by_name(archive: MlflowRuns, names: Sequence[str]) -> list[ComparedRun]:
     """Runs by prefixes of their keys or MLflow ids, or `kept:NAME`."""
-    runs = (
-        archive.training_runs()
-        if any(not name.startswith(RESULTS_PREFIX) for name in names)
-        else []
-    )
+    uses_mlflow = any(not name.startswith(RESULTS_PREFIX) for name in names)
+    runs = archive.training_runs() if uses_mlflow else []
     return [
         load_result(name.removeprefix(RESULTS_PREFIX))
         if name.startswith(RESULTS_PREFIX)
@@ -81,33 +71,26 @@ def select_by_name(archive: MlflowRuns, names: Sequence[str]) -> list[ComparedRu
     ]
 
 
-def find_run(runs: Sequence[Run], prefix: str, option: str = "--runs") -> Run:
+def find_run(runs: Sequence[Run], prefix: str) -> Run:
     """The only run whose key or id has this prefix; UserError, with a list, for none or several."""
-    matches = [row for row in runs if _matches_prefix(row, prefix)]
+    matches = [
+        run
+        for run in runs
+        if prefix
+        and (run.data.tags["key"].startswith(prefix) or run.info.run_id.startswith(prefix))
+    ]
     if len(matches) == 1:
         return matches[0]
-    descriptions = [
-        f"{row.data.tags['key']} ({row.info.run_name})" for row in (matches or runs)[:MAX_LISTED]
-    ]
     if matches:
+        ids = [f"{run.data.tags['key']} = {run.info.run_id}" for run in matches[:MAX_LISTED]]
         raise UserError(
             f"`{prefix}` is the beginning of {len(matches)} runs",
-            where=option,
-            remedy=f"say more of a key or of MLflow's run id: {_list_ids(matches)}",
+            where="--runs",
+            remedy=f"name more of a key or of MLflow's run id: {', '.join(ids)}",
         )
-    remedy = (
-        f"the newest are: {', '.join(descriptions)}" if descriptions else "`make repro` makes one"
-    )
-    raise UserError(f"no run begins with `{prefix}`", where=option, remedy=remedy)
-
-
-def _matches_prefix(run: Run, prefix: str) -> bool:
-    names = (run.data.tags["key"], run.info.run_id)
-    return bool(prefix) and any(name.startswith(prefix) for name in names)
-
-
-def _list_ids(runs: Sequence[Run]) -> str:
-    return ", ".join(f"{row.data.tags['key']} = {row.info.run_id}" for row in runs[:MAX_LISTED])
+    newest = [f"{run.data.tags['key']} ({run.info.run_name})" for run in runs[:MAX_LISTED]]
+    remedy = f"the newest are: {', '.join(newest)}" if newest else "`make repro` makes one"
+    raise UserError(f"no run begins with `{prefix}`", where="--runs", remedy=remedy)
 
 
 def load_result(name: str) -> ComparedRun:
@@ -146,40 +129,29 @@ def select_runs(options: argparse.Namespace) -> list[ComparedRun]:
     return select_newest(archive, options.experiments or [settings.experiment])
 
 
-def format_terminal(comparison: Comparison) -> str:
-    """What the terminal shows."""
-    blocks = [format_text_table(build_runs_table(comparison))]
-    blocks += (
-        [format_text_table(build_params_table(comparison))]
-        if comparison.params
-        else ["no param differs"]
-    )
-    blocks += [format_text_table(build_metrics_table(comparison, comparison.metrics))]
-    return "\n\n".join([*blocks, "\n".join(list_remarks(comparison))]).rstrip()
-
-
-def format_page(comparison: Comparison) -> str:
-    """The same in Markdown."""
-    sections = {
-        "Runs": format_markdown_table(build_runs_table(comparison)),
-        "Params that differ": format_markdown_table(build_params_table(comparison)),
-        "Numbers": format_markdown_table(build_metrics_table(comparison, comparison.metrics)),
-        "Remarks": "\n".join(f"- {line}" for line in list_remarks(comparison)) or "Nothing.",
+def format_sections(comparison: Comparison, style: str) -> str:
+    """The tables and remarks; `style` is a table format of tabulate, `github` or `plain`."""
+    tables = {
+        "Runs": runs_table(comparison),
+        "Params that differ": params_table(comparison),
+        "Numbers": metrics_table(comparison, comparison.metrics),
     }
-    chapters = [f"## {title}\n\n{text}" for title, text in sections.items()]
-    return "\n\n".join(["# Comparison", *chapters]) + "\n"
+    texts = {
+        title: table.to_markdown(index=False, tablefmt=style, disable_numparse=True)
+        for title, table in tables.items()
+    }
+    texts["Remarks"] = "\n\n".join(comparison.remarks) or "None."
+    return "\n\n".join(f"## {title}\n\n{text}" for title, text in texts.items())
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
     """The page with its pictures, comparison.md, metrics.csv and params.csv."""
     page.write_comparison_page(comparison, folder)
-    write_text(folder / "comparison.md", format_page(comparison))
-    write_csv(folder / "metrics.csv", build_records(comparison))
-    head, *rows = build_params_table(comparison)
-    nothing = [dict.fromkeys(head)]
-    write_csv(
-        folder / "params.csv", [dict(zip(head, row, strict=True)) for row in rows] or nothing
+    write_text(
+        folder / "comparison.md", f"# Comparison\n\n{format_sections(comparison, 'github')}\n"
     )
+    write_csv(folder / "metrics.csv", build_records(comparison))
+    write_text(folder / "params.csv", params_table(comparison).to_csv(index=False))
 
 
 def main() -> None:
@@ -203,5 +175,5 @@ def main() -> None:
     options = parser.parse_args()
     comparison = Comparison(select_runs(options))
     write_comparison(comparison, options.out)
-    print(format_terminal(comparison))
+    print(format_sections(comparison, "plain"))
     print(f"\nwritten to {options.out}: index.html, comparison.md, metrics.csv, params.csv")

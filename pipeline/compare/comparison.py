@@ -17,14 +17,17 @@ run lacks are listed as missing.
 
 import math
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.compare.candidates import PICTURES, ComparedRun
-from pipeline.config.metrics import COMPARED, ERROR_SUFFIXES, Metric, find
+from pipeline.config.metrics import COMPARED, ERROR_SUFFIXES, Comparability, Metric, find
 from vae.errors import UserError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Assessment = Literal["better", "worse", "within error", ""]
 DASH = "\N{EN DASH}"
@@ -114,46 +117,32 @@ class Comparison:
     def missing(self) -> dict[str, list[str]]:
         """What each run lacks, by its letter, with the sections of params that another run has."""
         sections = list(dict.fromkeys(name for run in self.runs for name in _list_sections(run)))
-        missing_by_letter = {}
+        by_letter = {}
         for letter, run in zip(self.letters, self.runs, strict=True):
-            missing_sections = [
-                f"params of `{name}`" for name in sections if name not in _list_sections(run)
+            lacking = [name for name in sections if name not in _list_sections(run)]
+            by_letter[letter] = run.list_missing(self.pictures) + [
+                f"params of `{name}`" for name in lacking if run.params
             ]
-            missing_by_letter[letter] = [
-                *run.list_missing(self.pictures),
-                *(missing_sections if run.params else []),
-            ]
-        return {letter: names for letter, names in missing_by_letter.items() if names}
+        return {letter: names for letter, names in by_letter.items() if names}
 
     @cached_property
     def remarks(self) -> list[str]:
-        """Why some deltas have no assessment, in sentences."""
+        """Why some deltas have no assessment, and what each run lacks, in sentences."""
         others = list(zip(self.letters[1:], self.runs[1:], strict=True))
-        first = self.runs[0]
-        reasons = {
-            "was trained on other data than A: not assessed": _data_differ,
-            "has another likelihood than A: nats are not assessed": _likelihoods_differ,
-            "has another number of samples than A: distances are not assessed": _sample_counts_differ,
-            "has another objective than A: its value is not assessed": _objectives_differ,
-        }
         sentences = []
-        for reason, applies in reasons.items():
-            letters = [letter for letter, run in others if applies(first, run)]
+        for differ, reason in DIFFERENCES.values():
+            letters = [letter for letter, run in others if differ(self.runs[0], run)]
             sentences += [f"{', '.join(letters)} {reason}."] if letters else []
-        return sentences
+        lacks = [f"{letter} lacks: {', '.join(names)}." for letter, names in self.missing.items()]
+        return sentences + lacks
 
 
 def is_comparable(metric: Metric, reference: ComparedRun, run: ComparedRun) -> bool:
     """Whether the values of two runs can be compared."""
     if metric.comparability == "always":
         return True
-    if metric.comparability == "samples" and _sample_counts_differ(reference, run):
-        return False
-    if metric.comparability == "likelihood" and _likelihoods_differ(reference, run):
-        return False
-    if metric.comparability == "objective" and _objectives_differ(reference, run):
-        return False
-    return not _data_differ(reference, run)
+    kinds: set[Comparability] = {"data", metric.comparability}
+    return not any(DIFFERENCES[kind][0](reference, run) for kind in kinds)
 
 
 def _data_differ(reference: ComparedRun, run: ComparedRun) -> bool:
@@ -190,6 +179,21 @@ def _param_differs(reference: ComparedRun, run: ComparedRun, name: str) -> bool:
     return None not in texts and texts[0] != texts[1]
 
 
+DIFFERENCES: dict[Comparability, tuple[Callable[[ComparedRun, ComparedRun], bool], str]] = {
+    "data": (_data_differ, "was trained on other data than A: not assessed"),
+    "likelihood": (_likelihoods_differ, "has another likelihood than A: nats are not assessed"),
+    "samples": (
+        _sample_counts_differ,
+        "has another number of samples than A: distances are not assessed",
+    ),
+    "objective": (
+        _objectives_differ,
+        "has another objective than A: its value is not assessed",
+    ),
+}
+"""Comparability of a metric: whether two runs lack it, and the remark about the second run."""
+
+
 def _format_param(run: ComparedRun, name: str) -> str:
     if name.partition(".")[0] not in _list_sections(run):
         return MISSING
@@ -205,7 +209,7 @@ def _find_error(run: ComparedRun, name: str) -> float | None:
     return next((value for value in candidates if value is not None), None)
 
 
-# As texts
+# Tables of texts
 
 
 def format_value(metric: Metric, cell: Cell) -> str:
@@ -232,17 +236,16 @@ def _format_number(value: float, digits: int | None) -> str:
     return f"{value:.2g}" if 0 < abs(value) < 0.5 * 10**-digits else f"{value:,.{digits}f}"
 
 
-TextTable = list[list[str]]
-
-
-def build_runs_table(comparison: Comparison) -> TextTable:
+def runs_table(comparison: Comparison) -> "DataFrame":
     """Name, source and provenance of each run."""
-    names = list(dict.fromkeys(name for run in comparison.runs for name in run.provenance))
-    table = [["", "run", "from", *names]]
-    for letter, run in zip(comparison.letters, comparison.runs, strict=True):
-        values = [_shorten_digest(run.provenance.get(name, MISSING)) for name in names]
-        table.append([letter, run.name, run.source, *values])
-    return table
+    from pandas import DataFrame
+
+    rows = [
+        {"": letter, "run": run.name, "from": run.source}
+        | {name: _shorten_digest(text) for name, text in run.provenance.items()}
+        for letter, run in zip(comparison.letters, comparison.runs, strict=True)
+    ]
+    return DataFrame(rows).fillna(MISSING)
 
 
 def _shorten_digest(text: str) -> str:
@@ -250,48 +253,29 @@ def _shorten_digest(text: str) -> str:
     return text[:12] if len(text) >= 32 and set(text) <= set(string.hexdigits) else text
 
 
-def build_params_table(comparison: Comparison) -> TextTable:
+def params_table(comparison: Comparison) -> "DataFrame":
     """The params that differ."""
+    from pandas import DataFrame
+
     rows = [[name, *texts] for name, texts in comparison.params.items()]
-    return [["param", *comparison.letters], *rows]
+    return DataFrame(rows, columns=["param", *comparison.letters])
 
 
-def build_metrics_table(comparison: Comparison, rows: Sequence[Row]) -> TextTable:
+def metrics_table(comparison: Comparison, rows: Sequence[Row]) -> "DataFrame":
     """A row per metric: each run's value, and its delta to A."""
-    head = [text for letter in comparison.letters for text in (letter, f"{letter} - A")]
-    table = [["metric", "better", *head[:1], *head[2:]]]
-    for name, cells in rows:
-        metric = find(name)
-        pairs = [text for cell in cells for text in _format_cell(metric, cell)]
-        table.append([metric.title, metric.direction or DASH, *pairs[:1], *pairs[2:]])
-    return table
+    from pandas import DataFrame
 
-
-def _format_cell(metric: Metric, cell: Cell) -> tuple[str, str]:
-    return format_value(metric, cell), format_delta(metric, cell)
-
-
-def list_remarks(comparison: Comparison) -> list[str]:
-    """What each run lacks, and why deltas are not assessed."""
-    lines = [
-        f"{letter} lacks: {', '.join(names)}." for letter, names in comparison.missing.items()
-    ]
-    return [*comparison.remarks, *lines]
-
-
-def format_text_table(table: TextTable) -> str:
-    """A table for the terminal."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join(
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    )
-
-
-def format_markdown_table(table: TextTable) -> str:
-    """A table in Markdown."""
-    rows = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in table]
-    return "\n".join([rows[0], "|" + "---|" * len(table[0]), *rows[1:]])
+    metrics = [find(name) for name, _ in rows]
+    columns = {
+        "metric": [metric.title for metric in metrics],
+        "better": [metric.direction or DASH for metric in metrics],
+    }
+    for index, letter in enumerate(comparison.letters):
+        cells = [(metric, cells[index]) for metric, (_, cells) in zip(metrics, rows, strict=True)]
+        columns[letter] = [format_value(*cell) for cell in cells]
+        if index:
+            columns[f"{letter} - A"] = [format_delta(*cell) for cell in cells]
+    return DataFrame(columns)
 
 
 def build_records(comparison: Comparison) -> list[dict[str, str | float | None]]:

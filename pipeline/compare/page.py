@@ -10,11 +10,10 @@ from pathlib import Path
 from pipeline.compare.candidates import PICTURES, ComparedRun
 from pipeline.compare.comparison import (
     Comparison,
-    TextTable,
-    build_metrics_table,
-    build_params_table,
-    build_runs_table,
-    list_remarks,
+    Row,
+    metrics_table,
+    params_table,
+    runs_table,
 )
 from pipeline.scoring.diagnosis_cards import finding_cards
 from vae.figures.overlays import overlay_curves, overlay_spectra
@@ -64,7 +63,7 @@ def build_tabs(comparison: Comparison) -> list[Tab]:
         Tab("Diagnosis", build_diagnosis_tab(comparison)),
         Tab(
             "All numbers",
-            [_build_metrics_table(comparison, "All other numbers", other_metrics=True)],
+            [_colour_table(comparison, "All other numbers", comparison.other_metrics)],
         ),
     ]
     return [tab for tab in all_tabs if tab.items]
@@ -72,23 +71,24 @@ def build_tabs(comparison: Comparison) -> list[Tab]:
 
 def build_metrics_tab(comparison: Comparison) -> list[Item]:
     """Metrics with their deltas, what the runs are, and what is missing."""
-    lines = list_remarks(comparison)
-    items: list[Item] = [_build_metrics_table(comparison, "Numbers", other_metrics=False)]
-    items += [Prose("Remarks", lines)] if lines else []
-    return [*items, _build_table("Runs", "", build_runs_table(comparison))]
-
-
-def _build_metrics_table(comparison: Comparison, title: str, *, other_metrics: bool) -> Table:
-    rows = comparison.other_metrics if other_metrics else comparison.metrics
-    head, *body = build_metrics_table(comparison, rows)
     caption = (
         "± one standard error or deviation. Deltas are to A; green is better, red is worse, "
         "`within error` is less than two standard errors of the difference."
     )
+    items: list[Item] = [_colour_table(comparison, "Numbers", comparison.metrics, caption)]
+    items += [Prose("Remarks", comparison.remarks)] if comparison.remarks else []
+    runs = runs_table(comparison)
+    return [*items, Table("Runs", "", list(map(str, runs)), runs.to_numpy().tolist())]
+
+
+def _colour_table(
+    comparison: Comparison, title: str, rows: Sequence[Row], caption: str = ""
+) -> Table:
+    table = metrics_table(comparison, rows)
     cells: list[list[str | float | Mark | None]] = [
-        [*row[:2], *map(_colour_cell, row[2:])] for row in body
+        [*row[:2], *map(_colour_cell, row[2:])] for row in table.to_numpy().tolist()
     ]
-    return Table(title, "" if other_metrics else caption, head, cells)
+    return Table(title, caption, list(map(str, table)), cells)
 
 
 def _colour_cell(text: str) -> Mark:
@@ -97,13 +97,10 @@ def _colour_cell(text: str) -> Mark:
 
 def build_params_tab(comparison: Comparison) -> list[Item]:
     """The params that differ."""
-    if not comparison.params:
+    table = params_table(comparison)
+    if table.empty:
         return [Prose("Params", ["No param differs among the sections that are known."])]
-    return [_build_table("Params that differ", "", build_params_table(comparison))]
-
-
-def _build_table(title: str, caption: str, table: TextTable) -> Table:
-    return Table(title, caption, table[0], table[1:])
+    return [Table("Params that differ", "", list(map(str, table)), table.to_numpy().tolist())]
 
 
 def build_curves_tab(comparison: Comparison) -> list[Item]:
@@ -118,18 +115,13 @@ def build_curves_tab(comparison: Comparison) -> list[Item]:
 
 def _build_picture_tab(comparison: Comparison, kinds: Sequence[str]) -> list[Item]:
     return [
-        _build_picture(letter, run, kind)
+        Picture(f"{letter}: {PICTURES[kind]}", run.name, _picture_file(letter, kind))
+        if kind in run.pictures
+        else Prose(f"{letter}: {PICTURES[kind]}", ["missing"])
         for kind in kinds
         if kind in comparison.pictures
         for letter, run in _pair_letters(comparison)
     ]
-
-
-def _build_picture(letter: str, run: ComparedRun, kind: str) -> Item:
-    title = f"{letter}: {PICTURES[kind]}"
-    if kind not in run.pictures:
-        return Prose(title, ["missing"])
-    return Picture(title, run.name, _picture_file(letter, kind))
 
 
 def build_diagnosis_tab(comparison: Comparison) -> list[Item]:

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.compare.candidates import ComparedRun
-from pipeline.compare.comparison import Comparison, build_metrics_table
+from pipeline.compare.comparison import Comparison, metrics_table
 from pipeline.config import metrics
 from pipeline.config.metrics import COMPARED, HEADLINE, METRICS, REGISTRY, Metric
 from pipeline.config.params import override, parse, to_tree
@@ -60,7 +60,7 @@ def test_a_metric_from_outside_reaches_every_reader(monkeypatch: pytest.MonkeyPa
     comparison = Comparison(runs)
     ((key, cells),) = comparison.other_metrics
     assert (key, cells[1].assessment) == ("test_sharpness", "better")
-    _, row = build_metrics_table(comparison, comparison.other_metrics)
+    (row,) = metrics_table(comparison, comparison.other_metrics).to_numpy().tolist()
     assert row == ["sharpness, px", "higher", "1.0 ± 0.1", "2.5 ± 0.1", "+1.5 better"]
     assert metrics.mlflow_name("test_sharpness") == "test/sharpness"
     goal = "sweep.goals=[{metric: valid_sharpness, direction: maximize}]"
