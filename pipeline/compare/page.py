@@ -15,7 +15,7 @@ from pipeline.compare.comparison import (
     params_table,
     runs_table,
 )
-from pipeline.scoring.diagnosis_cards import finding_cards
+from pipeline.scoring.diagnosis import finding_cards
 from vae.figures.overlays import overlay_curves, overlay_spectra
 from vae.figures.page import Item, Tab, write_page
 from vae.figures.widgets import Mark, Picture, Prose, Table

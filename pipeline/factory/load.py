@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.factory.build import model_from_tensors
 from pipeline.runtime import paths
 from vae import device as machines
 from vae.data.batches import Images
 from vae.errors import UserError
-from vae.io import read_tensors
+from vae.io import read_array, read_tensors
 from vae.models.vae import VAE
 from vae.priors.prior import Prior
 from vae.priors.prior import from_tensors as prior_from_tensors
@@ -17,24 +19,18 @@ from vae.training import checkpoints
 
 
 def find_checkpoint(name: str) -> tuple[Mapping[str, Any], dict[str, Any], str]:
-    """Weights and description of best | last | epoch:N | a path."""
-    named_files = {"best": paths.BEST, "last": paths.LAST}
+    """Weights, metadata and file of best | last | epoch:N | a path."""
     if name.startswith("epoch:"):
-        key = paths.read_run()["key"]
-        matching = [
-            file
-            for file in checkpoints.list_checkpoints(paths.RESUME / key)
-            if str(file.epoch) == name.removeprefix("epoch:")
-        ]
-        if not matching:
-            epochs = [file.epoch for file in checkpoints.list_checkpoints(paths.RESUME / key)]
+        files = checkpoints.list_checkpoints(paths.RESUME / paths.read_run()["key"])
+        by_epoch = {str(file.epoch): file for file in files}
+        if (file := by_epoch.get(name.removeprefix("epoch:"))) is None:
             raise UserError(
-                f"no checkpoint of that epoch; kept are {epochs}",
+                f"no checkpoint of that epoch; kept are {[file.epoch for file in files]}",
                 where=f"--checkpoint {name}",
                 remedy="choose one of these, or train with a smaller checkpoints.keep_every",
             )
-        return *checkpoints.read_weights(matching[0]), str(matching[0].path.name)
-    path = named_files.get(name, Path(name))
+        return *checkpoints.read_weights(file), str(file.path.name)
+    path = {"best": paths.BEST, "last": paths.LAST}.get(name, Path(name))
     if not path.is_file():
         raise UserError(
             "no such weights file",
@@ -47,7 +43,7 @@ def find_checkpoint(name: str) -> tuple[Mapping[str, Any], dict[str, Any], str]:
 def load_model(
     path: Path, device: machines.DeviceName, where: str = "evaluate.device"
 ) -> tuple[VAE, dict[str, Any], machines.Machine]:
-    """The shipped model, what it says of itself, and the machine to judge it on, in fp32."""
+    """A trained model, its metadata, and the machine for its evaluation, in fp32."""
     paths.read_run()
     machine = resolve_machine(device, where)
     tensors, metadata = read_tensors(path)
@@ -68,10 +64,9 @@ def resolve_machine(
 
 
 def load_prior(name: str, machine: machines.Machine) -> Prior:
-    """A prior fitted to the shipped model, by name or as `read_weights`, to draw on this machine.
+    """A prior fitted to the trained model; the name `shipped` means the chosen prior.
 
-    UserError if none was fitted, if it belongs to another model, if there is none of the name, or
-    if its file is of another format.
+    UserError if it is missing, belongs to another model, or its file has another format.
     """
     index = paths.read_prior_index()
     prior_name = index["shipped"] if name == "shipped" else name
@@ -88,6 +83,12 @@ def load_prior(name: str, machine: machines.Machine) -> Prior:
     except UserError as error:
         where = f"artifacts/prior/{path.name}"
         raise UserError(error.what, where=where, remedy="run `dvc repro prior`") from None
+
+
+def read_labels(split: str) -> np.ndarray | None:
+    """Labels (N,) of a prepared split, None without classes."""
+    path = paths.DATA / f"{split}_labels.npy"
+    return read_array(path) if path.exists() else None
 
 
 def load_split(name: str, model: VAE, device: str) -> Images:

@@ -48,25 +48,22 @@ def report_path(stage: str) -> Path:
 
 
 def run_log_path(key: str) -> Path:
-    """Times, speed and machine of a row; no stage tracks it."""
+    """Times, speed and machine of a run; DVC does not track it."""
     return LOGS / f"{key}.jsonl"
 
 
 def read_spec() -> dict[str, Any]:
-    """What the prepared data are; UserError if there are none."""
+    """spec.json of the prepared data; UserError if there are none."""
     return _read_required(SPEC, "the data are not prepared", "run `dvc repro prepare`")
 
 
 def read_run() -> dict[str, Any]:
-    """What the shipped model is; UserError if there is none."""
+    """run.json of the trained model; UserError if there is none."""
     return _read_required(RUN, "no trained model", "run `dvc repro train`")
 
 
 def read_prior_index() -> dict[str, Any]:
-    """What the fitted priors are (model, fitted, shipped, density, temperature).
-
-    UserError if there are none, or if they belong to another model than the shipped one.
-    """
+    """prior.json of the fitted priors; UserError if there are none for the trained model."""
     index = _read_required(PRIOR_INDEX, "no fitted prior", "run `dvc repro prior`")
     if index["model"] != read_run()["key"]:
         raise UserError(
@@ -86,6 +83,6 @@ def _read_required(path: Path, problem: str, remedy: str) -> dict[str, Any]:
     return content
 
 
-def sheet_epochs(folder: Path, suffix: str = ".png") -> list[int]:
-    """Epochs with a reconstruction sheet (or its arrays) in a folder, ascending."""
-    return sorted(int(path.stem[-5:]) for path in folder.glob(f"reconstructions-*{suffix}"))
+def sheet_epochs(folder: Path) -> list[int]:
+    """Epochs with a reconstruction sheet in a folder, ascending."""
+    return sorted(int(path.stem[-5:]) for path in folder.glob("reconstructions-*.png"))

@@ -1,27 +1,28 @@
-"""The verdict on the shipped model: reports/diagnosis.json, and the same to read in .md."""
+"""The diagnosis of the trained model: reports/diagnosis.json and reports/diagnosis.md."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from pipeline.runtime import paths
 from pipeline.runtime.code_digest import DIAGNOSIS, code_digest
 from pipeline.scoring.diagnosis_inputs import shipped_run_inputs
-from vae.evaluation.diagnosis.engine import Diagnosis, Finding, apply_rules
+from vae.evaluation.diagnosis.engine import Diagnosis, apply_rules, finding_text
+from vae.figures.widgets import Findings
 from vae.io import write_json, write_text
 
 
 def write_diagnosis() -> None:
-    """Judge everything that the files hold of the shipped model."""
+    """Apply the rules to all files of the trained model and write both reports."""
     run, diagnosis = paths.read_run(), apply_rules(shipped_run_inputs())
     header = {"model": run["key"], "code": code_digest(DIAGNOSIS)}
     write_json(paths.report_path("diagnosis"), header | to_report(diagnosis))
-    write_text(
-        paths.DIAGNOSIS_PAGE, to_markdown(f"{run['data_set']}, run {run['key']}", diagnosis)
-    )
+    title = f"{run['data_set']}, run {run['key']}"
+    write_text(paths.DIAGNOSIS_PAGE, to_markdown(title, diagnosis))
 
 
 def to_report(diagnosis: Diagnosis) -> dict[str, Any]:
-    """Plain values."""
+    """The content of reports/diagnosis.json without its header."""
     return {
         "findings": [asdict(finding) for finding in diagnosis.findings],
         "ruled_out": list(diagnosis.ruled_out),
@@ -29,40 +30,28 @@ def to_report(diagnosis: Diagnosis) -> dict[str, Any]:
     }
 
 
+def finding_cards(report: Mapping[str, Any]) -> Findings:
+    """Such a report as an item of a page."""
+    texts = [finding_text(finding) for finding in report["findings"]]
+    return Findings(texts, report["ruled_out"], report["not_assessed"])
+
+
 def to_markdown(title: str, diagnosis: Diagnosis) -> str:
-    """Markdown: what was found, ruled out, and not judged."""
+    """The page: findings, modes that are ruled out, and modes that were not assessed."""
     lines = [f"# Diagnosis: {title}", ""]
     if not any(finding.severity != "note" for finding in diagnosis.findings):
         lines += ["Nothing wrong is proven.", ""]
     for finding in diagnosis.findings:
-        lines += _finding_section(finding)
-    lines += [f"Ruled out: {', '.join(map(_plain_words, diagnosis.ruled_out)) or 'nothing'}.", ""]
+        text = finding_text(asdict(finding))
+        lines += [f"## {text.severity}: {text.title}", "", text.explanation, ""]
+        lines += [f"Evidence: {text.evidence}.", ""]
+        changes = [f"- `{c.key}: {c.value}`: {c.reason}" for c in text.suggested_changes]
+        lines += [*changes, ""] if changes else []
+    lines += [f"Ruled out: {', '.join(diagnosis.ruled_out).replace('_', ' ') or 'nothing'}.", ""]
     if diagnosis.not_assessed:
-        lines += ["| not judged | missing |", "|---|---|"]
+        lines += ["| not assessed | missing |", "|---|---|"]
         lines += [
-            f"| {_plain_words(name)} | {what} |" for name, what in diagnosis.not_assessed.items()
+            f"| {name.replace('_', ' ')} | {missing} |"
+            for name, missing in diagnosis.not_assessed.items()
         ]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _finding_section(finding: Finding) -> list[str]:
-    numbers = ", ".join(
-        f"{_plain_words(name)} {value:.6g}" for name, value in finding.numbers.items()
-    )
-    changes = [
-        f"- `{change.key}: {change.value}`: {change.reason}"
-        for change in finding.suggested_changes
-    ]
-    return [
-        f"## {finding.severity}: {finding.title}",
-        "",
-        f"{finding.explanation}.",
-        "",
-        f"Evidence: {numbers} ({finding.evidence}).",
-        "",
-        *([*changes, ""] if changes else []),
-    ]
-
-
-def _plain_words(name: str) -> str:
-    return name.replace("_", " ")

@@ -1,15 +1,16 @@
-"""What the project's own files say of a run, as evidence for its diagnosis.
+"""The inputs of a run's diagnosis from the project's own files.
 
-`running_inputs` takes a training at work: its run.json and its history so far.
-`shipped_run_inputs` takes the shipped one and whatever later stages have written about it. Such
-a stage needs no line here: a metric of reports/evaluate.json whose name (without the split) is a field of
-`DiagnosisInputs` is that field.
+`running_inputs` takes run.json and the history of a training in progress, `shipped_run_inputs` the
+trained model and the reports of later stages: a metric of reports/evaluate.json whose name
+(without the split) is a field of `DiagnosisInputs` becomes that field.
 """
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from pipeline.config.metrics import split_key
 from pipeline.runtime import paths
@@ -20,7 +21,7 @@ INPUT_FIELDS = {field.name for field in dataclasses.fields(DiagnosisInputs)}
 
 
 def shipped_run_inputs() -> DiagnosisInputs:
-    """Of the shipped model; UserError if there is none."""
+    """Inputs of the trained model; UserError if there is none."""
     run = paths.read_run()
     inputs = running_inputs(run, read_csv(paths.HISTORY))
     return dataclasses.replace(inputs, **_train_report_inputs(run), **_evaluation_inputs(run))
@@ -29,7 +30,7 @@ def shipped_run_inputs() -> DiagnosisInputs:
 def running_inputs(
     run: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
 ) -> DiagnosisInputs:
-    """Of a training at any moment: what was asked for, the data, the epochs so far."""
+    """Inputs of a training at any moment: params, data, the epochs so far."""
     return DiagnosisInputs(history=history, **_params_inputs(run), **_data_inputs())
 
 
@@ -69,7 +70,7 @@ def _beta_end(schedule: Mapping[str, Any], epochs: int) -> float:
 
 
 def _data_inputs() -> dict[str, Any]:
-    """Nothing, where the data are not prepared. Classes are in the order of their labels."""
+    """Empty without prepared data. Classes are in the order of their labels."""
     path = paths.report_path("data")
     if not (path.is_file() and paths.SPEC.is_file()):
         return {}
@@ -84,24 +85,31 @@ def _data_inputs() -> dict[str, Any]:
 
 
 def _train_report_inputs(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The training's own report, if it is of this model."""
-    path = paths.report_path("train")
-    report = read_json(path) if path.is_file() else {}
-    if report.get("key") != run["key"]:
-        return {}
-    return {name: report.get(name) for name in ("best_epoch", "constant_distortion")}
+    report = _report_of_run("train", "key", run)
+    return {name: report[name] for name in ("best_epoch", "constant_distortion") if report}
 
 
 def _evaluation_inputs(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The evaluation, if it is of this model."""
-    path = paths.report_path("evaluate")
-    report = read_json(path) if path.is_file() else {}
-    if report.get("model") != run["key"]:
+    report = _report_of_run("evaluate", "model", run)
+    if not report:
         return {}
     metrics = report["metrics"]
     names = {name: split_key(name)[1] for name in metrics}
     values = {field: metrics[name] for name, field in names.items() if field in INPUT_FIELDS}
-    rates = paths.FIGURES / "evaluate" / "rates.csv"
-    if rates.is_file():
-        values["rates"] = tuple(float(row["rate"] or 0) for row in read_csv(rates))
+    if (paths.FIGURES / "evaluate" / "rates.csv").is_file():
+        values["rates"] = tuple(sorted(read_rates().tolist(), reverse=True))
     return values | {"test_count": metrics["test_images"]}
+
+
+def _report_of_run(stage: str, key: str, run: Mapping[str, Any]) -> dict[str, Any]:
+    """The report of a stage, empty if it is missing or of another model."""
+    path = paths.report_path(stage)
+    report: dict[str, Any] = read_json(path) if path.is_file() else {}
+    return report if report.get(key) == run["key"] else {}
+
+
+def read_rates() -> np.ndarray:
+    """Rate of each dimension (n,), nats, from the evaluation."""
+    table = read_csv(paths.FIGURES / "evaluate" / "rates.csv")
+    by_dimension = sorted(table, key=lambda row: int(row["dimension"] or 0))
+    return np.array([float(row["rate"] or 0) for row in by_dimension])

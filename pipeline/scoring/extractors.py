@@ -1,10 +1,10 @@
-"""Who judges: the frozen networks that evaluate.feature_extractors names, opened and tested.
+"""The feature extractors that evaluate.feature_extractors names, loaded and tested.
 
-`auto` is the data's own classifier (in_domain) where there are labels, else the
-ImageNet network efficientnet_lite2. Inception is the one whose distance is called FID; clip-*
-and dinov2-* are torch-fidelity's, by its names, and want a download. The stage `extractor` tests
-each before it may judge (`feature_extractors.bends`) and writes the verdicts to
-artifacts/extractor/passed.json; the stage `evaluate` asks only those that passed.
+`auto` is the data's own classifier (in_domain) where there are labels, else the ImageNet network
+efficientnet_lite2. The Frechet distance of inception is the FID; clip-* and dinov2-* are those of
+torch-fidelity and are downloaded. The stage `extractor` tests each
+(`feature_extractors.sensitivity_test`) and writes artifacts/extractor/passed.json; the stage
+`evaluate` uses those that passed.
 """
 
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.schema import Params
+from pipeline.factory.load import read_labels
 from pipeline.runtime import paths
 from pipeline.runtime.console import info, warn
 from pipeline.runtime.paths import ROOT
@@ -23,8 +24,8 @@ from vae.evaluation.metrics import feature_extractors
 from vae.evaluation.metrics.classifier import load
 from vae.io import read_array, read_json
 
-MIN_IMAGES = 40  # images of a split: from fewer no distance is worth its name
-MAX_TEST_IMAGES = 6000  # images that a network is tested on at most: 2,000 features want thousands
+MIN_IMAGES = 40  # per split: distances from fewer images are meaningless
+MAX_TEST_IMAGES = 6000  # covariances of 2,000 features need thousands of images
 
 
 def requested_extractors(settings: Params) -> list[str]:
@@ -36,7 +37,7 @@ def requested_extractors(settings: Params) -> list[str]:
     ]
     if "in_domain" in names and not labels:
         raise UserError(
-            "the data have no labels to train an in-domain judge with",
+            "the data have no labels for an in-domain feature extractor",
             where="evaluate.feature_extractors",
             remedy="choose auto or efficientnet_lite2",
         )
@@ -46,7 +47,7 @@ def requested_extractors(settings: Params) -> list[str]:
 def load_extractor(
     name: str, settings: Params, machine: Machine
 ) -> feature_extractors.NetworkExtractor:
-    """A judge by name; UserError where its weights are missing."""
+    """A feature extractor by name; UserError if its weights are missing."""
     if name == "in_domain":
         return feature_extractors.in_domain_extractor(load(paths.CLASSIFIER), machine)
     if name == feature_extractors.INCEPTION:
@@ -61,35 +62,36 @@ def load_extractor(
 def test_extractor(
     extractor: feature_extractors.NetworkExtractor, seed: int
 ) -> dict[str, Any] | None:
-    """The test as plain values, on images that the judge was not trained on: the validation
-    split of its own data, else the training split. None with a warning for too few of them."""
+    """The test's results, None with a warning for too few images.
+
+    The images are those on which the extractor was not trained: the validation split for the
+    data's own classifier, else the training split.
+    """
     split = "valid" if extractor.name == "in_domain" else "train"
     images = read_array(paths.DATA / f"{split}.npy", memory_map=True)[:MAX_TEST_IMAGES]
     if len(images) < MIN_IMAGES:
-        warn(
-            f"{len(images)} {split} images: too few to test {extractor.name}, which will not judge"
-        )
+        warn(f"{len(images)} {split} images: too few to test {extractor.name}, which is not used")
         return None
-    labels = paths.DATA / f"{split}_labels.npy"
-    modes = read_array(labels)[: len(images)] if labels.exists() else None
+    labels = read_labels(split)
+    modes = None if labels is None else labels[: len(images)]
     info(f"extractor: testing {extractor.name} on {len(images):,} {split} images")
-    sensitivity = feature_extractors.sensitivity_test(extractor, np.asarray(images), seed, modes)
-    if not sensitivity.passed:
-        failed = [fault for fault in sensitivity.distances if not sensitivity.detects(fault)]
+    result = feature_extractors.sensitivity_test(extractor, np.asarray(images), seed, modes)
+    if not result.passed:
+        failed = [fault for fault in result.distances if not result.detects(fault)]
         warn(
             f"the distance of {extractor.name} does not rise under {', '.join(failed)} "
-            f"({sensitivity.n} images): it will not judge"
+            f"({result.n} images): it is not used"
         )
     return {
         "digest": extractor.digest,
         "feature_dim": extractor.feature_dim,
         "split": split,
-        "n": sensitivity.n,
-        "passed": sensitivity.passed,
-        "floor_fd": sensitivity.floor,
+        "n": result.n,
+        "passed": result.passed,
+        "floor_fd": result.floor,
         "fd": {
             fault: {f"{strength:g}": value for strength, value in by_strength.items()}
-            for fault, by_strength in sensitivity.distances.items()
+            for fault, by_strength in result.distances.items()
         },
     }
 
@@ -99,7 +101,7 @@ def test_results_path() -> Path:
 
 
 def passed_extractors(settings: Params) -> list[str]:
-    """The wanted judges that passed their test; UserError if the stage has not tested them."""
+    """The requested extractors that passed their test; UserError if one is not tested."""
     results = read_json(test_results_path()) if test_results_path().exists() else {}
     names = requested_extractors(settings)
     missing = [name for name in names if name not in results]

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import params
-from pipeline.config.schema import Data
+from pipeline.config.schema import Data, Params
 from pipeline.factory import raw_data
 from pipeline.runtime import console, paths, run_log
+from pipeline.stages.stage_run import run_stage
 from pipeline.tracking import records
 from vae.data import sources
 from vae.data.readers import Files, RawDataset
@@ -267,14 +267,12 @@ def write_spec(
     write_json(paths.SPEC, build_spec(paths.DATA, arrays, header, classes, levels, broken))
 
 
-def main() -> None:
-    parser = params.argument_parser(__doc__, "python -m pipeline.stages.prepare")
-    arguments = parser.parse_args()
-    settings = params.load(arguments.params, arguments.set)
-    prepare(settings.data)
+def run(params: Params) -> None:
+    """Prepare the data and send their run."""
+    prepare(params.data)
     run_log.append_start(paths.run_log_path(records.data_key()), "prepare", {})
-    records.sync_records(settings.tracking, records.data_record)
+    records.sync_records(params.tracking, records.data_record)
 
 
 if __name__ == "__main__":
-    console.run_command(main)
+    run_stage(run, "prepare", __doc__)

@@ -1,18 +1,16 @@
-"""Find or download the raw data and fingerprint them: the stage `fingerprint_raw_data`, which
-always runs.
-
-It also writes the digest of each stage's code (pipeline.runtime.code_digest).
+"""Find or download the raw data and fingerprint them: the stage `source`, which always runs.
 
 It writes artifacts/source.json, on which `prepare` depends, so that one image added to a folder
-re-runs the chain and nothing else does. Where the raw data are gone but their fingerprint for the
-same request is there (a clone that pulled the outputs), it is kept, with one warning.
+re-runs the pipeline. Without raw data an existing fingerprint of the same request is kept, with
+one warning (a clone that pulled the outputs). It also writes the digest of each stage's code
+(pipeline.runtime.code_digest).
 """
 
-from pipeline.config import params
-from pipeline.config.schema import Data
+from pipeline.config.schema import Data, Params
 from pipeline.factory import raw_data
 from pipeline.runtime import console, paths
 from pipeline.runtime.code_digest import write_stage_digests
+from pipeline.stages.stage_run import run_stage
 from vae.data import sources
 from vae.data.readers import MissingDataError
 from vae.io import read_json, write_json
@@ -33,13 +31,11 @@ def fingerprint_raw_data(data: Data) -> None:
         write_json(paths.SOURCE, current)
 
 
-def main() -> None:
-    parser = params.argument_parser(__doc__, "python -m pipeline.stages.source")
-    arguments = parser.parse_args()
-    settings = params.load(arguments.params, arguments.set)
+def run(params: Params) -> None:
+    """Write the digests of code and of raw data."""
     write_stage_digests(paths.CODE)
-    fingerprint_raw_data(settings.data)
+    fingerprint_raw_data(params.data)
 
 
 if __name__ == "__main__":
-    console.run_command(main)
+    run_stage(run, "source", __doc__)

@@ -1,52 +1,54 @@
-"""Worst cases of the evaluation: reports/failures.json and the sheets beside it.
+"""Worst cases of the evaluation: reports/failures.json and the chart of its correlations.
 
-The evaluate stage hands over what it has measured; this module ranks, tests and writes.
-`vae.evaluation.failures` has `ranking` (what is worst), `attributes` (what is measured),
-`correlations` (how it is tested and summarised).
+`vae.evaluation.failures` measures (`attributes`), ranks (`ranking`) and tests (`correlations`).
+Features are those of the first feature extractor. Images are compared with at most
+`MAX_TRAINING_IMAGES` training images, drawn by the seed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from pipeline.config.schema import Params
+from pipeline.factory.encodings import read_encodings
+from pipeline.factory.load import read_labels
 from pipeline.runtime import paths
-from pipeline.stages.evaluate import failure_sheets
-from vae.evaluation.failures import attributes, correlations
-from vae.evaluation.failures import ranking as ranking
+from pipeline.scoring import sample_metrics
+from vae.evaluation.failures import attributes, correlations, ranking
 from vae.evaluation.failures.correlations import Measurements
-from vae.io import write_json
+from vae.evaluation.metrics import elbo
+from vae.evaluation.metrics.feature_extractors import class_logits
+from vae.figures.charts import Chart, forest_plot
+from vae.figures.png import write_png
+from vae.io import read_array, write_json
+from vae.rng import numpy_generator
 
-SIGNIFICANT_DIGITS = 6  # significant ones of every number in the report
+MAX_TRAINING_IMAGES = 10_000
+SIGNIFICANT_DIGITS = 6  # of every number in the report, so that it hides rounding differences
+ERROR_TITLES = {"distortion": "Distortion", "mse_over_variance": "MSE / image's variance"}
+PICKS = {"worst": ranking.worst, "median": ranking.median, "best": ranking.best}
 
 
 @dataclass(frozen=True)
 class SplitInputs:
-    """N images of a split and what the model made of them; arrays in the split's order.
-
-    images          uint8 (N, C, H, W), memory-mapped or not
-    labels          (N,) whole numbers, or None
-    distortion      (N,) nats; mse (N,) mean square of x in [0, 1]
-    rate, mu        (N,) or (N, *latent), nats; (N, *latent)
-    features        (N, F) of the images under a judge, decoded_features of their reconstructions
+    """N images of a split, uint8 (N, C, H, W), with labels (N,), their scores, and the features
+    (N, F) of the images and of their reconstructions.
     """
 
     images: np.ndarray
     labels: np.ndarray | None
-    distortion: np.ndarray
-    mse: np.ndarray
-    rate: np.ndarray
-    mu: np.ndarray
+    scores: elbo.Scores
     features: np.ndarray
     decoded_features: np.ndarray
 
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """The whole training split's images and labels; features (M, F) and mu of its rows `index`."""
+    """All labels of the training split; features (M, F) and mu (M, *latent) of its rows `index`."""
 
-    images: np.ndarray
     labels: np.ndarray | None
     index: np.ndarray
     features: np.ndarray
@@ -55,7 +57,7 @@ class TrainingInputs:
 
 @dataclass(frozen=True)
 class SampleInputs:
-    """Images (S, C, H, W) of z (S, *latent) of a prior by name, features, logits or None."""
+    """Images (S, C, H, W) of codes z (S, *latent) of a prior, with features and class logits."""
 
     prior: str
     images: np.ndarray
@@ -66,35 +68,73 @@ class SampleInputs:
 
 @dataclass(frozen=True)
 class FailureInputs:
-    """Everything; `decode` gives uint8 reconstructions of test images by index.
+    """All inputs; `classes` are names by label, `count` the length of each list of images."""
 
-    `classes` are names by label, `shown_count` is how many worst, median and best are shown.
-    """
-
-    name: str
     classes: Sequence[str]
     valid: SplitInputs
     test: SplitInputs
     train: TrainingInputs
     samples: SampleInputs
-    decode: Callable[[np.ndarray], np.ndarray]
-    shown_count: int
+    count: int
     seed: int
 
 
-def write_failures(inputs: FailureInputs) -> dict[str, Any]:
-    """Write the report and its pictures; the report is returned."""
-    report = failure_report(inputs)
+def report_failures(
+    cache: sample_metrics.FeatureCache | None,
+    params: Params,
+    scores: Mapping[str, elbo.Scores],
+    images: sample_metrics.GeneratedImages,
+) -> None:
+    """Write the report and its chart; an empty report without a feature extractor."""
+    folder = paths.FIGURES / "failures"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    report = {} if cache is None else failure_report(collect_inputs(cache, params, scores, images))
     write_json(paths.report_path("failures"), report)
-    failure_sheets.draw_sheets(
-        report,
-        failure_sheets.SheetImages(
-            inputs.name, inputs.test.images, inputs.train.images, inputs.samples.images
-        ),
-        inputs.decode,
-        paths.FIGURES / "failures",
+    if report and report["tests"]:
+        write_png(tests_chart(report["tests"]), folder / "correlations.png")
+
+
+def collect_inputs(
+    cache: sample_metrics.FeatureCache,
+    params: Params,
+    scores: Mapping[str, elbo.Scores],
+    images: sample_metrics.GeneratedImages,
+) -> FailureInputs:
+    seed, prior = params.evaluate.seed, images.shipped_prior
+    valid, test = (
+        SplitInputs(
+            images=read_array(paths.DATA / f"{split}.npy", memory_map=True),
+            labels=read_labels(split),
+            scores=scores[split],
+            features=cache.split_features(split),
+            decoded_features=cache.features(
+                images.reconstructions[split], f"{split} reconstructions"
+            ),
+        )
+        for split in ("valid", "test")
     )
-    return report
+    train_features = cache.split_features("train")
+    order = numpy_generator(seed, "seen training images").permutation(len(train_features))
+    index = np.sort(order[:MAX_TRAINING_IMAGES])
+    features = cache.features(images.samples[prior], f"samples of {prior}")
+    return FailureInputs(
+        classes=paths.read_spec()["classes"],
+        valid=valid,
+        test=test,
+        train=TrainingInputs(
+            read_labels("train"), index, train_features[index], read_encodings("train")[0][index]
+        ),
+        samples=SampleInputs(
+            prior,
+            images.samples[prior],
+            images.codes[prior],
+            features,
+            class_logits(cache.extractor, features),
+        ),
+        count=params.evaluate.failures,
+        seed=seed,
+    )
 
 
 def failure_report(inputs: FailureInputs) -> dict[str, Any]:
@@ -102,10 +142,9 @@ def failure_report(inputs: FailureInputs) -> dict[str, Any]:
     valid, test = (measure_split(split, inputs.train) for split in (inputs.valid, inputs.test))
     relations = correlations.correlate(valid, test)
     regressions = correlations.regress(valid, test, inputs.seed)
+    confirmed = ranking.confirmed_directions(relations)
     tree = {
-        "reconstructions": rank_reconstructions(
-            inputs, test, ranking.confirmed_directions(relations)
-        ),
+        "reconstructions": rank_reconstructions(inputs, test, confirmed),
         "samples": rank_samples(inputs, test),
         "tests": [asdict(relation) for relation in relations],
         "regression": [asdict(regression) for regression in regressions],
@@ -117,105 +156,74 @@ def failure_report(inputs: FailureInputs) -> dict[str, Any]:
 
 def measure_split(split: SplitInputs, train: TrainingInputs) -> Measurements:
     """Attributes and errors of a split."""
-    attribute_values = attributes.image_attributes(split.images)
-    train_labels = train.labels
-    if (
-        split.labels is not None
-        and train_labels is not None
-        and not attributes.is_balanced(train_labels)
-    ):
-        attribute_values["class_rarity"] = attributes.class_rarity(split.labels, train_labels)
-    attribute_values["neighbour_distance"] = attributes.neighbour_distance(
-        split.features, train.features
-    )
-    attribute_values["latent_norm"] = attributes.latent_norm(split.mu)
-    attribute_values["rate_z_score"] = attributes.rate_z_score(split.rate)
-    attribute_values["latent_hole"] = attributes.latent_hole(split.mu, train.mu)
-    errors = correlations.reconstruction_errors(
-        split.distortion, split.mse, attribute_values["contrast"]
-    )
-    return Measurements(attribute_values, errors)
-
-
-# Reconstructions
+    scores, values = split.scores, attributes.image_attributes(split.images)
+    if split.labels is not None and train.labels is not None:
+        rarity = attributes.class_rarity(split.labels, train.labels)
+        values |= {} if attributes.is_balanced(train.labels) else {"class_rarity": rarity}
+    values["neighbour_distance"] = attributes.neighbour_distance(split.features, train.features)
+    values["latent_norm"] = attributes.latent_norm(scores.mu)
+    values["rate_z_score"] = attributes.rate_z_score(scores.rate)
+    values["latent_hole"] = attributes.latent_hole(scores.mu, train.mu)
+    errors = correlations.reconstruction_errors(scores.distortion, scores.mse, values["contrast"])
+    return Measurements(values, errors)
 
 
 def rank_reconstructions(
     inputs: FailureInputs, test: Measurements, confirmed_directions: Mapping[str, str]
 ) -> dict[str, Any]:
     """Worst, median and best reconstructions of the test split, whole and by class."""
-    split = inputs.test
+    split, scores = inputs.test, inputs.test.scores
     distance = ranking.feature_distance(split.features, split.decoded_features)
     numbers = {
         **test.errors,
         "feature_distance": distance,
-        "mse": split.mse,
-        "rate": split.rate.reshape(len(split.rate), -1).sum(1),
+        "mse": scores.mse,
+        "rate": scores.rate.reshape(len(scores.rate), -1).sum(1),
         **test.attributes,
     }
     percentiles = {name: ranking.percentiles(values) for name, values in test.attributes.items()}
     badness = ranking.mean_percentile(
-        {"distortion": split.distortion, "feature_distance": distance}
+        {"distortion": scores.distortion, "feature_distance": distance}
     )
 
     def item(index: int) -> dict[str, Any]:
         own_percentiles = _values_at(percentiles, index)
+        label = None if split.labels is None else int(split.labels[index])
         return {
             "index": index,
-            "label": _label_name(split.labels, index, inputs.classes),
+            "label": None if label is None else _class_name(label, inputs.classes),
             "numbers": _values_at(numbers, index),
             "percentiles": own_percentiles,
             "explanation": ranking.explain_reconstruction(own_percentiles, confirmed_directions),
         }
 
-    def items(index: np.ndarray) -> list[dict[str, Any]]:
-        return [item(one) for one in index.tolist()]
-
-    return {
-        "criterion": "the mean percentile of distortion (nats) and of the distance between an"
-        f" image and its reconstruction in the judge's features, among {len(badness):,} test images",
-        "worst": items(ranking.worst(badness, inputs.shown_count)),
-        "median": items(ranking.median(badness, inputs.shown_count)),
-        "best": items(ranking.best(badness, inputs.shown_count)),
-        "by_class": {
-            name: {kind: item(index) for kind, index in indices.items()}
-            for name, indices in by_class(badness, split.labels, inputs.classes).items()
-        },
-    }
-
-
-def by_class(
-    badness: np.ndarray, labels: np.ndarray | None, classes: Sequence[str]
-) -> dict[str, dict[str, int]]:
-    """Index of the worst, median and best image of every class that has any."""
-    indices: dict[str, dict[str, int]] = {}
-    for label in [] if labels is None else np.unique(labels).tolist():
-        rows = np.flatnonzero(labels == label)
-        picks = (
-            pick(badness[rows], 1)[0] for pick in (ranking.worst, ranking.median, ranking.best)
-        )
-        kinds = ("worst", "median", "best")
-        indices[_class_name(label, classes)] = {
-            kind: int(rows[pick_index]) for kind, pick_index in zip(kinds, picks, strict=True)
+    by_class = {}
+    for label in [] if split.labels is None else np.unique(split.labels).tolist():
+        rows = np.flatnonzero(split.labels == label)
+        by_class[_class_name(label, inputs.classes)] = {
+            kind: item(int(rows[pick(badness[rows], 1)[0]])) for kind, pick in PICKS.items()
         }
-    return indices
-
-
-# Samples
+    return {
+        "criterion": "the mean percentile of distortion (nats) and of the feature distance between"
+        f" an image and its reconstruction, among {len(badness):,} test images",
+        **{
+            kind: [item(index) for index in pick(badness, inputs.count).tolist()]
+            for kind, pick in PICKS.items()
+        },
+        "by_class": by_class,
+    }
 
 
 def rank_samples(inputs: FailureInputs, test: Measurements) -> dict[str, Any]:
     """Worst samples, each with its nearest training image."""
-    prior_samples, train = inputs.samples, inputs.train
-    probabilities = None if prior_samples.logits is None else ranking.softmax(prior_samples.logits)
-    criteria, nearest = ranking.sample_criteria(
-        prior_samples.features, train.features, probabilities
-    )
-    measures = attributes.image_attributes(prior_samples.images)
+    samples, train = inputs.samples, inputs.train
+    probabilities = None if samples.logits is None else ranking.softmax(samples.logits)
+    criteria, nearest = ranking.sample_criteria(samples.features, train.features, probabilities)
+    measures = attributes.image_attributes(samples.images)
     percentiles = {n: ranking.percentiles(v, test.attributes[n]) for n, v in measures.items()}
     latent = {
-        "latent_norm": attributes.latent_norm(prior_samples.z),
-        "latent_hole": attributes.latent_hole(prior_samples.z, train.mu),
+        "latent_norm": attributes.latent_norm(samples.z),
+        "latent_hole": attributes.latent_hole(samples.z, train.mu),
     }
     percentiles |= {name: ranking.percentiles(values) for name, values in latent.items()}
     numbers = {
@@ -227,48 +235,46 @@ def rank_samples(inputs: FailureInputs, test: Measurements) -> dict[str, Any]:
     }
 
     def item(index: int) -> dict[str, Any]:
-        own_percentiles, own_probabilities = (
-            _values_at(percentiles, index),
-            None if probabilities is None else probabilities[index],
-        )
-        predicted_class = (
-            None
-            if own_probabilities is None
-            else _class_name(int(own_probabilities.argmax()), inputs.classes)
-        )
+        own = None if probabilities is None else probabilities[index]
+        own_percentiles = _values_at(percentiles, index)
         return {
             "index": index,
-            "label": predicted_class,
+            "label": None if own is None else _class_name(int(own.argmax()), inputs.classes),
             "numbers": _values_at(numbers, index),
             "percentiles": own_percentiles,
-            "explanation": ranking.explain_sample(
-                own_percentiles, own_probabilities, inputs.classes
-            ),
+            "explanation": ranking.explain_sample(own_percentiles, own, inputs.classes),
             "nearest": int(train.index[nearest[index]]),
         }
 
     doubt_text = "" if probabilities is None else " the classifier's doubt,"
+    worst = ranking.worst(ranking.mean_percentile(criteria), inputs.count).tolist()
     return {
-        "prior": prior_samples.prior,
-        "criterion": "the mean percentile of the distance to the nearest of"
-        f" {len(train.index):,} training images in the judge's features,{doubt_text} and low density"
-        f" among them, over {len(prior_samples.images):,} samples; hypotheses are not tested",
-        "worst": [
-            item(i)
-            for i in ranking.worst(ranking.mean_percentile(criteria), inputs.shown_count).tolist()
-        ],
+        "prior": samples.prior,
+        "criterion": "the mean percentile of the feature distance to the nearest of"
+        f" {len(train.index):,} training images,{doubt_text} and low density among them, over"
+        f" {len(samples.images):,} samples; hypotheses are not tested",
+        "worst": [item(index) for index in worst],
     }
 
 
-# Plain values
+def tests_chart(tests: Sequence[Mapping[str, Any]]) -> Chart:
+    """The test split's rank correlations with intervals, the largest first."""
+    sizes: dict[str, float] = {}
+    for test in tests:
+        sizes[test["attribute"]] = max(abs(test["rho"]), sizes.get(test["attribute"], 0))
+    groups: dict[str, list[tuple[str, float, float, float]]] = {
+        ERROR_TITLES[error]: [] for error in correlations.ERRORS
+    }
+    for test in sorted(tests, key=lambda test: -sizes[test["attribute"]]):
+        mark = " *" if test["outcome"] == "confirmed" else ""
+        label = correlations.readable_name(test["attribute"]) + mark
+        groups[ERROR_TITLES[test["error"]]].append((label, test["low"], test["rho"], test["high"]))
+    title = "What a test image's error goes with (* confirmed)"
+    return forest_plot(title, "Spearman's rho, 95 % interval", groups)
 
 
 def _values_at(columns: Mapping[str, np.ndarray], index: int) -> dict[str, float]:
     return {name: float(values[index]) for name, values in columns.items()}
-
-
-def _label_name(labels: np.ndarray | None, index: int, classes: Sequence[str]) -> str | None:
-    return None if labels is None else _class_name(int(labels[index]), classes)
 
 
 def _class_name(label: int, classes: Sequence[str]) -> str:
@@ -276,7 +282,7 @@ def _class_name(label: int, classes: Sequence[str]) -> str:
 
 
 def round_floats(value: Any) -> Any:
-    """A tree whose floats have DIGITS significant digits, so that rounding elsewhere is unseen."""
+    """A tree whose floats have SIGNIFICANT_DIGITS significant digits."""
     if isinstance(value, Mapping):
         return {key: round_floats(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,15 +1,14 @@
-"""The evaluate stage: numbers of a trained model and its priors on held-out images.
+"""The evaluate stage: metrics of the trained model and its priors on held-out images.
 
-reports/metrics.json     the headline numbers, the only metrics of DVC
-reports/evaluate.json    the test split: ELBO and its parts, IWAE, latents, and the headline of the
-                         first judge for the shipped prior's samples
-reports/sample_metrics.json   distances by feature extractor, split, and what was compared
-reports/diagnosis.*      the verdict
-artifacts/samples        the images that the judges saw
+reports/metrics.json     the headline metrics, the only metrics of DVC
+reports/evaluate.json    the test split: ELBO and its terms, IWAE, latents, and for the chosen
+                         prior the sample metrics of the first feature extractor
+reports/sample_metrics.json   sample metrics by feature extractor and split
+reports/diagnosis.*      the diagnosis
+artifacts/samples        the images that were scored
 """
 
 import math
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,12 +33,13 @@ from pipeline.runtime.console import format_table, info, progress, warn
 from pipeline.scoring import extractors, sample_metrics
 from pipeline.scoring.diagnosis import write_diagnosis
 from pipeline.scoring.renderer import Renderer
-from pipeline.stages.evaluate.failure_inputs import report_failures
+from pipeline.stages.evaluate.failures import report_failures
+from pipeline.stages.stage_run import stage_run
 from pipeline.tracking import records
-from vae import device as machines
+from vae.device import Machine
 from vae.errors import UserError
 from vae.evaluation.metrics import elbo, iwae, latents, linear_vae
-from vae.figures.charts import Chart, Panel, Series, rate_spectrum
+from vae.figures.charts import rate_spectrum
 from vae.figures.png import write_png
 from vae.io import read_array, read_json, write_array, write_csv, write_json
 from vae.models.vae import VAE
@@ -47,19 +47,28 @@ from vae.priors.encodings import marginal_kl_bound
 from vae.priors.prior import Prior
 from vae.training.validation import active_units
 
-FIGURES_FOLDER = paths.FIGURES / "evaluate"
-
 
 def evaluate(params: Params) -> None:
-    """Score the shipped best weights and write the stage's outputs."""
+    """Score the best weights and write the stage's outputs."""
     model, metadata, machine = load_model(paths.BEST, params.evaluate.device)
     settings, code = to_tree(params, "evaluate"), code_digest("evaluate.py")
     upstream_keys = {
         stage: read_json(paths.report_path(stage))["key"] for stage in ("prior", "extractor")
     }
-    key = records.stage_key("evaluate", metadata["key"], settings | upstream_keys, code)
-    run_log.append_start(paths.run_log_path(key), "evaluate", machine.as_dict())
-    shutil.rmtree(FIGURES_FOLDER, ignore_errors=True)
+    folders = (paths.FIGURES / "evaluate", paths.SAMPLES, paths.RECONSTRUCTIONS)
+    inputs = settings | upstream_keys
+    with stage_run("evaluate", metadata["key"], inputs, code, machine, *folders) as key:
+        values = score_model(model, params, machine, paths.run_log_path(key))
+        report = {"key": key, "model": metadata["key"], "epoch": metadata["epoch"], "code": code}
+        report |= upstream_keys | {"params": settings, "metrics": values}
+        write_json(paths.report_path("evaluate"), report)
+        write_headline(values)
+        write_diagnosis()
+    records.sync_records(params.tracking, records.shipped_train_record, records.evaluate_record)
+
+
+def score_model(model: VAE, params: Params, machine: Machine, log: Path) -> dict[str, Any]:
+    """The metrics of reports/evaluate.json; the other files are written on the way."""
     scores = {
         "valid": score_split(model, params, machine, "valid", read_encodings("valid")),
         "test": score_split(model, params, machine, "test"),
@@ -73,26 +82,14 @@ def evaluate(params: Params) -> None:
     values |= information_metrics(scores["test"], density_prior(priors))
     images = generate_images(model, params, machine, scores, priors)
     caches = load_extractors(params, images)
-    reports_by_extractor = {
-        cache.extractor.name: score_images(cache, images, paths.run_log_path(key))
-        for cache in caches
-    }
-    write_json(paths.report_path("sample_metrics"), reports_by_extractor)
-    first = caches[0] if caches else None  # the judge of the headline
+    reports = {cache.extractor.name: score_images(cache, images, log) for cache in caches}
+    write_json(paths.report_path("sample_metrics"), reports)
+    first = caches[0] if caches else None
     if first:
-        headline_report = reports_by_extractor[first.extractor.name]
-        draw_classes(headline_report, images.shipped_prior)
-        values |= sample_metrics.headline_metrics(
-            first.extractor.name, headline_report, images.shipped_prior
-        )
+        name, prior = first.extractor.name, images.shipped_prior
+        values |= sample_metrics.headline_metrics(name, reports[name], prior)
     report_failures(first, params, scores, images)
-    report = {"key": key, "model": metadata["key"], "epoch": metadata["epoch"], "code": code}
-    report |= upstream_keys | {"params": settings}
-    write_json(paths.report_path("evaluate"), report | {"metrics": values})
-    write_headline(values)
-    write_diagnosis()
-    run_log.append_event(paths.run_log_path(key), "end", status="FINISHED")
-    records.sync_records(params.tracking, records.shipped_train_record, records.evaluate_record)
+    return values
 
 
 def write_headline(metrics: Mapping[str, Any]) -> None:
@@ -114,7 +111,7 @@ def evaluate_checkpoint(params: Params, name: str) -> str:
 def score_split(
     model: VAE,
     params: Params,
-    machine: machines.Machine,
+    machine: Machine,
     split: str,
     encodings: EncodingArrays | None = None,
 ) -> elbo.Scores:
@@ -143,7 +140,7 @@ def elbo_metrics(model: VAE, scores: elbo.Scores) -> dict[str, float | None]:
 def iwae_metrics(
     model: VAE,
     params: Params,
-    machine: machines.Machine,
+    machine: Machine,
     encodings: EncodingArrays | None = None,
 ) -> dict[str, float | None]:
     """The importance-weighted bound of the first test images."""
@@ -168,12 +165,12 @@ def iwae_metrics(
 def density_prior(priors: Mapping[str, Prior]) -> Prior | None:
     """The prior whose density was chosen on validation, None if none has one.
 
-    UserError for priors that were kept before there was this choice.
+    UserError for priors of a format without this choice.
     """
     index = paths.read_prior_index()
     if "density_prior" not in index:
         raise UserError(
-            "the priors are kept in another format: it does not name a density",
+            "the priors have another format: it does not name a density",
             where="artifacts/prior/prior.json",
             remedy="run `dvc repro prior`",
         )
@@ -182,10 +179,10 @@ def density_prior(priors: Mapping[str, Prior]) -> Prior | None:
 
 
 def information_metrics(scores: elbo.Scores, density: Prior | None) -> dict[str, float | None]:
-    """What the codes say of the images, and how far their distribution is from N(0, I).
+    """Mutual information of codes and images, and a bound on the KL of the codes to N(0, I).
 
-    `density_prior` bounds that distance; it was chosen by other codes, for the best of several
-    on these ones would be too high.
+    `density` gives that bound. It was chosen on other codes, because the best of several priors
+    on these codes would bias it upwards.
     """
     bound = None if density is None else marginal_kl_bound(density, scores.z)
     value, error = bound or (None, None)
@@ -201,29 +198,26 @@ def information_metrics(scores: elbo.Scores, density: Prior | None) -> dict[str,
 def load_extractors(
     params: Params, images: sample_metrics.GeneratedImages
 ) -> list[sample_metrics.FeatureCache]:
-    """The judges that passed their test, the one of the headline first."""
-    smallest_split = min(map(len, images.reconstructions.values()))
-    if smallest_split < extractors.MIN_IMAGES:
-        warn(
-            f"a split of {smallest_split} images, fewer than {extractors.MIN_IMAGES}: nothing is judged"
-        )
+    """The feature extractors that passed their test, the one of the headline first."""
+    smallest, least = min(map(len, images.reconstructions.values())), extractors.MIN_IMAGES
+    if smallest < least:
+        warn(f"a split of {smallest} images, fewer than {least}: no sample metrics")
         return []
     settings = params.evaluate
-    extractor_machine = resolve_machine(settings.device, precision="auto")
-    feature_extractors = [
-        extractors.load_extractor(name, params, extractor_machine)
+    machine = resolve_machine(settings.device, precision="auto")
+    loaded = [
+        extractors.load_extractor(name, params, machine)
         for name in extractors.passed_extractors(params)
     ]
     options = (settings.batch_size, settings.seed, settings.samples)
-    return [sample_metrics.FeatureCache(extractor, *options) for extractor in feature_extractors]
+    return [sample_metrics.FeatureCache(extractor, *options) for extractor in loaded]
 
 
 def score_images(
     cache: sample_metrics.FeatureCache, images: sample_metrics.GeneratedImages, log: Path
 ) -> dict[str, Any]:
-    """What a judge says; the log and the person hear how long it took for each prior."""
-    report = sample_metrics.score_images(cache, images)
-    name = cache.extractor.name
+    """Sample metrics by one feature extractor; prints and logs the seconds per prior."""
+    report, name = sample_metrics.score_images(cache, images), cache.extractor.name
     for prior, seconds in cache.seconds.items():
         count = len(images.samples[prior])
         info(f"{name}: {count:,} samples of {prior} scored in {seconds:.1f} s")
@@ -236,16 +230,14 @@ def score_images(
 def generate_images(
     model: VAE,
     params: Params,
-    machine: machines.Machine,
+    machine: Machine,
     scores: Mapping[str, elbo.Scores],
     priors: Mapping[str, Prior],
 ) -> sample_metrics.GeneratedImages:
-    """Reconstructions of both splits, samples of every prior, further ones of the shipped."""
+    """Reconstructions of both splits, samples of every prior, further ones of the chosen prior."""
     settings, index = params.evaluate, paths.read_prior_index()
     renderer = Renderer(model, machine, settings.batch_size, index["temperature"])
     count, seed = settings.samples, settings.seed
-    for folder in (paths.SAMPLES, paths.RECONSTRUCTIONS):
-        shutil.rmtree(folder, ignore_errors=True)
     write_array(paths.RECONSTRUCTIONS / "test.npy", scores["test"].decoded)
     return sample_metrics.GeneratedImages(
         reconstructions={split: scored.decoded for split, scored in scores.items()},
@@ -277,35 +269,12 @@ def ppca_bits_per_dim(model: VAE) -> float | None:
     )
 
 
-def draw_classes(report: Mapping[str, Any], shipped_prior: str) -> None:
-    """How many samples and how many test images the judge takes for each class."""
-    counts = report["splits"]["test"].get("classes")
-    if counts is None:
-        return
-    names = paths.read_spec()["classes"]
-    labels = list(range(len(counts["real"])))
-    counts_by_source = {
-        f"samples of {shipped_prior}": counts["samples"],
-        "test images": counts["real"],
-    }
-    series = [
-        Series(source, labels, [count / sum(class_counts) for count in class_counts], kind="bar")
-        for source, class_counts in counts_by_source.items()
-    ]
-    words = ", ".join(f"{label} {names[label]}" for label in labels[:10])
-    title = f"chi-square {counts['chi_square']:.4g}, misplaced {counts['total_variation']:.1%}"
-    panel = Panel(title, words, "share, as the judge sees them", series)
-    write_png(
-        Chart("Classes of samples and of test images", [panel]), FIGURES_FOLDER / "classes.png"
-    )
-
-
 def write_rates(scores: elbo.Scores) -> None:
     """KL per dimension as a table and a chart, the highest first."""
-    rates = latents.rate_per_dimension(scores.rate)
+    rates, folder = latents.rate_per_dimension(scores.rate), paths.FIGURES / "evaluate"
     table = [
         {"rank": rank, "dimension": int(index), "rate": float(rates[index])}
         for rank, index in enumerate(latents.order_by_rate(rates), 1)
     ]
-    write_csv(FIGURES_FOLDER / "rates.csv", table)
-    write_png(rate_spectrum(rates), FIGURES_FOLDER / "rates.png")
+    write_csv(folder / "rates.csv", table)
+    write_png(rate_spectrum(rates), folder / "rates.png")

@@ -1,7 +1,7 @@
-"""Run the stage: `python -m pipeline.stages.gallery`."""
+"""The stage `gallery` of dvc.yaml: `python -m pipeline.stages.gallery`."""
 
-from pipeline.runtime.console import run_command
-from pipeline.stages.gallery.stage import main
+from pipeline.stages.gallery.stage import write_gallery
+from pipeline.stages.stage_run import run_stage
 
 if __name__ == "__main__":
-    run_command(main)
+    run_stage(write_gallery, "gallery", __doc__)

@@ -1,20 +1,17 @@
-"""The gallery's sheets and sliders: what the model reconstructs, imagines, and does between.
+"""The gallery's sheets and sliders: reconstructions, samples, interpolations, traversals.
 
-    samples         E[x | z], z ~ p(z) at temperature t
-    interpolations  E[x | (1 - w) mu(x_1) + w mu(x_2)], w in [0, 1]
-    traversals      E[x | z + r s_k a_k], a_k a principal axis of the encodings, s_k their standard
-                    deviation along it, r in [-reach, reach]; or z with one dimension set to r
-
-Originals stand beside what is decoded, and every sheet says its seed or its images.
+samples         E[x | z], z ~ p(z) at temperature t
+interpolations  E[x | (1 - w) mu(x_1) + w mu(x_2)], w in [0, 1]
+traversals      E[x | z + r s_k a_k], a_k a principal axis of the encodings, s_k their standard
+                deviation along it, r in [-reach, reach]; or z with one dimension set to r
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
-from pipeline.runtime import paths
+from pipeline.scoring.diagnosis_inputs import read_rates
 from pipeline.stages.gallery.renderer import (
     SHEET_COLUMNS,
     GalleryRenderer,
@@ -25,18 +22,15 @@ from pipeline.stages.gallery.renderer import (
 from vae.evaluation.metrics.latents import order_by_rate, principal_axes
 from vae.figures.sheets import paired_sheet, sheet, sprite
 from vae.figures.widgets import Picture, Slider
-from vae.io import read_csv
 from vae.priors.prior import Prior
 
 SLIDER_IMAGES = 4  # images that a slider moves together
-PRIOR_TITLES = {"standard": "N(0, I)"}
 
 
 def reconstruction_panel(renderer: GalleryRenderer) -> Picture:
     """Test images above their reconstructions."""
     index = renderer.choose_images(renderer.settings.reconstructions, "reconstructions")
-    originals = renderer.test.take(index).cpu().numpy()
-    decoded = renderer.decoded[index]
+    originals, decoded = renderer.test.take(index).cpu().numpy(), renderer.decoded[index]
     title = f"{renderer.data_set}: test images and their reconstructions from mu"
     image = paired_sheet(originals, decoded, title=title, columns=min(SHEET_COLUMNS, len(index)))
     caption = f"{len(index)} test images, chosen by seed {renderer.settings.seed}."
@@ -54,7 +48,7 @@ def sample_panel(renderer: GalleryRenderer, name: str, prior: Prior) -> Picture:
 
 
 def temperature_panel(renderer: GalleryRenderer, name: str, prior: Prior) -> Picture:
-    """The same draws of a prior, a row a temperature."""
+    """The same draws of a prior, one row per temperature."""
     values, seed = renderer.settings.temperatures, renderer.settings.seed
     images = [renderer.decode_all(prior.sample(SHEET_COLUMNS, seed, t)) for t in values]
     image = sheet(
@@ -63,45 +57,40 @@ def temperature_panel(renderer: GalleryRenderer, name: str, prior: Prior) -> Pic
         columns=SHEET_COLUMNS,
         row_labels=[f"t = {temperature:g}" for temperature in values],
     )
-    caption = "Low temperatures show the typical, high ones the edge of what the prior holds."
-    return save_picture(
-        f"temperatures-{name}", f"Temperatures of the prior: {name}", caption, image
-    )
+    title = f"Temperatures of the prior: {name}"
+    caption = "Low temperatures show typical images, high ones the tails of the prior."
+    return save_picture(f"temperatures-{name}", title, caption, image)
 
 
 def _prior_title(name: str) -> str:
-    return PRIOR_TITLES.get(name, f"{name} prior")
+    return "N(0, I)" if name == "standard" else f"{name} prior"
 
 
 def interpolation_panels(renderer: GalleryRenderer) -> list[Picture]:
     """Straight lines between the encodings of pairs, within a class and across classes."""
-    half = max(1, renderer.settings.interpolations // 2)
     kinds = [("any", "Between images")]
     if renderer.labels is not None:
         kinds = [("within", "Within a class"), ("across", "Across classes")]
-    return [_interpolation_panel(renderer, kind, title, half) for kind, title in kinds]
+    return [_interpolation_panel(renderer, kind, title) for kind, title in kinds]
 
 
-def _interpolation_panel(renderer: GalleryRenderer, kind: str, title: str, count: int) -> Picture:
-    pairs = find_pairs(
-        renderer.choose_images(len(renderer.test), f"pairs {kind}"), renderer.labels, kind, count
-    )
+def _interpolation_panel(renderer: GalleryRenderer, kind: str, title: str) -> Picture:
+    order = renderer.choose_images(len(renderer.test), f"pairs {kind}")
+    count = max(1, renderer.settings.interpolations // 2)
+    pairs, shape = find_pairs(order, renderer.labels, kind, count), renderer.model.image_shape
     start, end = (torch.from_numpy(renderer.mu[pairs[:, side]]) for side in (0, 1))
     weights = torch.linspace(0, 1, renderer.settings.steps)
-    z = torch.stack([torch.lerp(start, end, weight) for weight in weights], dim=1).flatten(0, 1)
-    middle = renderer.decode_all(z.numpy()).reshape(
-        len(pairs), len(weights), *renderer.model.image_shape
-    )
+    z = torch.stack([torch.lerp(start, end, weight) for weight in weights], dim=1)
     ends = [renderer.test.take(pairs[:, side]).cpu().numpy()[:, None] for side in (0, 1)]
-    images = np.concatenate([ends[0], middle, ends[1]], axis=1)
+    images = np.concatenate([ends[0], renderer.decode_all(z.numpy()), ends[1]], axis=1)
     labels = ["original", *[f"{weight:.2f}" for weight in weights.tolist()], "original"]
     image = sheet(
-        images.reshape(-1, *renderer.model.image_shape),
+        images.reshape(-1, *shape),
         title=f"{renderer.data_set}: {title.lower()}, straight lines between the encodings mu",
         columns=len(labels),
         column_labels=labels,
     )
-    caption = "The outer columns are test images, all between is decoded."
+    caption = "The outer columns are test images; all images between are decoded."
     return save_picture(f"interpolations_{kind}", title, caption, image)
 
 
@@ -129,72 +118,62 @@ def _is_pair(first: int, second: int, labels: np.ndarray | None, kind: str) -> b
 
 def traverse_directions(renderer: GalleryRenderer) -> list[Slider | Picture]:
     """Along the principal axes of the encodings, as a slider and as a sheet."""
-    encodings = renderer.chosen_encodings()
+    encodings, values = renderer.chosen_encodings(), renderer.slider_values()
     mean, axes, scale = principal_axes(encodings, renderer.settings.traversals)
-    # A collapsed model has no variance to share.
+    # A collapsed model has no variance.
     variance_fractions = scale**2 / max(encodings.var(axis=0, dtype=np.float64).sum(), 1e-12)
     names = [f"{number}: {fraction:.1%}" for number, fraction in enumerate(variance_fractions, 1)]
-    image = renderer.traversal_sheet(
-        mean + np.einsum("s,k,k...->ks...", renderer.axis_values(), scale, axes),
-        title=f"{renderer.data_set}: from the mean encoding along leading axes, in standard deviations",
-        row_labels=names,
+    sheet_z = mean + np.einsum("s,k,k...->ks...", renderer.axis_values(), scale, axes)
+    title = "from the mean encoding along leading axes, in standard deviations"
+    picture = save_picture(
+        "traversals",
+        "Leading directions of the encodings: sheet",
+        f"Principal axes of {len(encodings):,} test encodings mu; fractions of their variance.",
+        renderer.traversal_sheet(sheet_z, title=title, row_labels=names),
     )
-    caption = f"Principal axes of {len(encodings):,} test encodings mu; shares of their variance."
-    title = "Leading directions of the encodings"
     start = np.concatenate([mean[None], _start_encodings(renderer)[: SLIDER_IMAGES - 1]])
-    moves = np.einsum("s,k,k...->ks...", _slider_values(renderer), scale, axes)
-    return [
-        Slider(
-            title=title,
-            caption=f"{caption} From the left: the mean encoding, then test images.",
-            file=save_image(
-                "traversals-frames", _traversal_sprite(renderer, start + moves[:, :, None])
-            ),
-            rows=[f"{name} of the variance" for name in names],
-            columns=axis_labels(_slider_values(renderer)),
-            row_axis="direction",
-            step="standard deviations of the encodings",
-        ),
-        save_picture("traversals", f"{title}: sheet", caption, image),
-    ]
+    slider_z = start + np.einsum("s,k,k...->ks...", values, scale, axes)[:, :, None]
+    slider = Slider(
+        title="Leading directions of the encodings",
+        caption=f"{picture.caption} From the left: the mean encoding, then test images.",
+        file=save_image("traversals-frames", sprite(renderer.decode_all(slider_z))),
+        rows=[f"{name} of the variance" for name in names],
+        columns=axis_labels(values),
+        row_axis="direction",
+        step="standard deviations of the encodings",
+    )
+    return [slider, picture]
 
 
 def traverse_dimensions(renderer: GalleryRenderer) -> list[Slider | Picture]:
     """One dimension from -reach to +reach, the others as in the encoding of a test image."""
-    rates = read_rates()
+    rates, values = read_rates(), renderer.slider_values()
     axes = order_by_rate(rates)[: renderer.settings.traversals].tolist()
     start = _start_encodings(renderer)
     names = [f"z{axis}: {rates[axis]:.2f} nats" for axis in axes]
-    image = renderer.traversal_sheet(
-        _set_dimension(start[:1], axes, renderer.axis_values())[:, :, 0],
-        title=f"{renderer.data_set}: one latent dimension at a time, from the encoding of a test image",
-        row_labels=names,
+    sheet_z = _set_dimension(start[:1], axes, renderer.axis_values())[:, :, 0]
+    title = "one latent dimension at a time, from the encoding of a test image"
+    picture = save_picture(
+        "dimensions",
+        "Latent dimensions: sheet",
+        "Dimensions of the highest rate first, in standard deviations of the prior.",
+        renderer.traversal_sheet(sheet_z, title=title, row_labels=names),
     )
-    caption = "Dimensions of the highest rate first, in standard deviations of the prior."
-    return [
-        Slider(
-            title="Latent dimensions",
-            caption=f"{caption} Test images whose other dimensions stay as they are.",
-            file=save_image(
-                "dimensions-frames",
-                _traversal_sprite(renderer, _set_dimension(start, axes, _slider_values(renderer))),
-            ),
-            rows=names,
-            columns=axis_labels(_slider_values(renderer)),
-            row_axis="dimension",
-            step="value of the dimension",
-        ),
-        save_picture("dimensions", "Latent dimensions: sheet", caption, image),
-    ]
-
-
-def _slider_values(renderer: GalleryRenderer) -> np.ndarray:
-    """A slider's steps: between any two of the sheet's, one more."""
-    return renderer.axis_values(2 * renderer.settings.steps - 1)
+    slider_z = _set_dimension(start, axes, values)
+    slider = Slider(
+        title="Latent dimensions",
+        caption=f"{picture.caption} Test images whose other dimensions stay as they are.",
+        file=save_image("dimensions-frames", sprite(renderer.decode_all(slider_z))),
+        rows=names,
+        columns=axis_labels(values),
+        row_axis="dimension",
+        step="value of the dimension",
+    )
+    return [slider, picture]
 
 
 def _start_encodings(renderer: GalleryRenderer) -> np.ndarray:
-    """Encodings that are walked from (n, *latent)."""
+    """Encodings (n, *latent) from which the traversals start."""
     return renderer.mu[renderer.choose_images(SLIDER_IMAGES, "traversals")]
 
 
@@ -204,15 +183,3 @@ def _set_dimension(start: np.ndarray, axes: Sequence[int], values: np.ndarray) -
     for row, axis in enumerate(axes):
         z[row, :, :, axis] = values[:, None]
     return z
-
-
-def _traversal_sprite(renderer: GalleryRenderer, z: np.ndarray) -> Any:
-    """The sprite of decoded z (rows, steps, images, *latent)."""
-    return sprite(renderer.decode_all(z))
-
-
-def read_rates() -> np.ndarray:
-    """Rate of each dimension (n,), nats, from the evaluation."""
-    table: Sequence[dict[str, Any]] = read_csv(paths.FIGURES / "evaluate" / "rates.csv")
-    by_dimension = sorted(table, key=lambda row: row["dimension"])
-    return np.array([row["rate"] for row in by_dimension])

@@ -1,26 +1,19 @@
 """The model, the test split with its encodings and reconstructions, and the priors of the gallery.
 
-    mu(x)    the mean of q(z | x)          decode   z -> E[x | z] as uint8
-    priors   p(z) by name: `standard` is N(0, I)
-
 Images are chosen by (seed, stream), so the same params choose the same ones.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from PIL.Image import Image
-from torch import Tensor
 
 from pipeline.config.schema import Gallery
-from pipeline.factory.load import load_prior
 from pipeline.runtime import paths
 from pipeline.scoring.training_sheets import to_uint8
 from vae.data.batches import Images
-from vae.device import Machine
 from vae.figures.sheets import save_png, sheet
 from vae.figures.widgets import Picture
 from vae.models.vae import VAE
@@ -34,11 +27,7 @@ BATCH_SIZE = 250  # codes that are decoded together
 
 @dataclass(frozen=True)
 class GalleryRenderer:
-    """What the pictures are made from.
-
-    mu, decoded    of the test images: encodings (N, *latent), and reconstructions from them,
-                   uint8 (N, C, H, W)
-    """
+    """`mu` are encodings (N, *latent) of the test images, `decoded` uint8 images (N, C, H, W) of them."""
 
     model: VAE
     device: str
@@ -51,15 +40,11 @@ class GalleryRenderer:
     priors: Mapping[str, Prior]
 
     @torch.no_grad()
-    def decode(self, z: Tensor) -> np.ndarray:
-        """Mean images of z (n, *latent) as uint8 (n, C, H, W)."""
-        return to_uint8(self.model.mean_image(z))
-
     def decode_all(self, z: np.ndarray) -> np.ndarray:
-        """Mean images of z (..., *latent) as uint8 (..., C, H, W), a batch at a time."""
+        """Mean images of z (..., *latent) as uint8 (..., C, H, W), batch by batch."""
         flat = torch.from_numpy(z.reshape(-1, *self.model.latent_shape)).float()
         batches = [
-            self.decode(flat[start : start + BATCH_SIZE].to(self.device))
+            to_uint8(self.model.mean_image(flat[start : start + BATCH_SIZE].to(self.device)))
             for start in range(0, len(flat), BATCH_SIZE)
         ]
         outer = z.shape[: z.ndim - len(self.model.latent_shape)]
@@ -74,18 +59,20 @@ class GalleryRenderer:
         """mu of up to `MAX_ENCODED` test images (n, *latent)."""
         return self.mu[self.choose_images(MAX_ENCODED, "encodings")]
 
-    def axis_values(self, steps: int | None = None) -> np.ndarray:
-        """Where the steps of a traversal stand, from -reach to +reach."""
-        return np.linspace(-self.settings.reach, self.settings.reach, steps or self.settings.steps)
+    def axis_values(self) -> np.ndarray:
+        """The steps of a traversal on a sheet, from -reach to +reach."""
+        return np.linspace(-self.settings.reach, self.settings.reach, self.settings.steps)
+
+    def slider_values(self) -> np.ndarray:
+        """The steps of a slider: one more between any two of the sheet's."""
+        return np.linspace(-self.settings.reach, self.settings.reach, 2 * self.settings.steps - 1)
 
     def traversal_sheet(self, z: np.ndarray, *, title: str, row_labels: list[str]) -> Image:
-        """A sheet of the decoded z (rows, steps, *latent), its columns labelled with
-        `axis_values`.
-        """
+        """A sheet of decoded z (rows, steps, *latent) with `axis_values` above the columns."""
         columns = axis_labels(self.axis_values())
         return sheet(
             self.decode_all(z).reshape(-1, *self.model.image_shape),
-            title=title,
+            title=f"{self.data_set}: {title}",
             columns=len(columns),
             row_labels=row_labels,
             column_labels=columns,
@@ -93,23 +80,16 @@ class GalleryRenderer:
 
 
 def axis_labels(values: np.ndarray) -> list[str]:
-    """Places on an axis of standard deviations, as they are read."""
+    """Labels of values in standard deviations."""
     return [f"{value:+.3g}" for value in values]
 
 
-def save_picture(name: str, title: str, caption: str, image: Any) -> Picture:
-    """Save an image into the gallery; what the page shows of it."""
+def save_picture(name: str, title: str, caption: str, image: Image) -> Picture:
+    """Save an image into the gallery; its item on the page."""
     return Picture(title=title, caption=caption, file=save_image(name, image))
 
 
-def save_image(name: str, image: Any) -> str:
+def save_image(name: str, image: Image) -> str:
     """Save an image into the gallery; its file's name there."""
     save_png(image, paths.GALLERY / f"{name}.png")
     return f"{name}.png"
-
-
-def load_priors(machine: Machine) -> Mapping[str, Prior]:
-    """Every fitted prior of the model by its name, the shipped one first."""
-    index = paths.read_prior_index()
-    names = sorted(index["names"], key=lambda name: name != index["shipped"])
-    return {name: load_prior(name, machine) for name in names}

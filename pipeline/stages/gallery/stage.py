@@ -1,26 +1,23 @@
-"""The gallery stage: what the model reconstructs, imagines and fails at, as one offline page.
+"""The gallery stage: reconstructions, samples and failures of the model as one offline page.
 
 `python -m pipeline.stages.gallery`, or the stage of `dvc repro`. All latents come from (seed,
-stream) and all images from the test split, so the same params draw the same page. The sheets are
-PNG files beside the page; the tracker gets the whole folder.
+stream) and all images from the test split, so the same params give the same page. The sheets are
+PNG files beside the page; the whole folder is sent to MLflow.
 """
 
-import shutil
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from pipeline.config import params
 from pipeline.config.params import to_tree
 from pipeline.config.schema import Params
 from pipeline.factory.encodings import read_encodings
-from pipeline.factory.load import load_model, load_split
-from pipeline.runtime import paths, run_log
+from pipeline.factory.load import load_model, load_prior, load_split, read_labels
+from pipeline.runtime import paths
 from pipeline.runtime.code_digest import code_digest
-from pipeline.scoring.diagnosis_cards import finding_cards
+from pipeline.scoring.diagnosis import finding_cards
+from pipeline.scoring.diagnosis_inputs import read_rates
 from pipeline.stages.gallery import failure_cards, panels
-from pipeline.stages.gallery.renderer import GalleryRenderer, load_priors
+from pipeline.stages.gallery.renderer import GalleryRenderer
+from pipeline.stages.stage_run import stage_run
 from pipeline.tracking import records
 from vae.figures.charts import rate_spectrum, training_curves
 from vae.figures.page import Item, Tab, write_page
@@ -31,36 +28,28 @@ from vae.models.vae import VAE
 
 
 def write_gallery(params: Params) -> None:
-    """Draw every sheet, write the page and send it to the tracker."""
+    """Draw every sheet and write the page."""
     model, metadata, machine = load_model(paths.BEST, params.evaluate.device)
-    settings = to_tree(params, "gallery")
-    upstream_keys = {"evaluate": read_json(paths.report_path("evaluate"))["key"]}
-    code = code_digest("pipeline/stages/gallery/stage.py")
-    key = records.stage_key("gallery", metadata["key"], settings | upstream_keys, code)
-    run_log.append_start(paths.run_log_path(key), "gallery", machine.as_dict())
-    shutil.rmtree(paths.GALLERY, ignore_errors=True)
-    paths.GALLERY.mkdir(parents=True)
-    test = load_split("test", model, machine.device)
-    renderer = GalleryRenderer(
-        model,
-        machine.device,
-        test,
-        read_encodings("test")[0],
-        read_array(paths.RECONSTRUCTIONS / "test.npy", memory_map=True),
-        read_labels(),
-        params.gallery,
-        metadata["data_set"],
-        load_priors(machine),
-    )
-    write_page(
-        paths.GALLERY,
-        title=f"{metadata['data_set']}: gallery",
-        facts=header_facts(metadata, model),
-        tabs=page_tabs(renderer),
-    )
-    report = {"key": key, "model": metadata["key"], "params": settings}
-    write_json(paths.GALLERY / "gallery.json", report)
-    run_log.append_event(paths.run_log_path(key), "end", status="FINISHED")
+    settings, code = to_tree(params, "gallery"), code_digest("pipeline/stages/gallery/stage.py")
+    inputs = settings | {"evaluate": read_json(paths.report_path("evaluate"))["key"]}
+    index = paths.read_prior_index()
+    names = sorted(index["names"], key=lambda name: name != index["shipped"])
+    with stage_run("gallery", metadata["key"], inputs, code, machine, paths.GALLERY) as key:
+        renderer = GalleryRenderer(
+            model,
+            machine.device,
+            load_split("test", model, machine.device),
+            read_encodings("test")[0],
+            read_array(paths.RECONSTRUCTIONS / "test.npy", memory_map=True),
+            read_labels("test"),
+            params.gallery,
+            metadata["data_set"],
+            {name: load_prior(name, machine) for name in names},
+        )
+        title, facts = f"{metadata['data_set']}: gallery", header_facts(metadata, model)
+        write_page(paths.GALLERY, title=title, facts=facts, tabs=page_tabs(renderer))
+        report = {"key": key, "model": metadata["key"], "params": settings}
+        write_json(paths.GALLERY / "gallery.json", report)
     records.sync_records(
         params.tracking,
         records.shipped_train_record,
@@ -69,17 +58,11 @@ def write_gallery(params: Params) -> None:
     )
 
 
-def read_labels() -> np.ndarray | None:
-    path = paths.DATA / "test_labels.npy"
-    return read_array(path) if path.exists() else None
-
-
 def header_facts(metadata: dict[str, Any], model: VAE) -> list[tuple[str, str]]:
-    """The page's headline."""
+    """The facts at the top of the page."""
     train = read_json(paths.report_path("train"))
     metrics = read_json(paths.report_path("evaluate"))["metrics"]
-    bits = metrics["test_bits_per_dim"]
-    sigma = train["sigma"]
+    bits, sigma = metrics["test_bits_per_dim"], train["sigma"]
     return [
         ("data set", metadata["data_set"]),
         ("images", "x".join(map(str, model.image_shape))),
@@ -112,26 +95,24 @@ def page_tabs(renderer: GalleryRenderer) -> list[Tab]:
 
 def sample_items(renderer: GalleryRenderer) -> list[Item]:
     """Every prior at temperature 1, then every prior by temperature."""
-    priors_by_name = renderer.priors.items()
-    sheets: list[Item] = [panels.sample_panel(renderer, *pair) for pair in priors_by_name]
-    return sheets + [panels.temperature_panel(renderer, *pair) for pair in priors_by_name]
+    draw = (panels.sample_panel, panels.temperature_panel)
+    return [panel(renderer, *pair) for panel in draw for pair in renderer.priors.items()]
 
 
 def traversal_items(renderer: GalleryRenderer) -> list[Item]:
-    """Directions; and single dimensions, where a dimension is no place."""
-    items: list[Item] = [*panels.traverse_directions(renderer)]
-    return items + (
-        panels.traverse_dimensions(renderer) if len(renderer.model.latent_shape) == 1 else []
-    )
+    """Principal axes, and for a vector latent single dimensions."""
+    is_vector = len(renderer.model.latent_shape) == 1
+    dimensions = panels.traverse_dimensions(renderer) if is_vector else []
+    return [*panels.traverse_directions(renderer), *dimensions]
 
 
 def curve_items() -> list[Drawing]:
     """The training's curves and the rate of each dimension."""
-    history: Sequence[dict[str, Any]] = read_csv(paths.HISTORY)
+    history: list[dict[str, Any]] = read_csv(paths.HISTORY)
     constant = read_json(paths.report_path("train"))["constant_distortion"]
     charts = {
         "curves": training_curves(history, constant),
-        "rates": rate_spectrum(panels.read_rates()),
+        "rates": rate_spectrum(read_rates()),
     }
     for name, chart in charts.items():
         write_png(chart, paths.GALLERY / f"{name}.png")
@@ -139,12 +120,6 @@ def curve_items() -> list[Drawing]:
 
 
 def diagnosis_items() -> list[Findings]:
-    """The verdict of reports/diagnosis.json; nothing without it."""
+    """The findings of reports/diagnosis.json; nothing without it."""
     path = paths.report_path("diagnosis")
     return [finding_cards(read_json(path))] if path.exists() else []
-
-
-def main() -> None:
-    parser = params.argument_parser(__doc__, "python -m pipeline.stages.gallery")
-    arguments = parser.parse_args()
-    write_gallery(params.load(arguments.params, arguments.set))

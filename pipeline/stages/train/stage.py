@@ -1,12 +1,11 @@
-"""The train stage: lock, resume, fit, keep, show, ship.
+"""The train stage: lock, resume, train, and write the results.
 
-A training is named by its key (`pipeline.factory.run_key`). Its state lies in
-`artifacts/resume/<key>`, which DVC neither knows nor deletes, and which one training at a time
-may use. Killed at any moment it goes on from the last whole epoch. Nothing reaches the tracker
-before its file is safe.
+A training has a key (`pipeline.factory.run_key`). Its state is in `artifacts/resume/<key>`, which
+DVC does not track and which one training at a time may use. A killed training continues after its
+last complete epoch. MLflow receives an epoch only after its checkpoint is safe.
 
-Started by torchrun, its processes share every batch (`vae.training.distributed`). The first one
-leads: it alone writes, shows and tracks. The others follow, and leave before it ships.
+Under torchrun the processes share every batch (`vae.training.distributed`). Rank 0 alone writes
+files, prints and reports to MLflow; the other ranks end before it writes the outputs.
 """
 
 import shutil
@@ -27,7 +26,6 @@ from pipeline.scoring import training_sheets
 from pipeline.stages.train.resume import hold_training_lock, prune_runs, restore_latest
 from pipeline.stages.train.warnings import TrainingWarnings
 from pipeline.tracking import mlflow_sync, records
-from pipeline.tracking.run_record import RunRecord
 from vae import device as machines
 from vae.data.batches import Images
 from vae.errors import RankError, UserError
@@ -45,7 +43,7 @@ MEMORY_REMEDY = "lower train.batch_size, model.network.widths, or set train.data
 
 @dataclass
 class TrainingSetup(Training):
-    """A training as each of its processes has it; `run` is the content of run.json."""
+    """A training in each of its processes; `run` is the content of run.json."""
 
     run: dict[str, Any]
     world: World
@@ -62,18 +60,33 @@ class TrainingSetup(Training):
 
 @dataclass
 class Session(TrainingSetup):
-    """A running training, as rank 0 has it."""
+    """A training in rank 0."""
 
     train: Images
     valid: Images
     tracker: mlflow_sync.Tracker
     constant_distortion: float | None
 
+    def log(self, event: str, **fields: Any) -> None:
+        """Add a line to the run's log."""
+        run_log.append_event(paths.run_log_path(self.run["key"]), event, **fields)
+
+    def sync(self, status: str) -> None:
+        """Send the history and the sheets to MLflow."""
+        experiment, history = self.params.tracking.experiment, self.state.history
+        record = records.train_record(self.run, history, status, experiment, self.folder)
+        self.tracker.sync(record)
+
+    def end(self, status: str) -> None:
+        """Log the end of the run and send it to MLflow."""
+        self.log("end", status=status)
+        self.sync(status)
+
 
 def train(params: Params) -> None:
     """Train, resume, or only write the outputs of a finished training."""
     run, rank_info = describe_run(params), distributed.current_rank()
-    # Before the folder is made: a model that is refused leaves nothing behind.
+    # Before the folder is created: a refused model leaves nothing there.
     training = set_up_training(params, machine=build_machine(params.train, rank_info))
     world = World(rank_info.rank, rank_info.size)
     synchronise_statistics(training.state.model, world, training.machine.device)
@@ -83,7 +96,7 @@ def train(params: Params) -> None:
 
 
 def train_rank_zero(setup: TrainingSetup) -> None:
-    """The first process: train, and keep, show and ship what comes out."""
+    """Rank 0: train, and write all outputs."""
     key = setup.run["key"]
     with ExitStack() as stack:
         stack.enter_context(hold_training_lock(setup.folder, setup.world))
@@ -97,7 +110,7 @@ def train_rank_zero(setup: TrainingSetup) -> None:
 
 
 def train_other_rank(setup: TrainingSetup) -> None:
-    """Another process: take part in every step, and leave no trace."""
+    """Another rank: take part in every step, and write nothing."""
     try:
         restore_latest(setup.folder, setup.state, setup.machine, setup.world)
         for _ in fit(setup.state, setup.plan, *setup.splits(), setup.machine, setup.world):
@@ -110,7 +123,7 @@ def train_other_rank(setup: TrainingSetup) -> None:
 
 @contextmanager
 def explain_sigterm(world: World) -> Iterator[None]:
-    """Say why several processes end at once."""
+    """Explain why several processes end at the same time."""
     try:
         yield
     except Terminated:
@@ -123,7 +136,7 @@ def explain_sigterm(world: World) -> Iterator[None]:
 
 
 def open_session(setup: TrainingSetup) -> Session:
-    """Data and tracker around a state and its plan, before any step."""
+    """Open data and tracker, and write run.json, before any step."""
     params, (train_images, valid_images) = setup.params, setup.splits()
     write_json(setup.folder / "run.json", setup.run)
     return Session(
@@ -137,46 +150,40 @@ def open_session(setup: TrainingSetup) -> Session:
 
 @contextmanager
 def record_exit(session: Session) -> Iterator[None]:
-    """Mark the row by how the work ends: FAILED, KILLED, or as `write_outputs` left it."""
+    """Set the run's status in MLflow: FAILED, KILLED, or the one that `write_outputs` has set."""
     try:
         yield
     except Exception as error:
-        record_status(session, "FAILED")
+        session.end("FAILED")
         if machines.is_out_of_memory(error):
             raise UserError(OUT_OF_MEMORY, where="train", remedy=MEMORY_REMEDY) from error
         raise
     except (KeyboardInterrupt, Terminated):
-        record_status(session, "KILLED")
+        session.end("KILLED")
         raise
     finally:
         session.tracker.close()
 
 
-def record_status(session: Session, status: str) -> None:
-    run_log.append_event(paths.run_log_path(session.run["key"]), "end", status=status)
-    session.tracker.sync(current_record(session, status))
-
-
 def resume(session: Session) -> None:
-    """Restore the state where the training stood, if it stood anywhere."""
+    """Restore the newest checkpoint, if there is one."""
     if not restore_latest(session.folder, session.state, session.machine, session.world):
         return
-    session.tracker.sync(current_record(session, "RUNNING"))
+    session.sync("RUNNING")
     if session.state.epoch < session.plan.epochs:
         info(f"going on after epoch {session.state.epoch} of {session.plan.epochs}")
 
 
 def run_epochs(session: Session) -> None:
-    """Train the epochs that are left; after each: checkpoint, pictures, line, tracker."""
+    """Train the remaining epochs; after each: checkpoint, sheets, a line, MLflow, warnings."""
     steps = session.train.steps(session.plan.batch_size)
     done, total = session.state.epoch * steps, session.plan.epochs * steps
     if done == total:
         return
     watch = TrainingWarnings(session.run, session.constant_distortion)
+    splits = session.train, session.valid
     with show_bar(total, "train", initial=done) as advance:
-        splits = session.train, session.valid
-        reports = fit(session.state, session.plan, *splits, session.machine, session.world)
-        for report in reports:
+        for report in fit(session.state, session.plan, *splits, session.machine, session.world):
             if isinstance(report, EpochReport):
                 save_epoch(session, report)
                 info(epoch_line(session, report))
@@ -186,55 +193,29 @@ def run_epochs(session: Session) -> None:
 
 
 def save_epoch(session: Session, report: EpochReport) -> None:
-    """Make an epoch safe, then tell the tracker."""
-    metadata = weights_metadata(session) | {"machine": session.machine.as_dict()}
-    if is_sheet_epoch(session):
+    """Write sheets and checkpoint, then inform MLflow."""
+    params, epoch = session.params, session.state.epoch
+    if epoch % params.train.sheet_every == 0 or epoch == session.plan.epochs:
         training_sheets.write_sheets(
             session.state.ema.model,
             session.valid,
             session.machine,
             seed=session.plan.seed,
-            epoch=session.state.epoch,
+            epoch=epoch,
             name=session.run["data_set"],
             folder=session.folder,
         )
-    checkpoints.save(
-        session.folder, session.state, metadata, session.params.checkpoints.keep_every
-    )
-    run_log.append_event(
-        paths.run_log_path(session.run["key"]),
-        "epoch",
-        epoch=session.state.epoch,
-        images_per_second=round(report.images_per_second, 1),
-    )
-    session.tracker.sync(current_record(session, "RUNNING"))
+    metadata = weights_metadata(session) | {"machine": session.machine.as_dict()}
+    checkpoints.save(session.folder, session.state, metadata, params.checkpoints.keep_every)
+    session.log("epoch", epoch=epoch, images_per_second=round(report.images_per_second, 1))
+    session.sync("RUNNING")
 
 
 def weights_metadata(session: Session) -> dict[str, Any]:
-    """What a weights file says of itself: enough to build its model anywhere."""
+    """Metadata of a weights file, sufficient to build its model."""
     run = session.run
-    return {
-        "key": run["key"],
-        "model": run["params"]["model"],
-        "image": run["image"],
-        "levels": run["levels"],
-        "data_set": run["data_set"],
-    }
-
-
-def is_sheet_epoch(session: Session) -> bool:
-    every, epoch = session.params.train.sheet_every, session.state.epoch
-    return epoch % every == 0 or epoch == session.plan.epochs
-
-
-def current_record(session: Session, status: str) -> RunRecord:
-    return records.train_record(
-        session.run,
-        session.state.history,
-        status,
-        session.params.tracking.experiment,
-        pictures=session.folder,
-    )
+    facts = {name: run[name] for name in ("image", "levels", "data_set")}
+    return {"key": run["key"], "model": run["params"]["model"], **facts}
 
 
 def epoch_line(session: Session, report: EpochReport) -> str:
@@ -253,50 +234,43 @@ def epoch_line(session: Session, report: EpochReport) -> str:
 
 
 def write_outputs(session: Session) -> None:
-    """Write artifacts/model, reports/train.json and the figures from the finished state.
-
-    The shipped weights' own sigma is calibrated on the whole training split.
-    """
-    shutil.rmtree(paths.MODEL, ignore_errors=True)
-    shutil.rmtree(paths.FIGURES / "train", ignore_errors=True)
+    """Write artifacts/model, reports/train.json and the figures from the finished state."""
+    figures, history = paths.FIGURES / "train", session.state.history
+    for folder in (paths.MODEL, figures):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
     write_best_and_last(session)
     write_json(paths.RUN, session.run)
     write_text(paths.MODEL / "params.yaml", render(session.params, *TRAINING_SECTIONS))
-    write_csv(paths.HISTORY, session.state.history)
-    report = train_report(session)
-    write_json(paths.report_path("train"), report)
-    training_sheets.draw_epochs(session.folder, paths.FIGURES / "train")
-    curves = training_curves(session.state.history, report["constant_distortion"])
-    write_png(curves, paths.FIGURES / "train" / "curves.png")
-    record_status(session, "FINISHED")
+    write_csv(paths.HISTORY, history)
+    write_json(paths.report_path("train"), train_report(session))
+    for sheet in session.folder.glob("*.png"):
+        shutil.copy(sheet, figures)
+    write_png(training_curves(history, session.constant_distortion), figures / "curves.png")
+    session.end("FINISHED")
 
 
 def write_best_and_last(session: Session) -> None:
-    """Write the last and the best epoch's weights, calibrated; the model is then the best."""
-    state, model = session.state, session.state.ema.model
-    calibrate_on_training_split(session)
+    """Write the weights of the last and of the best epoch; the model then has the best."""
+    state = session.state
     write_weights(session, state.epoch, paths.LAST)
     best = checkpoints.find_best(session.folder, state)
     if best.epoch != state.epoch:
-        tensors, _ = checkpoints.read_weights(best)
-        model.load_state_dict(tensors)
-        calibrate_on_training_split(session)
+        state.ema.model.load_state_dict(checkpoints.read_weights(best)[0])
     write_weights(session, best.epoch, paths.BEST)
 
 
-def calibrate_on_training_split(session: Session) -> None:
-    model, seed = session.state.ema.model, session.plan.seed
-    batch_size = max(256, session.plan.batch_size)
-    calibrate(model, session.train, session.machine, seed=seed, batch_size=batch_size)
-
-
 def write_weights(session: Session, epoch: int, path: Path) -> None:
+    """Write the model's weights, with its sigma calibrated on the whole training split."""
+    model, plan = session.state.ema.model, session.plan
+    batch_size = max(256, plan.batch_size)
+    calibrate(model, session.train, session.machine, seed=plan.seed, batch_size=batch_size)
     metadata = weights_metadata(session) | {"epoch": epoch}
-    write_bytes(path, tensor_bytes(session.state.ema.model.state_dict(), metadata))
+    write_bytes(path, tensor_bytes(model.state_dict(), metadata))
 
 
 def train_report(session: Session) -> dict[str, Any]:
-    """reports/train.json: the best epoch's row and what the run amounts to."""
+    """reports/train.json: facts of the run and the best epoch's row."""
     state, model = session.state, session.state.ema.model
     row = state.history[state.best - 1]
     return {

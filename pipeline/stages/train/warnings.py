@@ -1,7 +1,4 @@
-"""A training at work is looked at after each epoch, and warned of what is already proven.
-
-Each finding is told once. Nothing here changes a result.
-"""
+"""Warnings during training: the diagnosis of each epoch, which changes no result."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,8 +10,9 @@ from vae.evaluation.diagnosis.engine import diagnose_running
 
 
 class TrainingWarnings:
-    """Of the training that run.json describes; `constant_distortion` is the best constant image's
-    cost.
+    """Warns of the training of a run.json; each finding is reported once.
+
+    `constant_distortion` is the distortion of the best constant image.
     """
 
     def __init__(self, run: Mapping[str, Any], constant_distortion: float | None) -> None:
@@ -22,14 +20,12 @@ class TrainingWarnings:
         self.reported: set[str] = set()
 
     def check(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Warn of faults and warnings that the epochs so far prove."""
+        """Warn of faults that the epochs so far prove."""
         inputs = running_inputs(self.run, history)
         inputs = dataclasses.replace(inputs, constant_distortion=self.constant_distortion)
         for finding in diagnose_running(inputs, self.reported):
             self.reported.add(finding.name)
             if finding.severity != "note":
-                changes = [
-                    f"{change.key}={change.value}" for change in finding.suggested_changes[:1]
-                ]
-                remedy = f" -> try {changes[0]}" if changes else ""
+                changes = finding.suggested_changes[:1]
+                remedy = "".join(f" -> try {change.key}={change.value}" for change in changes)
                 warn(f"{finding.title}: {finding.explanation}{remedy}")

@@ -1,4 +1,4 @@
-"""The stage extractor: a judge that knows its data, tested before it may judge; pure files."""
+"""The stage extractor: trained and tested feature extractors; equal params give equal files."""
 
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,8 @@ def run(chosen: Params) -> dict[str, Any]:
 
 def outputs() -> dict[str, str]:
     folders = (paths.EXTRACTOR, paths.FIGURES / "extractor")
-    produced = [
-        paths.report_path("extractor"),
-        *(p for folder in folders for p in folder.iterdir()),
-    ]
-    return {path.name: sha256_file(path) for path in produced}
+    produced = [path for folder in folders for path in folder.iterdir()]
+    return {path.name: sha256_file(path) for path in [paths.report_path("extractor"), *produced]}
 
 
 def test_it_learns_the_classes_and_passes_its_test(project: Path) -> None:
@@ -58,35 +55,33 @@ def test_it_learns_the_classes_and_passes_its_test(project: Path) -> None:
     assert outputs() == first
 
 
-def test_a_judge_that_does_not_see_faults_does_not_judge(
+def test_an_extractor_that_does_not_detect_faults_is_not_used(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Untrained features of a network whose rate is as good as nothing."""
     real = extractors.feature_extractors.sensitivity_test
 
-    def blind(judge: Any, images: Any, *rest: Any) -> Any:
-        return real(judge, np.full_like(images, 128), *rest)
+    def on_grey_images(extractor: Any, images: Any, *rest: Any) -> Any:
+        return real(extractor, np.full_like(images, 128), *rest)
 
-    monkeypatch.setattr(extractors.feature_extractors, "sensitivity_test", blind)
+    monkeypatch.setattr(extractors.feature_extractors, "sensitivity_test", on_grey_images)
     chosen = settings("extractor.epochs=1")
-    report = run(chosen)
-    assert not report["tests"]["in_domain"]["passed"]
+    assert not run(chosen)["tests"]["in_domain"]["passed"]
     assert extractors.passed_extractors(chosen) == []
     assert "warning: the distance of in_domain does not rise under" in capsys.readouterr().err
 
 
-def test_nothing_judges_where_training_images_stay_grey(
+def test_dynamic_binarisation_has_no_extractor(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = settings("data.binarize=dynamic", "model.likelihood={name: bernoulli}")
     report = run(chosen)
     assert report["metrics"] == report["tests"] == {}
     assert extractors.passed_extractors(chosen) == []
-    assert capsys.readouterr().err.count("in_domain will not judge") == 1
+    assert capsys.readouterr().err.count("in_domain will not be used") == 1
     assert not paths.CLASSIFIER.exists()
 
 
-def test_without_labels_the_imagenet_network_judges(project: Path) -> None:
+def test_without_labels_the_imagenet_network_is_used(project: Path) -> None:
     generator = np.random.default_rng(0)
     for number in range(100):
         path = project / "own" / f"{number:03}.png"
@@ -102,13 +97,13 @@ def test_without_labels_the_imagenet_network_judges(project: Path) -> None:
     assert list(report["tests"]) == ["efficientnet_lite2"]
     assert report["metrics"] == {}
     assert not paths.CLASSIFIER.exists()
-    with pytest.raises(UserError, match="no labels to train an in-domain judge"):
+    with pytest.raises(UserError, match="no labels for an in-domain"):
         extractors.requested_extractors(
             settings(data % (project / "own"), "evaluate.feature_extractors=[in_domain]")
         )
 
 
-def test_a_judge_that_was_not_tested_is_refused(project: Path) -> None:
+def test_an_untested_extractor_is_refused(project: Path) -> None:
     chosen = settings()
     fingerprint_raw_data(chosen.data)
     prepare(chosen.data)

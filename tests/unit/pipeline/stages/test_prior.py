@@ -48,7 +48,6 @@ def params_of(*changes: str) -> Any:
 @pytest.fixture
 def trained(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Prepared data and a shipped model that nobody trained: the stage cannot tell."""
-    monkeypatch.setattr(stage, "FIGURES_FOLDER", paths.FIGURES / "prior")
     monkeypatch.setattr(
         records, "sync_records", lambda *rows: None
     )  # its training has no row to send
