@@ -4,14 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.factory.build import model_from_tensors
 from pipeline.runtime import paths
 from vae import device as machines
 from vae.data.batches import Images
 from vae.errors import UserError
-from vae.io import read_array, read_tensors
+from vae.io import read_tensors
 from vae.models.vae import VAE
 from vae.priors.prior import Prior
 from vae.priors.prior import from_tensors as prior_from_tensors
@@ -83,12 +81,6 @@ def load_prior(name: str, machine: machines.Machine) -> Prior:
     except UserError as error:
         where = f"artifacts/prior/{path.name}"
         raise UserError(error.what, where=where, remedy="run `dvc repro prior`") from None
-
-
-def read_labels(split: str) -> np.ndarray | None:
-    """Labels (N,) of a prepared split, None without classes."""
-    path = paths.DATA / f"{split}_labels.npy"
-    return read_array(path) if path.exists() else None
 
 
 def load_split(name: str, model: VAE, device: str) -> Images:

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vae.errors import UserError
-from vae.io import read_json
+from vae.io import read_array, read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = ROOT / "artifacts"
@@ -55,6 +57,12 @@ def run_log_path(key: str) -> Path:
 def read_spec() -> dict[str, Any]:
     """spec.json of the prepared data; UserError if there are none."""
     return _read_required(SPEC, "the data are not prepared", "run `dvc repro prepare`")
+
+
+def read_labels(split: str) -> np.ndarray | None:
+    """Labels (N,) of a prepared split, None without classes."""
+    path = DATA / f"{split}_labels.npy"
+    return read_array(path) if path.exists() else None
 
 
 def read_run() -> dict[str, Any]:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.schema import Params
-from pipeline.factory.load import read_labels
 from pipeline.runtime import paths
 from pipeline.runtime.console import info, warn
 from pipeline.runtime.paths import ROOT
@@ -72,7 +71,7 @@ def test_extractor(
     if len(images) < MIN_IMAGES:
         warn(f"{len(images)} {split} images: too few to test {extractor.name}, which is not used")
         return None
-    labels = read_labels(split)
+    labels = paths.read_labels(split)
     modes = None if labels is None else labels[: len(images)]
     info(f"extractor: testing {extractor.name} on {len(images):,} {split} images")
     result = feature_extractors.sensitivity_test(extractor, np.asarray(images), seed, modes)

@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.config.params import to_tree
 from pipeline.config.schema import Params
-from pipeline.factory.load import read_labels, resolve_machine
+from pipeline.factory.load import resolve_machine
 from pipeline.runtime import paths
 from pipeline.runtime.code_digest import code_digest
 from pipeline.runtime.console import info, show_bar, warn
@@ -112,7 +112,7 @@ def fit_classifier(params: Params, machine: Machine) -> tuple[Classifier, list[E
 
 
 def load_labelled_split(split: str, device: str) -> LabelledImages:
-    images, labels = Images.open(paths.DATA / f"{split}.npy", device), read_labels(split)
+    images, labels = Images.open(paths.DATA / f"{split}.npy", device), paths.read_labels(split)
     return LabelledImages(images, np.asarray(labels, np.int64))
 
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from pipeline.config.schema import Params
 from pipeline.factory.encodings import read_encodings
-from pipeline.factory.load import read_labels
 from pipeline.runtime import paths
 from pipeline.scoring import sample_metrics
 from vae.evaluation.failures import attributes, correlations, ranking
@@ -105,7 +104,7 @@ def collect_inputs(
     valid, test = (
         SplitInputs(
             images=read_array(paths.DATA / f"{split}.npy", memory_map=True),
-            labels=read_labels(split),
+            labels=paths.read_labels(split),
             scores=scores[split],
             features=cache.split_features(split),
             decoded_features=cache.features(
@@ -123,7 +122,10 @@ def collect_inputs(
         valid=valid,
         test=test,
         train=TrainingInputs(
-            read_labels("train"), index, train_features[index], read_encodings("train")[0][index]
+            paths.read_labels("train"),
+            index,
+            train_features[index],
+            read_encodings("train")[0][index],
         ),
         samples=SampleInputs(
             prior,

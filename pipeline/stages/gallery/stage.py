@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.config.params import to_tree
 from pipeline.config.schema import Params
 from pipeline.factory.encodings import read_encodings
-from pipeline.factory.load import load_model, load_prior, load_split, read_labels
+from pipeline.factory.load import load_model, load_prior, load_split
 from pipeline.runtime import paths
 from pipeline.runtime.code_digest import code_digest
 from pipeline.scoring.diagnosis import finding_cards
@@ -41,7 +41,7 @@ def write_gallery(params: Params) -> None:
             load_split("test", model, machine.device),
             read_encodings("test")[0],
             read_array(paths.RECONSTRUCTIONS / "test.npy", memory_map=True),
-            read_labels("test"),
+            paths.read_labels("test"),
             params.gallery,
             metadata["data_set"],
             {name: load_prior(name, machine) for name in names},
