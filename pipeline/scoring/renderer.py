@@ -1,8 +1,8 @@
-"""Images that a model makes: of codes from a prior, of its encodings, in uint8 and on the disk.
+"""Images of a model as uint8 arrays and on the disk: decoded means of codes z.
 
-A sample is the decoded mean of a code z of a fitted prior, at its temperature; codes come from
-(seed, the prior's name). Images are written batch by batch, so memory does not grow with their
-number. artifacts/samples/<prior>.npy (N, C, H, W) is what every distance saw.
+Samples are decoded draws of a fitted prior at its temperature, from (seed, the prior's name).
+Images are written batch by batch, so memory does not grow with their number.
+artifacts/samples/<prior>.npy (N, C, H, W) are the images that are scored.
 """
 
 from collections.abc import Iterator
@@ -22,12 +22,10 @@ from vae.io import atomic_write, read_array
 from vae.models.vae import VAE
 from vae.priors.prior import Prior
 
-COLUMNS = 16
-
 
 @dataclass(frozen=True)
 class Renderer:
-    """A model that draws: on its machine, so many codes at a time, at this temperature."""
+    """A model with its machine, batch size and sampling temperature."""
 
     model: VAE
     machine: Machine
@@ -42,15 +40,14 @@ class Renderer:
                 yield to_uint8(self.model.mean_image(codes.to(self.machine.device)))
 
     def write_decoded(self, path: Path, z: np.ndarray) -> np.ndarray:
-        """Decode codes into an array file, whole or not at all; the file, mapped."""
+        """Decode codes into an array file, atomically; returns it memory-mapped."""
         with atomic_write(path) as temporary:
             shape = (len(z), *self.model.image_shape)
             images = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-            steps = -(-len(z) // self.batch_size)
-            start = 0
-            for batch in progress(self.decode(z), steps, f"decode {path.stem}"):
+            starts = range(0, len(z), self.batch_size)
+            batches = progress(self.decode(z), len(starts), f"decode {path.stem}")
+            for start, batch in zip(starts, batches, strict=True):
                 images[start : start + len(batch)] = batch
-                start += len(batch)
             images.flush()
         return read_array(path, memory_map=True)
 
@@ -60,7 +57,7 @@ class Renderer:
         return self.write_decoded(paths.SAMPLES / f"{prior.name}.npy", z)
 
     def draw_samples(self, prior: Prior, count: int, seed: int) -> np.ndarray:
-        """Further samples, which no file keeps."""
+        """Samples in memory."""
         return np.concatenate(list(self.decode(prior.sample(count, seed, self.temperature))))
 
 
@@ -69,4 +66,4 @@ def sample_sheet(
 ) -> Image:
     """A picture of samples (N, C, H, W) in [0, 1], with a title that says how they were drawn."""
     title = f"{data_set}: samples, prior {prior}, seed {seed}, temperature {temperature:g}"
-    return sheet(to_uint8(images), title=title, columns=COLUMNS)
+    return sheet(to_uint8(images), title=title, columns=16)

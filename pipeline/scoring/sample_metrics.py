@@ -1,23 +1,23 @@
-"""The judging: samples and reconstructions beside real images, under each judge that passed.
+"""Sample metrics: samples and reconstructions compared with real images by feature extractors.
 
 For a split (validation or test) n = min(evaluate.samples, its size) real images are drawn once;
 everything is compared with their features, n against n:
 
-floor             n training images: what sampling noise alone makes of real ones. A classifier has
-                  seen the training split, so beside it
-halves            one half of the n against the other (n / 2 each), which no network has seen
-reconstructions   of those very images, decoded from mu: the decoder's blur
-samples           of each fitted prior; minus the reconstructions' it is the prior's gap
+floor             n training images: the sampling noise of real images. A classifier was trained
+                  on the training split, so there is also
+halves            one half of the n against the other (n / 2 each), on which no network was trained
+reconstructions   of the same images, decoded from mu: the blur of the decoder
+samples           of each fitted prior; minus the value of reconstructions it is the prior gap
 
-The validation split is there to choose by, the test split to report. The shipped prior's samples
-are drawn `evaluate.repeats` times with other seeds; the deviation of their numbers is the spread.
-Features of real images are kept in artifacts/cache under the SHA-256 of data and extractor.
+Choices are made on the validation split and reported on the test split. The chosen prior's samples
+are drawn `evaluate.repeats` times with other seeds; `repeat_std` is the standard deviation of their
+metrics. Features of real images are cached by the SHA-256 of data and extractor.
 """
 
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,26 +33,14 @@ from vae.rng import numpy_generator
 
 SPLITS = ("valid", "test")
 MAX_NEIGHBOUR_QUERIES = 2000  # images whose nearest training image is searched
-METRIC_FIELDS = (
-    "fd",
-    "kd",
-    "kd_std",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-    "classifier_score",
-    "classifier_score_std",
-)  # of Fidelity
 REPEATED_METRICS = ("fd", "kd", "precision", "recall", "density", "coverage")
+METRIC_FIELDS = (*REPEATED_METRICS, "kd_std", "classifier_score", "classifier_score_std")
 
 
 @dataclass(frozen=True)
 class GeneratedImages:
-    """What the model made, uint8 (N, C, H, W): of a split's images, and of each prior's draws.
-
-    codes      z (N, *latent) of the samples
-    repeats    further draws of the shipped prior
+    """uint8 (N, C, H, W): reconstructions by split, samples by prior with their codes z
+    (N, *latent), and repeated samples of the chosen prior.
     """
 
     reconstructions: Mapping[str, np.ndarray]
@@ -62,39 +50,31 @@ class GeneratedImages:
     repeats: tuple[np.ndarray, ...]
 
 
+@dataclass
 class FeatureCache:
-    """A judge, its batch size and seed, and the features that it has extracted.
+    """A feature extractor and the features that it has extracted.
 
     seconds    for each prior: features of its samples, and their comparison on both splits
     """
 
-    def __init__(
-        self,
-        extractor: feature_extractors.NetworkExtractor,
-        batch_size: int,
-        seed: int,
-        max_images: int,
-    ) -> None:
-        self.extractor, self.batch_size, self.seed, self.max_images = (
-            extractor,
-            batch_size,
-            seed,
-            max_images,
-        )
-        self._real: dict[str, np.ndarray] = {}
-        self._references: dict[str, fidelity.Reference] = {}
-        self._features: dict[str, np.ndarray] = {}
-        self.seconds: dict[str, float] = {}
+    extractor: feature_extractors.NetworkExtractor
+    batch_size: int
+    seed: int
+    max_images: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    _real: dict[str, np.ndarray] = field(default_factory=dict)
+    _references: dict[str, fidelity.Reference] = field(default_factory=dict)
+    _features: dict[str, np.ndarray] = field(default_factory=dict)
 
     @contextmanager
     def time_prior(self, prior: str) -> Iterator[None]:
-        """Add the time that the block takes to the prior's."""
+        """Add the time of the block to the prior's."""
         start = time.monotonic()
         yield
         self.seconds[prior] = self.seconds.get(prior, 0.0) + time.monotonic() - start
 
     def features(self, images: np.ndarray, name: str) -> np.ndarray:
-        """Features (N, F) of uint8 images; what was asked for once is remembered by its name."""
+        """Features (N, F) of uint8 images, cached by name."""
         if name not in self._features:
             self._features[name] = self._extract(images, name)
         return self._features[name]
@@ -106,7 +86,7 @@ class FeatureCache:
         return np.concatenate(list(progress(batches, steps, f"{self.extractor.name}: {name}")))
 
     def split_features(self, split: str) -> np.ndarray:
-        """Features of a whole split, kept on the disk."""
+        """Features of a whole split, cached on the disk."""
         if split not in self._real:
             self._real[split] = self._load_or_extract(split)
         return self._real[split]
@@ -125,7 +105,7 @@ class FeatureCache:
         return features
 
     def reference_index(self, split: str) -> np.ndarray:
-        """Which images of a split are compared with, ascending."""
+        """Indices of the real images of a split for comparison, ascending."""
         count = len(self.split_features(split))
         order = numpy_generator(self.seed, f"judged {split}").permutation(count)
         return np.sort(order[: self.max_images])
@@ -137,7 +117,7 @@ class FeatureCache:
         return self._references[split]
 
     def compare_to_split(self, split: str, fake: np.ndarray) -> dict[str, float | None]:
-        """Numbers of features (N, F), of which as many count as there are real ones."""
+        """Metrics of features (N, F) against the real images of a split."""
         return self.compute(self.reference(split), fake)
 
     def compute(self, real: fidelity.Reference, fake: np.ndarray) -> dict[str, float | None]:
@@ -147,33 +127,22 @@ class FeatureCache:
 
 
 def score_images(cache: FeatureCache, images: GeneratedImages) -> dict[str, Any]:
-    """Everything that a judge says of both splits: a branch of reports/sample_metrics.json."""
+    """All metrics by one extractor on both splits: a branch of reports/sample_metrics.json."""
     sample_features: dict[str, np.ndarray] = {}
-    for name, prior_images in images.samples.items():
+    for name, samples in images.samples.items():
         with cache.time_prior(name):
-            sample_features[name] = cache.features(prior_images, f"samples of {name}")
+            sample_features[name] = cache.features(samples, f"samples of {name}")
     splits: dict[str, Any] = {}
     for split in SPLITS:
         info(f"{cache.extractor.name}: comparing on the {split} split")
         splits[split] = score_split(cache, split, images, sample_features)
-    repeat_features = [
-        cache.features(prior_images, f"draw {number}")
-        for number, prior_images in enumerate(images.repeats, 2)
-    ]
-    splits["test"]["repeat_std"] = repeat_std(
-        cache, images.shipped_prior, splits["test"], repeat_features
-    )
-    reconstruction_features = cache.features(
-        images.reconstructions["test"], "test reconstructions"
-    )
-    splits["test"] |= diversity_metrics(
-        cache, sample_features[images.shipped_prior], reconstruction_features
-    )
-    return {
-        "digest": cache.extractor.digest,
-        "feature_dim": cache.extractor.feature_dim,
-        "splits": splits,
-    }
+    test, chosen = splits["test"], images.shipped_prior
+    repeats = [cache.features(draw, f"draw {n}") for n, draw in enumerate(images.repeats, 2)]
+    test["repeat_std"] = repeat_std(cache, test["samples"][chosen], repeats, test["n"])
+    decoded = cache.features(images.reconstructions["test"], "test reconstructions")
+    test |= diversity_metrics(cache, sample_features[chosen], decoded)
+    extractor = cache.extractor
+    return {"digest": extractor.digest, "feature_dim": extractor.feature_dim, "splits": splits}
 
 
 def score_split(
@@ -182,18 +151,16 @@ def score_split(
     images: GeneratedImages,
     sample_features: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
+    """Metrics of reconstructions, samples and the noise floor on one split."""
     reference, index = cache.reference(split), cache.reference_index(split)
-    n = len(index)
-    train = cache.split_features("train")
+    n, train = len(index), cache.split_features("train")
     floor_index = numpy_generator(cache.seed, f"floor {split}").permutation(len(train))[:n]
-    reconstruction_features = cache.features(
-        images.reconstructions[split], f"{split} reconstructions"
-    )[index]
+    decoded = cache.features(images.reconstructions[split], f"{split} reconstructions")[index]
     metrics: dict[str, Any] = {
         "n": n,
         "neighbour_images": min(n, reference.max_neighbour_images),
         "halves": half_split_metrics(cache, reference.features),
-        "reconstructions": cache.compare_to_split(split, reconstruction_features),
+        "reconstructions": cache.compare_to_split(split, decoded),
         "samples": {},
     }
     if len(floor_index) == n:
@@ -216,42 +183,39 @@ def half_split_metrics(
 
 
 def repeat_std(
-    cache: FeatureCache, shipped_prior: str, test: Mapping[str, Any], repeats: list[np.ndarray]
+    cache: FeatureCache, first: Mapping[str, Any], repeats: list[np.ndarray], n: int
 ) -> dict[str, float]:
-    """Standard deviation of the shipped prior's numbers over draws with other seeds."""
-    metrics = [test["samples"][shipped_prior]]
-    metrics += [cache.compare_to_split("test", values[: test["n"]]) for values in repeats]
-    if len(metrics) < 2:
+    """Standard deviation of the chosen prior's metrics over draws with other seeds."""
+    draws = [first, *(cache.compare_to_split("test", values[:n]) for values in repeats)]
+    if len(draws) < 2:
         return {}
     return {
-        name: float(np.std([draw[name] for draw in metrics], ddof=1)) for name in REPEATED_METRICS
+        name: float(np.std([draw[name] for draw in draws], ddof=1)) for name in REPEATED_METRICS
     }
 
 
 def diversity_metrics(
     cache: FeatureCache, samples: np.ndarray, reconstructions: np.ndarray
 ) -> dict[str, Any]:
-    """Diversity, copies and classes of the shipped prior's samples, features (N, F).
+    """Diversity, copies and classes of the chosen prior's samples, from features (N, F).
 
-    Beside them the classes of reconstructions, decoded: what the decoder's blur alone makes of
-    the data's.
+    Classes of reconstructions show the effect of the decoder's blur alone.
     """
     real, train = cache.reference("test").features, cache.split_features("train")
-    query_count = min(MAX_NEIGHBOUR_QUERIES, len(real), len(samples))
+    count = min(MAX_NEIGHBOUR_QUERIES, len(real), len(samples))
+    memorisation = neighbours.memorisation_ratio(samples[:count], real[:count], train)
     metrics: dict[str, Any] = {
         "diversity": neighbours.diversity(samples, real, cache.seed),
-        "memorisation_ratio": neighbours.memorisation_ratio(
-            samples[:query_count], real[:query_count], train
-        ),
+        "memorisation_ratio": memorisation,
     }
-    sides = [
-        feature_extractors.class_logits(cache.extractor, side)
-        for side in (samples, real, reconstructions)
-    ]
-    logits = [side for side in sides if side is not None]
-    if logits and cache.extractor.name == "in_domain":  # whose classes are the data's
-        balance = fidelity.class_balance(logits[0], logits[1])
-        decoded_counts = np.bincount(logits[2].argmax(1), minlength=logits[2].shape[1])
+    sides = (samples, real, reconstructions)
+    drawn, true, decoded = (
+        feature_extractors.class_logits(cache.extractor, side) for side in sides
+    )
+    has_classes = cache.extractor.name == "in_domain"  # whose classes are those of the data
+    if has_classes and drawn is not None and true is not None and decoded is not None:
+        balance = fidelity.class_balance(drawn, true)
+        decoded_counts = np.bincount(decoded.argmax(1), minlength=decoded.shape[1])
         metrics["classes"] = {
             "samples": balance.samples.tolist(),
             "real": balance.real.tolist(),
@@ -266,7 +230,7 @@ def diversity_metrics(
 def headline_metrics(
     extractor_name: str, report: Mapping[str, Any], shipped_prior: str
 ) -> dict[str, Any]:
-    """Metrics of reports/evaluate.json: one extractor, the shipped prior, the test split."""
+    """Metrics of reports/evaluate.json: one extractor, the chosen prior, the test split."""
     test = report["splits"]["test"]
     samples, reconstructions = test["samples"][shipped_prior], test["reconstructions"]
     floor = test.get("floor", {})

@@ -1,12 +1,11 @@
-"""Turn the raw data into arrays, and say what they are: the stage `prepare`.
+"""Turn the raw data into arrays and describe them: the stage `prepare`.
 
-artifacts/data: one uint8 (N, C, H, W) file a split, labels, spec.json, spectrum.npy (the leading
+artifacts/data: one uint8 (N, C, H, W) file per split, labels, spec.json, spectrum.npy (the leading
 eigenvalues of the training images' covariance, x in [0, 1]). reports/data.json: class counts,
-pixel statistics, levels and the spectrum in short. reports/figures/data: a sheet and a chart.
+pixel statistics, levels and a summary of the spectrum. reports/figures/data: a sheet and a chart.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,81 +22,74 @@ from vae.io import read_array, read_json, write_array, write_json
 from vae.rng import numpy_generator
 
 SPLITS = ("train", "valid", "test")
-MAX_EIGENVALUES = 256  # eigenvalues where all of them would take too long
+MAX_EIGENVALUES = 256  # computed where all of them would take too long
 NOISE_VARIANCES = (1.0, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01)
-REPORTED_EIGENVALUES = 8  # eigenvalues that the report names
+REPORTED_EIGENVALUES = 8
 SHEET_COLUMNS, SHEET_ROWS = 10, 6  # of a sheet without classes
-SMALLEST_EIGENVALUE = 1e-8  # an eigenvalue below it is rounding error, and no point of a chart
-MAX_CLASS_ROWS = 20  # classes beyond which a sheet does not show each
+SMALLEST_EIGENVALUE = 1e-8  # smaller ones are rounding errors and are not drawn
+MAX_CLASS_ROWS = 20  # with more classes the sheet has no row per class
 
 
 def prepare(data: Data) -> None:
-    """Write the outputs of the stage; spec.json comes last, so where it stands they are whole."""
+    """Write the outputs of the stage; spec.json comes last, so that it implies complete files."""
     raw_files = check_fingerprint(data)
-    collection = sources.decode(data.name, raw_files)
+    dataset = sources.decode(data.name, raw_files)
     remove_outputs()
-    broken = write_arrays(data, collection)
+    broken = write_arrays(data, dataset)
     arrays = {split: read_array(paths.DATA / f"{split}.npy", memory_map=True) for split in SPLITS}
-    report = write_report(data, collection.classes, binarise_arrays(data, arrays))
-    draw_figures(data, collection.classes, arrays["train"], report)
-    write_spec(data, collection.classes, arrays, report["levels"], broken)
+    report = write_report(data, dataset.classes, binarise_arrays(data, arrays))
+    draw_figures(data, dataset.classes, arrays["train"], report)
+    write_spec(data, dataset.classes, arrays, report["levels"], broken)
 
 
 def check_fingerprint(data: Data) -> Files:
-    """The raw files, if they are those that the stage `source` saw; else UserError."""
-    if not paths.SOURCE.is_file():
-        raise UserError(
-            "no fingerprint of the raw data",
-            where="artifacts/source.json",
-            remedy="run `dvc repro`, or `python -m pipeline.stages.source` first",
-        )
-    raw_files = raw_data.find_raw_files(data, sources.fetch)
-    if raw_data.fingerprint_files(data, raw_files) != read_json(paths.SOURCE):
-        raise UserError(
-            "the raw data or the data section are not those of the fingerprint",
-            where="artifacts/source.json",
-            remedy="run `dvc repro`, or `python -m pipeline.stages.source` first",
-        )
-    return raw_files
+    """The raw files; UserError unless the stage `source` has fingerprinted them."""
+    problem = "no fingerprint of the raw data"
+    if paths.SOURCE.is_file():
+        raw_files = raw_data.find_raw_files(data, sources.fetch)
+        if raw_data.fingerprint_files(data, raw_files) == read_json(paths.SOURCE):
+            return raw_files
+        problem = "the raw data or the data section are not those of the fingerprint"
+    raise UserError(
+        problem,
+        where="artifacts/source.json",
+        remedy="run `dvc repro`, or `python -m pipeline.stages.source` first",
+    )
 
 
 def remove_outputs() -> None:
-    """Remove what an earlier call left: the next data set may have other files."""
+    """Remove the files of an earlier call, because the next data set may have other ones."""
     paths.SPEC.unlink(missing_ok=True)
-    for folder, pattern in ((paths.DATA, "*.npy"), (figures_folder(), "*.png")):
+    for folder, pattern in ((paths.DATA, "*.npy"), (paths.FIGURES / "data", "*.png")):
         for path in folder.glob(pattern):
             path.unlink()
 
 
-def figures_folder() -> Path:
-    return paths.FIGURES / "data"
-
-
-def write_arrays(data: Data, collection: RawDataset) -> dict[str, str]:
-    """The array files of all splits; broken images by name, with the reason."""
+def write_arrays(data: Data, dataset: RawDataset) -> dict[str, str]:
+    """Write the arrays of all splits; broken images by name, with the reason."""
     from vae.data.preparation import BrokenImages, decode_images, split_dataset, write_split
 
-    fractions = getattr(data, "valid_fraction", 0.0), getattr(data, "test_fraction", 0.0)
-    collections = split_dataset(collection, *fractions, seed=getattr(data, "seed", 0))
-    tolerance = BrokenImages(getattr(data, "max_broken", 0))
-    for split, part_collection in collections.items():
-        images = console.progress(
-            decode_images(part_collection, preparation_recipe(data)),
-            len(part_collection),
-            f"{split} images",
-        )
-        if data.binarize == "static" or (data.binarize == "dynamic" and split != "train"):
-            images = binarise_images(
-                images, numpy_generator(getattr(data, "seed", 0), f"binarize {split}")
-            )
-        write_split(paths.DATA, split, part_collection, images, tolerance)
-    for name, reason in tolerance.reasons.items():
+    seed = split_option(data, "seed")
+    fractions = split_option(data, "valid_fraction"), split_option(data, "test_fraction")
+    broken = BrokenImages(split_option(data, "max_broken"))
+    for name, split in split_dataset(dataset, *fractions, seed=seed).items():
+        decoded = decode_images(split, preparation_recipe(data))
+        images = console.progress(decoded, len(split), f"{name} images")
+        if data.binarize == "static" or (data.binarize == "dynamic" and name != "train"):
+            images = binarise_images(images, numpy_generator(seed, f"binarize {name}"))
+        write_split(paths.DATA, name, split, images, broken)
+    for name, reason in broken.reasons.items():
         console.warn(f"{name} is unreadable ({reason}) and left out")
-    return tolerance.reasons
+    return broken.reasons
+
+
+def split_option(data: Data, name: str) -> Any:
+    """An option of the random split, 0 for a data set with official splits."""
+    return getattr(data, name, 0)
 
 
 def binarise_images(images: Iterable[Any], generator: np.random.Generator) -> Iterator[Any]:
-    """Images with each pixel drawn as 0 or 255; broken ones pass."""
+    """(name, image) with each pixel drawn as 0 or 255; broken images stay."""
     from vae.data.binarisation import binarise
 
     for name, image in images:
@@ -105,12 +97,12 @@ def binarise_images(images: Iterable[Any], generator: np.random.Generator) -> It
 
 
 def binarise_arrays(data: Data, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-    """The splits as a model sees them: training images that are kept grey, drawn once."""
+    """The splits as the model sees them: grey training images binarised once."""
     if data.binarize != "dynamic":
         return arrays
     from vae.data.binarisation import binarise
 
-    generator = numpy_generator(getattr(data, "seed", 0), "binarize train")
+    generator = numpy_generator(split_option(data, "seed"), "binarize train")
     return {**arrays, "train": binarise(arrays["train"], generator)}
 
 
@@ -158,7 +150,7 @@ def class_counts(classes: tuple[str, ...]) -> dict[str, dict[str, int]]:
 
 
 def spectrum_summary(values: np.ndarray, total_variance: float, size: int) -> dict[str, Any]:
-    """The spectrum in short; a count that the computed part of it cannot tell is left out."""
+    """A summary of the spectrum, without counts that need eigenvalues beyond the computed ones."""
     smallest = values[-1] if len(values) < size else 0.0
     above = {
         f"{level:g}": int((values > level).sum()) for level in NOISE_VARIANCES if level > smallest
@@ -179,25 +171,26 @@ def draw_figures(
     """The sheet of training images and the chart of the spectrum."""
     from vae.figures import png, sheets
 
-    title = sources.get_source(data.name).title
-    index, labels, what = select_sheet_images(classes, len(train))
+    title, folder = sources.get_source(data.name).title, paths.FIGURES / "data"
+    index, labels, contents = select_sheet_images(classes, len(train))
     picture = sheets.sheet(
         train[index],
-        title=f"{title}, training split: {what}, evenly spaced",
+        title=f"{title}, training split: {contents}, evenly spaced",
         columns=len(index) // len(labels) if labels else min(SHEET_COLUMNS, len(index)),
         row_labels=labels,
     )
-    sheets.save_png(picture, figures_folder() / "images.png")
-    chart = spectrum_chart(title, report["spectrum"]["total_variance"])
-    png.write_png(chart, figures_folder() / "spectrum.png")
+    sheets.save_png(picture, folder / "images.png")
+    png.write_png(
+        spectrum_chart(title, report["spectrum"]["total_variance"]), folder / "spectrum.png"
+    )
 
 
 def select_sheet_images(
     classes: tuple[str, ...], count: int
 ) -> tuple[np.ndarray, tuple[str, ...], str]:
-    """Index of the images on the sheet, labels of its rows, and what they are, in words."""
-    if 0 < len(classes) <= MAX_CLASS_ROWS:
-        labels = read_array(paths.DATA / "train_labels.npy")
+    """Indices of the images on the sheet, labels of its rows, and its contents in words."""
+    labels = paths.read_labels("train")
+    if labels is not None and len(classes) <= MAX_CLASS_ROWS:
         class_indices = [np.flatnonzero(labels == label) for label in range(len(classes))]
         columns = min(SHEET_COLUMNS, *map(len, class_indices))
         if columns:
@@ -208,38 +201,31 @@ def select_sheet_images(
 
 
 def evenly_spaced(count: int, number: int) -> np.ndarray:
-    """`number` of `count` places, evenly spaced."""
+    """`number` evenly spaced indices below `count`."""
     return np.arange(number) * count // number
 
 
 def spectrum_chart(title: str, total_variance: float) -> Any:
-    """Eigenvalues, and how many dimensions a linear VAE would keep at each noise level."""
+    """Eigenvalues, and the fraction of the variance that the leading ones explain."""
     from vae.figures.charts import Chart, Panel, Series
 
     values = read_array(paths.DATA / "spectrum.npy")
-    component = np.arange(1, len(values) + 1)
-    explained_fraction = (
-        np.cumsum(values) / total_variance if total_variance else np.zeros(len(values))
-    )
+    components = np.arange(1, len(values) + 1).tolist()
+    fractions = np.cumsum(values) / total_variance if total_variance else np.zeros(len(values))
+    drawn = [value if value > SMALLEST_EIGENVALUE else None for value in values]
     eigenvalues = Panel(
         "Eigenvalues",
         "component",
         "variance along it (x in [0, 1])",
-        [
-            Series(
-                "eigenvalue",
-                component.tolist(),
-                [value if value > SMALLEST_EIGENVALUE else None for value in values],
-            )
-        ],
+        [Series("eigenvalue", components, drawn)],
         log_x=True,
         log_y=True,
     )
     explained = Panel(
         "Variance explained",
         "components",
-        f"share of {total_variance:.4g}",
-        [Series("explained", component.tolist(), explained_fraction.tolist())],
+        f"fraction of {total_variance:.4g}",
+        [Series("explained", components, fractions.tolist())],
         log_x=True,
     )
     return Chart(f"{title}: principal spectrum, training split", [eigenvalues, explained])
