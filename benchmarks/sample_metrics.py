@@ -19,8 +19,7 @@ from benchmarks import windows
 from benchmarks.throughput import build_matmul_step
 from pipeline.config import params
 from pipeline.config.preset import load_preset
-from pipeline.factory.build import build_vae
-from pipeline.factory.load import resolve_machine
+from pipeline.factory.build import build_vae, resolve_machine
 from pipeline.runtime import paths
 from pipeline.runtime.console import info, run_command
 from pipeline.scoring import extractors, sample_metrics

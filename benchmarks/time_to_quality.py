@@ -104,8 +104,8 @@ def format_row(row: Mapping[str, Any]) -> str:
 
 def compute_scores() -> dict[str, Any]:
     """Scores of the trained model of this folder on the test split."""
-    from pipeline.factory.build import model_from_tensors
-    from pipeline.factory.load import find_checkpoint, load_prior, resolve_machine
+    from pipeline.factory.build import model_from_tensors, resolve_machine
+    from pipeline.factory.load import find_checkpoint, load_prior
     from pipeline.scoring import extractors, sample_metrics
     from pipeline.scoring.renderer import Renderer
     from pipeline.stages.evaluate.stage import elbo_metrics, score_split

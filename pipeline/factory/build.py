@@ -1,4 +1,4 @@
-"""From params to objects of `src/vae`: the only place where the two meet."""
+"""From params to objects of `src/vae`; nothing else connects the two."""
 
 import logging
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from pipeline.runtime.distributed import SINGLE_PROCESS, RankInfo, current_rank
 from pipeline.runtime.paths import ROOT
 from vae import device as machines
 from vae.data.batches import Augmentation
-from vae.device import Machine
+from vae.device import DeviceName, Machine, PrecisionName
 from vae.errors import UserError
 from vae.io import read_tensors
 from vae.models import build
@@ -34,26 +34,38 @@ def section_options(section: Any) -> dict[str, Any]:
     return section.model_dump(exclude={"name", "kind"})
 
 
+def resolve_machine(
+    device: DeviceName,
+    where: str = "evaluate.device",
+    precision: PrecisionName = "fp32",
+    threads: int | None = None,
+    **options: Any,
+) -> Machine:
+    """The machine for a device that the param `where` names; UserError if it is missing."""
+    try:
+        return machines.resolve(device, precision, threads, **options)
+    except ValueError as error:
+        raise UserError(str(error), where=where) from None
+
+
 def build_machine(
     train: Train, rank_info: RankInfo = SINGLE_PROCESS, threads: int | None = None
-) -> machines.Machine:
-    """What a training runs on, as its process of `rank_info`; `threads` unless params say."""
-    try:
-        machine = machines.resolve(
-            train.device,
-            train.precision,
-            train.threads or threads,
-            local_rank=rank_info.local_rank,
-            local_world_size=rank_info.local_size,
-            compiled=train.compile and rank_info.size == 1,
-        )
-    except ValueError as error:
-        raise UserError(str(error), where="train.device") from None
+) -> Machine:
+    """The machine of a training's process; `threads` are used where params have none."""
+    machine = resolve_machine(
+        train.device,
+        "train.device",
+        train.precision,
+        train.threads or threads,
+        local_rank=rank_info.local_rank,
+        local_world_size=rank_info.local_size,
+        compiled=train.compile and rank_info.size == 1,
+    )
     return replace(machine, processes=rank_info.size)
 
 
-def warn_if_not_compiled(train: Train, machine: machines.Machine) -> None:
-    """One warning if the compiler was asked for and cannot be had."""
+def warn_if_not_compiled(train: Train, machine: Machine) -> None:
+    """One warning if the compiler is requested but not available."""
     if train.compile and not machine.compiled and current_rank().rank == 0:
         why = "no C++ compiler" if machine.processes == 1 else "several processes share the work"
         warn(f"train.compile: {why}; going on without, which is slower and rounds otherwise")
@@ -88,7 +100,7 @@ def build_objective(
 
 
 def perceptual_weights_path(objective: Objective) -> Path | None:
-    """The file that params name for the perceptual network's weights; None is the usual place."""
+    """The weights file of the perceptual network in params; None means the default file."""
     weights = getattr(objective.perceptual, "weights", None)
     return None if weights is None else ROOT / weights
 
@@ -100,7 +112,7 @@ def build_plan(
     machine: Machine,
     binarize: bool = False,
 ) -> Plan:
-    """What the training does; `binarize` draws the pixels of training images at each step."""
+    """The plan of a training; with `binarize`, training images are binarised at each step."""
     rate = LR_SCHEDULES[train.lr_schedule.name]
     beta = BETA_SCHEDULES[objective.beta_schedule.name]
     return Plan(
@@ -127,7 +139,7 @@ def build_plan(
 def build_state(
     model: Model, train: Train, image: tuple[int, int, int], levels: int, machine: Machine
 ) -> State:
-    """Everything that training changes, before the first step."""
+    """The initial state of a training."""
     vae = build_vae(model, image, levels, train.seed).to(machine.device)
     vae = vae.to(memory_format=torch.channels_last)
     if train.init_from is not None:
@@ -135,7 +147,7 @@ def build_state(
         load_weights(vae, tensors, where=train.init_from)
     ema = EMA(vae, train.ema_decay)
     if machine.compiled:
-        # Its line about a CUDA_HOME without a GPU is no news to who trains on a CPU.
+        # It warns of a missing CUDA_HOME, which is irrelevant on a CPU.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         vae.compile(dynamic=False)
     optimiser = OPTIMISERS[train.optimiser.name](

@@ -1,13 +1,13 @@
-"""The trained model, its priors and the prepared data, opened by later stages on their machine."""
+"""The trained model, its priors and the prepared data, loaded by later stages."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.factory.build import model_from_tensors
+from pipeline.factory.build import model_from_tensors, resolve_machine
 from pipeline.runtime import paths
-from vae import device as machines
 from vae.data.batches import Images
+from vae.device import DeviceName, Machine
 from vae.errors import UserError
 from vae.io import read_tensors
 from vae.models.vae import VAE
@@ -39,8 +39,8 @@ def find_checkpoint(name: str) -> tuple[Mapping[str, Any], dict[str, Any], str]:
 
 
 def load_model(
-    path: Path, device: machines.DeviceName, where: str = "evaluate.device"
-) -> tuple[VAE, dict[str, Any], machines.Machine]:
+    path: Path, device: DeviceName, where: str = "evaluate.device"
+) -> tuple[VAE, dict[str, Any], Machine]:
     """A trained model, its metadata, and the machine for its evaluation, in fp32."""
     paths.read_run()
     machine = resolve_machine(device, where)
@@ -48,20 +48,7 @@ def load_model(
     return model_from_tensors(tensors, metadata, machine, str(path)), metadata, machine
 
 
-def resolve_machine(
-    device: machines.DeviceName,
-    where: str = "evaluate.device",
-    precision: machines.PrecisionName = "fp32",
-    threads: int | None = None,
-) -> machines.Machine:
-    """The machine for a device that the param `where` names."""
-    try:
-        return machines.resolve(device, precision, threads)
-    except ValueError as error:
-        raise UserError(str(error), where=where) from None
-
-
-def load_prior(name: str, machine: machines.Machine) -> Prior:
+def load_prior(name: str, machine: Machine) -> Prior:
     """A prior fitted to the trained model; the name `shipped` means the chosen prior.
 
     UserError if it is missing, belongs to another model, or its file has another format.

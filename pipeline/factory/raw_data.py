@@ -1,8 +1,4 @@
-"""The raw data that params ask for: where they lie, what exactly was asked, their fingerprint.
-
-`source` and `prepare` share it; the first writes the fingerprint down, the second holds the data
-against it.
-"""
+"""The raw data of params and their fingerprint, which `source` writes and `prepare` checks."""
 
 import os
 from collections.abc import Callable
@@ -22,7 +18,7 @@ FileFinder = Callable[[str, Path, str], Files]
 
 
 def raw_data_root(data: Data) -> Path:
-    """Folder of the raw data: VAE_DATA_ROOT or data.root, relative ones from the project on."""
+    """Folder of the raw data: VAE_DATA_ROOT or data.root, relative to the project."""
     return ROOT / Path(os.environ.get("VAE_DATA_ROOT") or data.root).expanduser()
 
 
@@ -32,16 +28,14 @@ def find_raw_files(data: Data, finder: FileFinder) -> Files:
 
 
 def fingerprint_files(data: Data, raw_files: Files) -> dict[str, Any]:
-    """What source.json says of these files, after a look at the official checksums."""
+    """The content of source.json for these files; UserError unless they match official checksums."""
     cache = paths.CACHE / "fingerprints.json"
     cached = read_json(cache) if cache.is_file() else {}
     previous = cached.get(data.name, {})
-    current = {
-        str(path): previous[str(path)] for path in raw_files.values() if str(path) in previous
-    }
-    entries = list(
-        progress(compute_fingerprints(raw_files, current), len(raw_files), "fingerprints")
-    )
+    names = map(str, raw_files.values())
+    current = {name: previous[name] for name in names if name in previous}
+    fingerprints = compute_fingerprints(raw_files, current)
+    entries = list(progress(fingerprints, len(raw_files), "fingerprints"))
     if current != previous:
         write_json(cache, cached | {data.name: current})
     sources.verify(data.name, raw_files, {entry.name: entry.sha256 for entry in entries})

@@ -1,8 +1,7 @@
-"""What a training is: the key, and everything that it is made of.
+"""The key of a training, and its inputs.
 
 The key is the digest of the data's digest, the training params (model, objective, train), the
-code that makes the numbers, and the weights that come from elsewhere: those it starts from and
-those of a frozen network in its objective. Another key is another training.
+code, the initial weights and the weights of a frozen network in the objective.
 """
 
 from pathlib import Path
@@ -21,7 +20,7 @@ TRAINING_SECTIONS = ("model", "objective", "train")
 
 
 def describe_run(params: Params) -> dict[str, Any]:
-    """run.json: the key and everything that it is made of."""
+    """run.json: the key and its inputs."""
     spec = paths.read_spec()
     init_digest = params.train.init_from and init_weights_digest(ROOT / params.train.init_from)
     key_content = {
@@ -36,7 +35,7 @@ def describe_run(params: Params) -> dict[str, Any]:
 
 
 def perceptual_digest(params: Params) -> str | None:
-    """Of the weights of the frozen network in the objective, if there is one."""
+    """Digest of the frozen network's weights in the objective, if there is one."""
     name = params.objective.perceptual.name
     if name == "none":
         return None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import params
-from pipeline.factory.load import resolve_machine
+from pipeline.factory.build import resolve_machine
 from pipeline.runtime import paths
 from pipeline.runtime.console import info
 from pipeline.scoring import extractors

@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.config.params import to_tree
 from pipeline.config.schema import Params
-from pipeline.factory.load import resolve_machine
+from pipeline.factory.build import resolve_machine
 from pipeline.runtime import paths
 from pipeline.runtime.code_digest import code_digest
 from pipeline.runtime.console import info, show_bar, warn

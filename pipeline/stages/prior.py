@@ -21,9 +21,9 @@ import torch
 from pipeline.config.params import to_tree
 from pipeline.config.schema import Params, Section
 from pipeline.config.schema import Prior as PriorParams
-from pipeline.factory.build import section_options
+from pipeline.factory.build import resolve_machine, section_options
 from pipeline.factory.encodings import write_encodings
-from pipeline.factory.load import load_model, load_split, resolve_machine
+from pipeline.factory.load import load_model, load_split
 from pipeline.runtime import paths
 from pipeline.runtime.code_digest import code_digest
 from pipeline.runtime.console import info, progress

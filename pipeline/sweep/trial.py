@@ -28,8 +28,7 @@ import torch
 
 from pipeline.config.metrics import keyed
 from pipeline.config.schema import Params
-from pipeline.factory.build import build_machine
-from pipeline.factory.load import resolve_machine
+from pipeline.factory.build import build_machine, resolve_machine
 from pipeline.factory.run_key import describe_run
 from pipeline.factory.training import Training, constant_image_distortion, set_up_training
 from pipeline.runtime import paths

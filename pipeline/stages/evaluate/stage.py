@@ -18,15 +18,9 @@ import torch
 from pipeline.config.metrics import HEADLINE, keyed
 from pipeline.config.params import to_tree
 from pipeline.config.schema import Params
-from pipeline.factory.build import model_from_tensors
+from pipeline.factory.build import model_from_tensors, resolve_machine
 from pipeline.factory.encodings import EncodingArrays, read_encodings, write_encodings
-from pipeline.factory.load import (
-    find_checkpoint,
-    load_model,
-    load_prior,
-    load_split,
-    resolve_machine,
-)
+from pipeline.factory.load import find_checkpoint, load_model, load_prior, load_split
 from pipeline.runtime import paths, run_log
 from pipeline.runtime.code_digest import code_digest
 from pipeline.runtime.console import format_table, info, progress, warn

@@ -1,7 +1,7 @@
-"""The folders of trainings that can go on: who holds one, where it stands, which are kept.
+"""The checkpoint folders of trainings: their lock, the newest checkpoint, and their removal.
 
-One process at a time, of a shared training the first, holds a folder's lock (`flock`, which the
-kernel drops when the process dies).
+One process at a time (rank 0) holds a folder's lock (`flock`, which the kernel releases when the
+process ends).
 """
 
 import fcntl
@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from pipeline.runtime import paths
 from pipeline.runtime.console import warn
@@ -23,9 +22,9 @@ from vae.training.loop import State
 
 @contextmanager
 def hold_training_lock(folder: Path, world: World) -> Iterator[None]:
-    """Hold the folder's lock; wait while another process trains this very model.
+    """Hold the folder's lock; wait while another process trains the same model.
 
-    With other ranks, which would wait blindly for this one, UserError instead.
+    UserError with several ranks, because the other ranks would wait without a message.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "a+") as lock:
@@ -42,22 +41,17 @@ def hold_training_lock(folder: Path, world: World) -> Iterator[None]:
 
 
 def _report_busy(owner: str, world: World) -> None:
+    problem = f"process {owner} trains this model already (left over from a killed run?)"
     if world.size > 1:
-        raise UserError(
-            f"process {owner} trains this model already (left over from a killed run?)",
-            where="train",
-            remedy=f"wait for it, or `kill {owner}`, and run again",
-        )
-    warn(
-        f"process {owner} trains this model already (left over from a killed run?); "
-        f"waiting for it; `kill {owner}` lets this one go on from its last epoch"
-    )
+        remedy = f"wait for it, or `kill {owner}`, and run again"
+        raise UserError(problem, where="train", remedy=remedy)
+    warn(f"{problem}; waiting for it; `kill {owner}` lets this one go on from its last epoch")
 
 
 def restore_latest(folder: Path, state: State, machine: Machine, world: World) -> bool:
-    """Restore the newest whole checkpoint that rank 0 finds, on the machine it was made for.
+    """Restore the newest complete checkpoint that rank 0 finds; False if there is none.
 
-    Whether there is one. UserError on another machine.
+    UserError on another machine than that of the checkpoint.
     """
     file = None
     if world.rank == 0:
@@ -66,25 +60,20 @@ def restore_latest(folder: Path, state: State, machine: Machine, world: World) -
     file = world.broadcast(file)
     if file is None:
         return False
-    metadata = checkpoints.restore(file, state)
-    check_machine(metadata["machine"], machine.as_dict(), folder)
+    saved, current = checkpoints.restore(file, state)["machine"], machine.as_dict()
+    if saved != current:
+        changes = [
+            f"{name} {saved.get(name)}, now {value}"
+            for name, value in current.items()
+            if saved.get(name) != value
+        ]
+        raise UserError(
+            f"this training began with {', '.join(changes)}; it would not end with the same weights",
+            where="train",
+            remedy="set train.device, .precision, .threads and .compile as they were and start as "
+            f"many processes, or delete artifacts/resume/{folder.name} to start again",
+        )
     return True
-
-
-def check_machine(saved: dict[str, Any], current: dict[str, Any], folder: Path) -> None:
-    if saved == current:
-        return
-    changed = ", ".join(
-        f"{name} {saved.get(name)}, now {value}"
-        for name, value in current.items()
-        if saved.get(name) != value
-    )
-    raise UserError(
-        f"this training began with {changed}; it would not end with the same weights",
-        where="train",
-        remedy="set train.device, .precision, .threads and .compile as they were and start as "
-        f"many processes, or delete artifacts/resume/{folder.name} to start again",
-    )
 
 
 def prune_runs(count: int, keep: str) -> None:
