@@ -1,4 +1,4 @@
-"""Exit codes and lines."""
+"""Exit codes, error lines, signals, progress."""
 
 import errno
 import os
@@ -14,19 +14,21 @@ from pipeline.runtime import console
 from pipeline.runtime.paths import ROOT
 from vae.errors import UserError
 
+ERROR = UserError("wrong", where="here", remedy="mend it")
+ERROR_LINE = "error: here: wrong -> mend it\n"
+
 
 @pytest.fixture(autouse=True)
-def own_signal_handler() -> Iterator[None]:
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.getsignal(number) for number in numbers]
+def restored_signal_handlers() -> Iterator[None]:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
-    for number, handler in zip(numbers, before, strict=True):
+    for number, handler in handlers.items():
         signal.signal(number, handler)
 
 
-def ends(main: Callable[[], None]) -> int:
+def exit_code(main: Callable[[], object]) -> int:
     with pytest.raises(SystemExit) as caught:
-        console.run_command(main)
+        console.run_command(main)  # type: ignore[arg-type]
     assert isinstance(caught.value.code, int)
     return caught.value.code
 
@@ -38,39 +40,45 @@ def raises(error: BaseException) -> Callable[[], None]:
     return main
 
 
-def test_a_good_end_is_zero() -> None:
-    assert ends(lambda: None) == 0
+def terminate(number: int = signal.SIGTERM) -> None:
+    os.kill(os.getpid(), number)
 
 
-def test_a_user_error_is_one_line_and_two(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ends(raises(UserError("wrong", where="here", remedy="mend it"))) == 2
-    assert capsys.readouterr().err == "error: here: wrong -> mend it\n"
+@pytest.mark.parametrize(
+    ("main", "code", "line"),
+    [
+        (lambda: None, 0, ""),
+        (raises(ERROR), 2, ERROR_LINE),
+        (raises(KeyboardInterrupt()), 130, "interrupted\n"),
+        (terminate, 143, ""),
+        (
+            raises(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "sheet.png")),
+            2,
+            "error: sheet.png: No space left on device -> free some and run again\n",
+        ),
+    ],
+)
+def test_a_command_ends_with_its_code_and_line(
+    main: Callable[[], object], code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(main) == code
+    assert capsys.readouterr().err == line
 
 
-def test_sigterm_waits_until_an_error_is_told(
+def test_other_errors_are_not_swallowed() -> None:
+    with pytest.raises(PermissionError):
+        console.run_command(raises(PermissionError(errno.EACCES, "no")))
+
+
+def test_sigterm_waits_until_an_error_is_printed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = []
-
-    def interrupted(line: str) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        left.append(line)
-
-    monkeypatch.setattr(console, "write_torchelastic_error", interrupted)
-    assert ends(raises(UserError("wrong", where="here", remedy="mend it"))) == 143
-    assert left == ["error: here: wrong -> mend it"]
-    assert capsys.readouterr().err == "error: here: wrong -> mend it\n"
+    monkeypatch.setattr(console, "write_torchelastic_error", lambda line: terminate())
+    assert exit_code(raises(ERROR)) == 143
+    assert capsys.readouterr().err == ERROR_LINE
 
 
-def test_a_full_disk_anywhere_is_one_line_and_two(capsys: pytest.CaptureFixture[str]) -> None:
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "sheet.png")
-    assert ends(raises(full)) == 2
-    assert capsys.readouterr().err == (
-        "error: sheet.png: No space left on device -> free some and run again\n"
-    )
-
-
-def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+def test_a_closed_pipe_is_no_error() -> None:
     code = "from pipeline.runtime.console import run_command; run_command(lambda: print('x' * 100_000))"
     done = subprocess.run(
         ["bash", "-c", f'set -o pipefail; {sys.executable} -c "{code}" | head -c 1'],
@@ -84,28 +92,18 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_other_errors_are_not_swallowed() -> None:
-    with pytest.raises(PermissionError):
-        console.run_command(raises(PermissionError(errno.EACCES, "no")))
-
-
-def test_interrupts_and_sigterm_have_their_codes() -> None:
-    assert ends(raises(KeyboardInterrupt())) == 130
-    assert ends(lambda: os.kill(os.getpid(), signal.SIGTERM)) == 128 + signal.SIGTERM
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_waits_for_the_end_of_an_undisturbed_block(number: int, code: int) -> None:
+def test_a_signal_waits_for_the_end_of_a_deferring_block(number: int, code: int) -> None:
     done = []
 
     def main() -> None:
         with console.defer_signals():
             with console.defer_signals():
-                os.kill(os.getpid(), number)
+                terminate(number)
             done.append("inner")
         done.append("after")
 
-    assert ends(main) == code
+    assert exit_code(main) == code
     assert done == ["inner"]
 
 
@@ -114,16 +112,16 @@ def test_a_second_signal_does_not_wait() -> None:
 
     def main() -> None:
         with console.defer_signals():
-            os.kill(os.getpid(), signal.SIGTERM)
+            terminate()
             done.append("one")
-            os.kill(os.getpid(), signal.SIGTERM)
+            terminate()
             done.append("two")
 
-    assert ends(main) == 128 + signal.SIGTERM
+    assert exit_code(main) == 128 + signal.SIGTERM
     assert done == ["one"]
 
 
-def test_progress_passes_everything_on_and_prints_plain_lines(
+def test_progress_yields_every_item_and_prints_plain_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "PROGRESS_SECONDS", -1.0)
@@ -135,14 +133,11 @@ def test_tables_are_aligned() -> None:
     assert console.format_table([("a", "1"), ("long", "2")]) == "  a     1\n  long  2"
 
 
-def test_another_environment_is_named_in_one_line(
+def test_another_environment_is_one_warning(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(console, "ROOT", tmp_path)
-    assert ends(lambda: None) == 0
-    assert capsys.readouterr().err == ""
     (tmp_path / ".venv").mkdir()
-    assert ends(lambda: None) == 0
-    assert capsys.readouterr().err == (
-        f"warning: running under {sys.prefix}, not under the project's .venv\n"
-    )
+    assert exit_code(lambda: None) == 0
+    warning = f"warning: running under {sys.prefix}, not under the project's .venv\n"
+    assert capsys.readouterr().err == warning
