@@ -12,13 +12,11 @@ tracking     seconds that the train stage of a preset spends on MLflow, and thei
 Writes `chain.json`.
 """
 
+import pstats
 import re
-import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +26,12 @@ from pipeline.config.preset import load_preset
 from pipeline.runtime.console import info, run_command
 
 HEAVY = ("torch", "torchvision", "mlflow", "sklearn", "scipy", "pandas", "plotly", "matplotlib")
-TRACKED = "fashion_mnist"
+TRACKED, MEASURED_EPOCHS = "fashion_mnist", (1, 3)
+TRACKER_FUNCTIONS = ("connect", "sync", "close")
 
 
 def main() -> None:
-    arguments = windows.parse_options(__doc__, "chain", repeats=5, epochs=3)
+    arguments = windows.parse_options(__doc__, "chain", repeats=5)
     results: dict[str, Any] = {"machine": windows.describe_machine()}
     with tempfile.TemporaryDirectory(prefix="chain-") as folder:
         digits = Project(Path(folder, "digits"), "digits", [])
@@ -42,10 +41,7 @@ def main() -> None:
         results["nothing_seconds"] = windows.summarise(repeated_seconds)
         info(f"the chain without work: {results['nothing_seconds']['median']:.2f} s")
         results["stages"] = [time_stage(digits, *stage) for stage in STAGES.items()]
-        changes = [f"train.epochs={arguments.epochs}"]
-        tracked = Project(Path(folder, "tracked"), TRACKED, changes)
-        tracked.run(STAGES["source"], STAGES["prepare"])
-        results["tracking"] = measure_tracking(tracked)
+        results["tracking"] = measure_tracking(Path(folder))
     windows.write_results(arguments.out, results)
 
 
@@ -68,60 +64,45 @@ def import_times(output: str) -> tuple[float, dict[str, float]]:
     return sum(int(own) for own, _, _ in rows) / 1e6, heavy
 
 
-def measure_tracking(project: Project) -> dict[str, Any]:
-    """Seconds of the tracker in a training of the preset's own length, from a shorter one.
-
-    A training's record is sent after each epoch, the first of which connects, and at its end.
-    Measured in the training's process.
-    """
-    timings = project.call("benchmarks.chain.train_with_clock")
-    sent, begun = timings["sent"][1:-1], timings["begun"][1:-1]
-    epoch = statistics.median(after - before for before, after in pairwise(begun))
-    send, once = statistics.median(sent), timings["tracker"] - sum(sent)
-    epochs, measured = load_preset(TRACKED).train.epochs, len(sent) + 1
-    seconds = timings["seconds"] + (epochs - measured) * epoch
-    fraction = (once + (epochs - 1) * send) / seconds
-    info(f"tracking: {once:.2f} s and {send:.3f} s per epoch, {fraction:.2%} of {seconds:.0f} s")
+def measure_tracking(folder: Path) -> dict[str, Any]:
+    """Seconds of the tracker in a training of the preset's own length, from two shorter ones."""
+    (seconds, tracker), (longer_seconds, longer_tracker) = (
+        profile_training(folder / f"epochs_{epochs}", epochs) for epochs in MEASURED_EPOCHS
+    )
+    first, last = MEASURED_EPOCHS
+    epoch, send = (
+        (longer_seconds - seconds) / (last - first),
+        (longer_tracker - tracker) / (last - first),
+    )
+    epochs, once = load_preset(TRACKED).train.epochs, tracker - first * send
+    whole = seconds + (epochs - first) * epoch
+    fraction = (once + epochs * send) / whole
+    info(f"tracking: {once:.2f} s and {send:.3f} s per epoch, {fraction:.2%} of {whole:.0f} s")
     return {
         "preset": TRACKED,
-        "epochs_measured": measured,
+        "epochs_measured": last,
         "once_seconds": round(once, 2),
         "epoch_seconds": round(send, 3),
         "epochs": epochs,
-        "seconds": round(seconds, 1),
+        "seconds": round(whole, 1),
         "fraction": round(fraction, 4),
     }
 
 
-def train_with_clock() -> dict[str, Any]:
-    """The train stage of this folder, with the calls of the tracker timed."""
-    from pipeline.config import params
-    from pipeline.stages.train import stage
-    from pipeline.tracking import mlflow_sync
-
-    calls: dict[str, list[tuple[float, float]]] = {}
-
-    def add_clock(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def timed_call(*arguments: Any, **named: Any) -> Any:
-            begun = time.perf_counter()
-            try:
-                return method(*arguments, **named)
-            finally:
-                calls.setdefault(name, []).append((begun, time.perf_counter() - begun))
-
-        return timed_call
-
-    for name in ("sync", "close"):
-        setattr(mlflow_sync.Tracker, name, add_clock(name, getattr(mlflow_sync.Tracker, name)))
-    mlflow_sync.connect = add_clock("connect", mlflow_sync.connect)
-    begun = time.perf_counter()
-    stage.train(params.load())
-    return {
-        "seconds": time.perf_counter() - begun,
-        "tracker": sum(seconds for name in calls.values() for _, seconds in name),
-        "begun": [start for start, _ in calls["sync"]],
-        "sent": [seconds for _, seconds in calls["sync"]],
-    }
+def profile_training(folder: Path, epochs: int) -> tuple[float, float]:
+    """Seconds of the train stage in a fresh copy, and of the tracker's functions in it."""
+    project, profile = (
+        Project(folder, TRACKED, [f"train.epochs={epochs}"]),
+        str(folder / "profile"),
+    )
+    project.run(STAGES["source"], STAGES["prepare"])
+    (seconds,) = project.run(f"-m cProfile -o {profile} {STAGES['train']}")
+    calls = pstats.Stats(profile).stats.items()  # type: ignore[attr-defined]
+    return seconds, sum(
+        cumulative
+        for (file, _, name), (_, _, _, cumulative, _) in calls
+        if file.endswith("mlflow_sync.py") and name in TRACKER_FUNCTIONS
+    )
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ HELP = {
     "rounds": "windows of each variant",
     "seconds": "length of a window",
     "repeats": "runs of the pipeline without work",
-    "epochs": "of the tracked training",
     "images": "of which IWAE-5000 is timed",
 }
 WARM_UP = 5  # steps
