@@ -1,4 +1,4 @@
-"""The failures' tab against reports/failures.json: who is shown, with which image and words."""
+"""The failures tab against reports/failures.json: its images, texts and tables."""
 
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from PIL import Image
 from pipeline.runtime import paths
 from pipeline.stages.gallery import failure_cards
 from pipeline.stages.gallery.renderer import GalleryRenderer
-from tests.unit.pipeline.stages.gallery.test_stage import IMAGE, maker_of
+from tests.unit.pipeline.stages.gallery.test_stage import IMAGE, build_renderer
 from vae.figures.page import Tab, write_page
 from vae.figures.widgets import CardDeck, Prose, Table
 from vae.io import write_array, write_json
 from vae.rng import numpy_generator
 
-FACTOR = 2  # of images of 12 x 10 in a sprite
+SCALE = 2  # of images of 12 x 10 in a sprite
 
 
 def item(index: int, label: str | None = None, **more: Any) -> dict[str, Any]:
@@ -30,86 +30,77 @@ def item(index: int, label: str | None = None, **more: Any) -> dict[str, Any]:
     }
 
 
-def report() -> dict[str, Any]:
-    """One of everything; image 3 is the worst of all and of its class."""
-    test = {"attribute": "edge_density", "error": "mse", "direction": 1, "rho_valid": 0.4}
-    test |= {
-        "rho": 0.3,
-        "low": 0.1,
-        "high": None,
-        "p": 0.01,
-        "p_holm": 0.02,
-        "outcome": "confirmed",
-    }
+def failure_report() -> dict[str, Any]:
+    """One entry of each kind; image 3 is the worst of all and of its class."""
+    test = {"attribute": "edge_density", "error": "mse", "direction": "+", "rho_valid": 0.4}
+    test |= {"rho": 0.3, "low": 0.1, "high": None, "p": 0.01, "p_holm": 0.02}
+    cat = {"worst": item(3, "cat"), "median": item(7, "cat"), "best": item(0, "cat")}
+    dog = {"worst": item(9, "dog"), "median": item(5, "dog"), "best": item(1, "dog")}
     return {
         "reconstructions": {
             "criterion": "By squared error.",
             "worst": [item(3, "cat"), item(9, "dog")],
             "median": [item(5, "dog")],
             "best": [item(0, "cat")],
-            "by_class": {
-                "cat": {"worst": item(3, "cat"), "median": item(7, "cat"), "best": item(0, "cat")},
-                "dog": {"worst": item(9, "dog"), "median": item(5, "dog"), "best": item(1, "dog")},
-            },
+            "by_class": {"cat": cat, "dog": dog},
         },
         "samples": {
             "prior": "flow",
             "criterion": "By distance.",
             "worst": [item(4, nearest=11), item(2, nearest=6)],
         },
-        "tests": [test],
+        "tests": [test | {"outcome": "confirmed"}],
         "regression": [],
         "text": "First.\n\nSecond.\n",
     }
 
 
-def images(stream: str, count: int) -> np.ndarray:
+def random_images(stream: str, count: int) -> np.ndarray:
     return numpy_generator(0, stream).integers(0, 256, (count, *IMAGE), dtype=np.uint8)
 
 
 @pytest.fixture
-def folder(project: Path) -> Path:
-    """What the stages before leave."""
+def renderer(project: Path) -> GalleryRenderer:
+    """A renderer with the files of earlier stages."""
     paths.GALLERY.mkdir(parents=True)
-    write_json(paths.report_path("failures"), report())
-    write_array(paths.ARTIFACTS / "samples" / "flow.npy", images("drawn", 5))
-    write_array(paths.DATA / "train.npy", images("train", 12))
-    return paths.GALLERY
+    write_json(paths.report_path("failures"), failure_report())
+    write_array(paths.SAMPLES / "flow.npy", random_images("drawn", 5))
+    write_array(paths.DATA / "train.npy", random_images("train", 12))
+    return build_renderer((5,))
 
 
-@pytest.fixture
-def maker() -> GalleryRenderer:
-    return maker_of((5,))
+def deck_of(renderer: GalleryRenderer, position: int) -> CardDeck:
+    deck = failure_cards.failure_items(renderer)[position]
+    assert isinstance(deck, CardDeck)
+    return deck
 
 
-def frame(deck: CardDeck, place: int, side: int) -> np.ndarray:
-    """One image of a card, (C, H, W), as the sprite has it."""
-    height, width = (FACTOR * length + 1 for length in IMAGE[1:])
+def pair(deck: CardDeck, row: int) -> list[np.ndarray]:
+    """Both images of a card, (C, H, W) each, from the sprite."""
+    height, width = (SCALE * length + 1 for length in IMAGE[1:])
     with Image.open(paths.GALLERY / deck.file) as sprite:
         pixels = np.asarray(sprite)[..., 0]
     assert pixels.shape == (deck.frames * height, 2 * width)
-    part = pixels[place * height : (place + 1) * height - 1, side * width : (side + 1) * width - 1]
-    return part[None, ::FACTOR, ::FACTOR]
+    frame = pixels[row * height : (row + 1) * height - 1]
+    sides = (frame[:, side * width : (side + 1) * width - 1] for side in (0, 1))
+    return [side[None, ::SCALE, ::SCALE] for side in sides]
 
 
-def test_words_and_tables_stand_above_the_cards(folder: Path, maker: GalleryRenderer) -> None:
-    prose, tests, first, second = failure_cards.failure_items(maker)
+def test_texts_and_tables_precede_the_cards(renderer: GalleryRenderer) -> None:
+    prose, tests, *decks = failure_cards.failure_items(renderer)
     assert isinstance(prose, Prose)
     assert prose.paragraphs == ["First.", "Second."]
     assert isinstance(tests, Table)
-    assert [*tests.header] == [
-        "attribute", "error", "direction", "rho valid", "rho", "low", "high", "p", "p holm",
-        "outcome",
-    ]  # fmt: skip
-    assert tests.rows == [["edge density", "mse", 1, 0.4, 0.3, 0.1, None, 0.01, 0.02, "confirmed"]]
-    assert isinstance(first, CardDeck)
-    assert isinstance(second, CardDeck)
+    header = "attribute, error, direction, rho valid, rho, low, high, p, p holm, outcome"
+    assert list(tests.header) == header.split(", ")
+    row = ["edge density", "mse", "+", 0.4, 0.3, 0.1, None, 0.01, 0.02, "confirmed"]
+    assert tests.rows == [row]
+    assert [type(deck) for deck in decks] == [CardDeck, CardDeck]
 
 
-def test_an_image_that_two_lists_name_has_one_card(folder: Path, maker: GalleryRenderer) -> None:
-    deck = failure_cards.failure_items(maker)[2]
-    assert isinstance(deck, CardDeck)
-    assert [(case.name, case.kind, case.group) for case in deck.cards] == [
+def test_an_image_in_two_lists_has_one_card(renderer: GalleryRenderer) -> None:
+    deck = deck_of(renderer, 2)
+    assert [(card.name, card.kind, card.group) for card in deck.cards] == [
         ("#3", "worst", "cat"),
         ("#9", "worst", "dog"),
         ("#5", "median", "dog"),
@@ -117,53 +108,45 @@ def test_an_image_that_two_lists_name_has_one_card(folder: Path, maker: GalleryR
         ("#7", "median", "cat"),
         ("#1", "best", "dog"),
     ]
-    assert deck.cards[0].numbers == {"mse": 0.3}, "a number that is not known is not shown"
+    assert deck.cards[0].numbers == {"mse": 0.3}, "a missing number is not shown"
     assert deck.cards[0].percentiles == {"edge_density": 0.75}
     assert deck.cards[0].text == "why 3"
     assert "By squared error." in deck.caption
 
 
-def test_a_card_shows_the_test_image_and_its_reconstruction(
-    folder: Path, maker: GalleryRenderer
+def test_a_card_shows_an_image_and_its_reconstruction_or_nearest_image(
+    renderer: GalleryRenderer,
 ) -> None:
-    deck = failure_cards.failure_items(maker)[2]
-    assert isinstance(deck, CardDeck)
-    for case in deck.cards:
-        index = np.array([int(case.name[1:])])
-        original = maker.test.take(index).numpy()[0]
-        np.testing.assert_array_equal(frame(deck, case.row, 0), original)
-        np.testing.assert_array_equal(frame(deck, case.row, 1), maker.decoded[index[0]])
-
-
-def test_a_samples_card_shows_it_and_its_nearest_training_image(
-    folder: Path, maker: GalleryRenderer
-) -> None:
-    deck = failure_cards.failure_items(maker)[3]
-    assert isinstance(deck, CardDeck)
+    deck = deck_of(renderer, 2)
+    for card in deck.cards:
+        index = int(card.name[1:])
+        original = renderer.test.take(np.array([index])).numpy()[0]
+        np.testing.assert_array_equal(pair(deck, card.row), [original, renderer.decoded[index]])
+    deck, drawn, train = (
+        deck_of(renderer, 3),
+        random_images("drawn", 5),
+        random_images("train", 12),
+    )
     assert "flow" in deck.title
-    for place, (index, nearest) in enumerate([(4, 11), (2, 6)]):
-        np.testing.assert_array_equal(frame(deck, place, 0), images("drawn", 5)[index])
-        np.testing.assert_array_equal(frame(deck, place, 1), images("train", 12)[nearest])
+    for row, (index, nearest) in enumerate([(4, 11), (2, 6)]):
+        np.testing.assert_array_equal(pair(deck, row), [drawn[index], train[nearest]])
 
 
-def test_the_tab_goes_onto_the_page(
-    folder: Path, maker: GalleryRenderer, monkeypatch: pytest.MonkeyPatch
+def test_the_page_has_the_texts(
+    renderer: GalleryRenderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vae.figures.page.plotly_script", lambda: "")
-    tab = Tab("Failures", failure_cards.failure_items(maker))
-    page = write_page(folder, title="t", facts=[], tabs=[tab]).read_text()
-    for words in ("why 3", "why 4", "edge density", "Second."):
-        assert words in page
+    tab = Tab("Failures", failure_cards.failure_items(renderer))
+    page = write_page(paths.GALLERY, title="t", facts=[], tabs=[tab]).read_text()
+    for text in ("why 3", "why 4", "edge density", "Second."):
+        assert text in page
 
 
-def test_empty_lists_leave_no_empty_decks(folder: Path, maker: GalleryRenderer) -> None:
-    found = report()
-    found["reconstructions"] |= {"worst": [], "median": [], "best": [], "by_class": {}}
-    found["samples"]["worst"] = []
-    write_json(paths.report_path("failures"), found)
-    assert [type(shown) for shown in failure_cards.failure_items(maker)] == [Prose, Table]
-
-
-def test_without_the_file_there_is_nothing(folder: Path, maker: GalleryRenderer) -> None:
+def test_empty_lists_have_no_decks_and_no_file_has_no_items(renderer: GalleryRenderer) -> None:
+    report = failure_report()
+    report["reconstructions"] |= {"worst": [], "median": [], "best": [], "by_class": {}}
+    report["samples"]["worst"] = []
+    write_json(paths.report_path("failures"), report)
+    assert [type(part) for part in failure_cards.failure_items(renderer)] == [Prose, Table]
     paths.report_path("failures").unlink()
-    assert failure_cards.failure_items(maker) == []
+    assert failure_cards.failure_items(renderer) == []
