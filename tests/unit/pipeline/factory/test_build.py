@@ -1,4 +1,4 @@
-"""From params to what a training runs on."""
+"""From params to the machine of a training."""
 
 import shutil
 
@@ -17,37 +17,32 @@ def train(*changes: str) -> Train:
     return params.parse(tree).train
 
 
-def test_without_a_compiler_training_goes_on_and_says_so_once(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("compile_model", "rank_info", "warning"),
+    [
+        ("true", RankInfo(), "train.compile: no C++ compiler; going on without"),
+        ("true", RankInfo(0, 2, 0, 2), "several processes share the work"),
+        ("false", RankInfo(), ""),
+    ],
+)
+def test_one_warning_if_the_compiler_is_requested_but_not_available(
+    compile_model: str,
+    rank_info: RankInfo,
+    warning: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    chosen = train("train.compile=true")
-    machine = build_machine(chosen)
-    warn_if_not_compiled(chosen, machine)
-    assert not machine.compiled
-    told = capsys.readouterr()
-    lines = (told.out + told.err).splitlines()
-    assert len(lines) == 1
-    assert "train.compile: no C++ compiler; going on without" in lines[0]
+    section = train(f"train.compile={compile_model}")
+    machine = build_machine(section, rank_info)
+    warn_if_not_compiled(section, machine)
+    assert (machine.processes, machine.compiled) == (rank_info.size, False)
+    printed = capsys.readouterr().err
+    assert warning in printed
+    assert printed.count("\n") == bool(warning)
 
 
-def test_several_processes_train_without_the_compiler(capsys: pytest.CaptureFixture[str]) -> None:
-    chosen = train("train.compile=true")
-    machine = build_machine(chosen, RankInfo(0, 2, 0, 2))
-    warn_if_not_compiled(chosen, machine)
-    assert (machine.processes, machine.compiled) == (2, False)
-    told = capsys.readouterr()
-    assert "several processes share the work" in told.out + told.err
-
-
-def test_what_was_not_asked_for_is_no_news(capsys: pytest.CaptureFixture[str]) -> None:
-    chosen = train()
-    warn_if_not_compiled(chosen, build_machine(chosen))
-    told = capsys.readouterr()
-    assert told.out + told.err == ""
-
-
-def test_a_device_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_device_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UserError, match="no CUDA device"):
         build_machine(train("train.device=cuda"))

@@ -1,4 +1,4 @@
-"""The stage prepare: its files, their purity, and what it refuses."""
+"""The stage prepare: its files, their purity, and its errors."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,13 +23,9 @@ DIGITS = DigitsData(
 
 
 def outputs() -> Mapping[str, str]:
-    """SHA-256 of everything that DVC tracks of this stage."""
-    produced = [
-        paths.report_path("data"),
-        *paths.DATA.rglob("*"),
-        *(paths.FIGURES / "data").rglob("*"),
-    ]
-    return {path.name: sha256_file(path) for path in produced}
+    """SHA-256 of every output of this stage."""
+    files = [*paths.DATA.rglob("*"), *(paths.FIGURES / "data").rglob("*")]
+    return {path.name: sha256_file(path) for path in [paths.report_path("data"), *files]}
 
 
 def run(data: Data) -> Mapping[str, Any]:
@@ -42,6 +38,17 @@ def small(root: Path, **changes: object) -> FolderData:
     """Squares of 8 pixels; one image may be broken."""
     settings: dict[str, object] = {"centre_crop": True, "size": 8, "max_broken": 1}
     return folder_data(root, **(settings | changes))
+
+
+def write_images(
+    folder: Path, count: int, size: tuple[int, int] = (8, 8), suffix: str = "png"
+) -> list[Path]:
+    """Images whose red value is 20 times their number."""
+    folder.mkdir(parents=True)
+    files = [folder / f"{number:06}.{suffix}" for number in range(count)]
+    for number, path in enumerate(files):
+        Image.new("RGB", size, (20 * number, 0, 0)).save(path)
+    return files
 
 
 def make_folder(root: Path) -> None:
@@ -130,29 +137,19 @@ def test_a_folder_is_cropped_resized_split_and_its_broken_image_named(
         run(small(tmp_path, max_broken=0))
 
 
-def test_what_an_earlier_data_set_left_is_removed(project: Path, tmp_path: Path) -> None:
+def test_files_of_an_earlier_data_set_are_removed(project: Path, tmp_path: Path) -> None:
     run(DIGITS)
     assert (paths.DATA / "train_labels.npy").exists()
-    for number in range(5):
-        path = tmp_path / "own" / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.new("RGB", (8, 8), (50 * number, 0, 0)).save(path)
-    spec = run(small(tmp_path))
+    write_images(tmp_path / "own", 5)
+    assert run(small(tmp_path))["classes"] == []
     assert not (paths.DATA / "train_labels.npy").exists()
-    assert spec["classes"] == []
     assert read_json(paths.report_path("data"))["classes"] == {}
 
 
 def test_celeba_keeps_the_official_splits(project: Path, tmp_path: Path) -> None:
-    base = tmp_path / "celeba"
-    (base / "img_align_celeba").mkdir(parents=True)
-    lines = []
-    for number in range(9):
-        Image.new("RGB", (178, 218), (number * 20, 0, 0)).save(
-            base / "img_align_celeba" / f"{number:06}.jpg"
-        )
-        lines.append(f"{number:06}.jpg {number % 3}")
-    (base / "list_eval_partition.txt").write_text("\n".join(lines))
+    files = write_images(tmp_path / "celeba" / "img_align_celeba", 9, (178, 218), "jpg")
+    lines = [f"{path.name} {number % 3}" for number, path in enumerate(files)]
+    (tmp_path / "celeba" / "list_eval_partition.txt").write_text("\n".join(lines))
     data = CelebaData(
         name="celeba",
         root=str(tmp_path),
@@ -165,12 +162,12 @@ def test_celeba_keeps_the_official_splits(project: Path, tmp_path: Path) -> None
     assert spec["counts"] == {"train": 3, "valid": 3, "test": 3}
     assert "non-commercial" in spec["licence"]
     assert spec["preprocessing"]["crop"] == "offset_128"
-    for place, split in enumerate(("train", "valid", "test")):
+    for offset, split in enumerate(("train", "valid", "test")):
         red = np.load(paths.DATA / f"{split}.npy")[:, 0].mean((1, 2))
-        np.testing.assert_allclose(red, [20 * n for n in range(place, 9, 3)], atol=3)
+        np.testing.assert_allclose(red, [20 * n for n in range(offset, 9, 3)], atol=3)
 
 
-def test_it_wants_the_fingerprint_of_just_these_data(project: Path, tmp_path: Path) -> None:
+def test_data_without_their_fingerprint_are_refused(project: Path, tmp_path: Path) -> None:
     make_folder(tmp_path)
     data = small(tmp_path)
     with pytest.raises(UserError, match="no fingerprint"):
@@ -182,7 +179,7 @@ def test_it_wants_the_fingerprint_of_just_these_data(project: Path, tmp_path: Pa
     assert not paths.SPEC.exists()
 
 
-def test_a_cut_spectrum_counts_only_what_it_can_know() -> None:
+def test_a_cut_spectrum_has_no_unknown_counts() -> None:
     report = spectrum_summary(np.array([3.0, 0.7, 0.2]), total_variance=5.0, size=10)
     assert report["eigenvalues_above"] == {"1": 1, "0.5": 2, "0.25": 2}
     whole = spectrum_summary(np.array([3.0, 0.7, 0.2]), total_variance=3.9, size=3)

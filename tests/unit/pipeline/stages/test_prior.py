@@ -1,4 +1,4 @@
-"""The prior stage in a tiny project: what it leaves, that it is pure, and who may open it."""
+"""The prior stage in a tiny project: its files, their purity, and loading its priors."""
 
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,8 @@ def params_of(*changes: str) -> Any:
 
 @pytest.fixture
 def trained(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Prepared data and a shipped model that nobody trained: the stage cannot tell."""
-    monkeypatch.setattr(
-        records, "sync_records", lambda *rows: None
-    )  # its training has no row to send
+    """Prepared data and an untrained model in place of the trained one."""
+    monkeypatch.setattr(records, "sync_records", lambda *makers: None)
     write_model()
     for split, count in (("train", 300), ("valid", 120)):
         images = numpy_generator(0, split).integers(0, 256, (count, 1, 8, 8), dtype=np.uint8)
@@ -59,29 +57,21 @@ def trained(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return project
 
 
-def write_model(*changes: str, key: str = KEY) -> None:
+def write_model(*changes: str) -> None:
     params = params_of(*changes)
     model = build.build_vae(params.model, (1, 8, 8), 256, seed=0)
-    about = {
-        "key": key,
-        "model": reader.to_tree(params, "model")["model"],
-        "image": [1, 8, 8],
-        "levels": 256,
-        "data_set": "tiny",
-    }
+    metadata = {"key": KEY, "image": [1, 8, 8], "levels": 256, "data_set": "tiny"}
+    metadata |= reader.to_tree(params, "model")
     with torch.no_grad():
         list(model.encoder.head.parameters())[-1].add_(1.0)  # far from N(0, I)
-    write_bytes(paths.BEST, tensor_bytes(model.state_dict(), about))
-    write_json(paths.RUN, {"key": key, "params": reader.to_tree(params, "train")})
+    write_bytes(paths.BEST, tensor_bytes(model.state_dict(), metadata))
+    write_json(paths.RUN, {"key": KEY, "params": reader.to_tree(params, "train")})
 
 
 def outputs() -> dict[str, str]:
-    produced = [
-        *paths.PRIOR.iterdir(),
-        *(paths.FIGURES / "prior").iterdir(),
-        paths.report_path("prior"),
-    ]
-    return {path.name: sha256_file(path) for path in produced}
+    folders = (paths.PRIOR, paths.FIGURES / "prior")
+    files = [path for folder in folders for path in folder.iterdir()]
+    return {path.name: sha256_file(path) for path in [paths.report_path("prior"), *files]}
 
 
 def test_the_stage_fits_chooses_and_draws(
@@ -90,41 +80,36 @@ def test_the_stage_fits_chooses_and_draws(
     stage.fit_priors(params_of())
     names = ["standard", "gaussian", "gmm", "flow"]
     expected = {f"{name}.{kind}" for name in names for kind in ("safetensors", "png")}
-    expected |= {"prior.json", "curves.csv", "curves.png", "latents.png"}
-    assert outputs().keys() == expected
-    report = read_json(paths.report_path("prior"))
-    metrics, index = report["metrics"], read_json(paths.PRIOR_INDEX)
+    assert outputs().keys() == expected | {"prior.json", "curves.csv", "curves.png", "latents.png"}
+    report, index = read_json(paths.report_path("prior")), read_json(paths.PRIOR_INDEX)
+    metrics, chosen = report["metrics"], index["shipped"]
     assert index["names"] == names
-    assert index["shipped"] == metrics["shipped"] in names
+    assert chosen == metrics["shipped"] in names
     assert report["model"] == index["model"] == KEY
+    best, gaussian = metrics[chosen], metrics["gaussian"]
     lowest = min(metrics[name]["mmd2"] for name in names)
-    best = metrics[metrics["shipped"]]
     assert best["mmd2"] - lowest == pytest.approx(best["relative_score"])
     assert best["relative_score"] <= best["relative_score_se"] or best["relative_score"] == 0
     assert metrics["standard"]["marginal_kl_bound"] == pytest.approx(0, abs=1e-9)
-    assert (
-        metrics["gaussian"]["marginal_kl_bound"] > 3 * metrics["gaussian"]["marginal_kl_bound_se"]
-    )
+    assert gaussian["marginal_kl_bound"] > 3 * gaussian["marginal_kl_bound_se"]
     assert "marginal_kl_bound" not in metrics["flow"]
     assert index["density_prior"] in names[:3]
-    assert index["density_prior"] == index["shipped"] or index["shipped"] == "flow"
+    assert chosen in (index["density_prior"], "flow")
     assert metrics["gmm"]["infeasible"].keys() == {"200"}
     rows = read_csv(paths.PRIOR / "curves.csv")
-    assert [row["position"] for row in rows if row["prior"] == "gmm"] == [2, 3]
-    assert [row["position"] for row in rows if row["prior"] == "flow"] == [8]
-    said = capsys.readouterr().err.splitlines()
-    assert sum("MMD²" in line for line in said) == 4
-    assert [line for line in said if "k = 200 is left out" in line]
-    row = records.prior_record("x")
-    assert row.parent == KEY
-    assert row.tags["shipped_prior"] == metrics["shipped"]
-    assert row.headline["valid_prior_mmd2"] == best["mmd2"]
-    assert (
-        row.metrics["valid_gaussian.marginal_kl_bound"] == metrics["gaussian"]["marginal_kl_bound"]
-    )
+    positions = [(row["prior"], row["position"]) for row in rows]
+    assert positions == [("gmm", 2), ("gmm", 3), ("flow", 8)]
+    printed = capsys.readouterr().err.splitlines()
+    assert sum("MMD²" in line for line in printed) == 4
+    assert [line for line in printed if "k = 200 is left out" in line]
+    record = records.prior_record("x")
+    assert (record.parent, record.tags["shipped_prior"]) == (KEY, chosen)
+    assert record.headline["valid_prior_mmd2"] == best["mmd2"]
+    bound = record.metrics["valid_gaussian.marginal_kl_bound"]
+    assert bound == gaussian["marginal_kl_bound"]
 
 
-def test_small_splits_give_several_codes_an_image_and_mirrored_ones_in_pairs() -> None:
+def test_small_splits_have_several_codes_per_image_and_mirrored_ones_in_pairs() -> None:
     counts = (55_000, 45_000, 12_000, 1_300)
     assert [stage.draws_per_image(count, 50_000, False) for count in counts] == [1, 1, 4, 8]
     assert [stage.draws_per_image(count, 165_000, False) for count in counts] == [3, 4, 8, 8]
@@ -139,12 +124,8 @@ def test_the_same_params_give_the_same_bytes_and_others_do_not(trained: Path) ->
     stage.fit_priors(params_of())
     assert outputs() == first
     assert not any(str(trained).encode() in path.read_bytes() for path in paths.PRIOR.iterdir())
-    stage.fit_priors(
-        params_of(
-            "prior.seed=1",
-            "prior.fit={flow: {width: 16, depth: 2, steps: 8, batch_size: 256, lr: 0.003, weight_decay: 0.0, ema_decay: 0.99, integration_steps: 4}, standard: {}}",
-        )
-    )
+    flow = reader.to_tree(params_of(), "prior")["prior"]["fit"]["flow"]
+    stage.fit_priors(params_of("prior.seed=1", f"prior.fit={{flow: {flow}, standard: {{}}}}"))
     second = outputs()
     assert "gmm.safetensors" not in second
     assert second["standard.png"] != first["standard.png"]
@@ -161,12 +142,7 @@ def test_a_spatial_latent_has_priors_of_its_shape(trained: Path) -> None:
         assert draws.shape == (5, 3, 2, 2)
 
 
-def test_the_test_split_is_not_opened_and_its_change_changes_nothing(trained: Path) -> None:
-    assert not (paths.DATA / "test.npy").exists()
-    stage.fit_priors(params_of("prior.fit={standard: {}, gaussian: {}}"))
-
-
-def test_a_kept_prior_is_opened_by_name_or_as_the_shipped_one(trained: Path) -> None:
+def test_a_fitted_prior_is_loaded_by_name_or_as_the_chosen_one(trained: Path) -> None:
     with pytest.raises(UserError, match="no fitted prior -> run `dvc repro prior`"):
         load.load_prior("shipped", MACHINE)
     stage.fit_priors(params_of("prior.fit={standard: {}, gaussian: {}}", "prior.temperature=0.8"))
@@ -175,11 +151,12 @@ def test_a_kept_prior_is_opened_by_name_or_as_the_shipped_one(trained: Path) -> 
     assert paths.read_prior_index()["temperature"] == 0.8
     with pytest.raises(UserError, match="no fitted prior `gmm`; there are standard, gaussian"):
         load.load_prior("gmm", MACHINE)
-    tensors, about = read_tensors(paths.PRIOR / "gaussian.safetensors")
+    file = paths.PRIOR / "gaussian.safetensors"
+    tensors, metadata = read_tensors(file)
     older = {"covariances": torch.eye(4)[None], **tensors}
-    write_bytes(paths.PRIOR / "gaussian.safetensors", tensor_bytes(older, about))
-    place = "artifacts/prior/gaussian.safetensors"
-    with pytest.raises(UserError, match=f"{place}: a gaussian of .* -> run `dvc repro prior`$"):
+    write_bytes(file, tensor_bytes(older, metadata))
+    error = "artifacts/prior/gaussian.safetensors: a gaussian of .* -> run `dvc repro prior`$"
+    with pytest.raises(UserError, match=error):
         load.load_prior("gaussian", MACHINE)
     write_json(paths.RUN, {"key": "another"})
     with pytest.raises(UserError, match=rf"of another model, {KEY} -> run `dvc repro prior`"):

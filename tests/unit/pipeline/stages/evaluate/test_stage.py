@@ -1,4 +1,4 @@
-"""The bound on the marginal KL is of the prior that validation chose, not the test codes."""
+"""The bound on the marginal KL is that of the prior that validation has chosen."""
 
 from pathlib import Path
 from typing import Any
@@ -47,34 +47,35 @@ def scores() -> Scores:
     )
 
 
-def keep_index(**more: Any) -> None:
+def write_index(**more: Any) -> None:
     write_json(paths.RUN, {"key": "key"})
     write_json(paths.PRIOR_INDEX, {"model": "key", "names": [], "shipped": "flow", **more})
 
 
-def test_the_test_codes_choose_nothing(
+def test_the_test_codes_have_no_influence_on_the_choice(
     project: Path, priors: dict[str, Prior], scores: Scores
 ) -> None:
     bounds = {name: marginal_kl_bound(prior, scores.z) for name, prior in priors.items()}
     assert max(bounds, key=lambda name: bounds[name] or (0.0, 0.0)) == "gmm"
     for chosen, expected in bounds.items():
-        keep_index(density_prior=chosen)
-        found = stage.information_metrics(scores, stage.density_prior(priors))
-        assert (found["test_marginal_kl_bound"], found["test_marginal_kl_bound_se"]) == expected
+        write_index(density_prior=chosen)
+        metrics = stage.information_metrics(scores, stage.density_prior(priors))
+        assert (
+            metrics["test_marginal_kl_bound"],
+            metrics["test_marginal_kl_bound_se"],
+        ) == expected
 
 
 def test_without_a_density_there_is_no_bound(
     project: Path, priors: dict[str, Prior], scores: Scores
 ) -> None:
-    keep_index(density_prior=None)
-    found = stage.information_metrics(scores, stage.density_prior(priors))
-    assert found["test_marginal_kl_bound"] is found["test_marginal_kl_bound_se"] is None
-    assert found["test_mutual_information"] is not None
+    write_index(density_prior=None)
+    metrics = stage.information_metrics(scores, stage.density_prior(priors))
+    assert metrics["test_marginal_kl_bound"] is metrics["test_marginal_kl_bound_se"] is None
+    assert metrics["test_mutual_information"] is not None
 
 
-def test_priors_from_before_the_choice_are_refused_with_the_remedy(
-    project: Path, priors: dict[str, Prior]
-) -> None:
-    keep_index()
+def test_priors_of_an_older_format_are_refused(project: Path, priors: dict[str, Prior]) -> None:
+    write_index()
     with pytest.raises(UserError, match=r"prior.json: .* another format.* -> run `dvc repro pri"):
         stage.density_prior(priors)
