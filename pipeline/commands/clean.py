@@ -1,7 +1,7 @@
-"""Delete what can be made again without training: `make clean`. It says what each part frees.
+"""Delete caches and resume states: `make clean`. It prints how much each folder frees.
 
-Resume states go too, but for the one of the shipped model; DVC's cache, the tracker's store and
-the outputs of the stages stay.
+The resume state of the current model stays, and so do DVC's cache, MLflow's store and the outputs
+of the stages.
 """
 
 import shutil
@@ -16,7 +16,7 @@ CACHES = (".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".import
 
 
 def list_disposable() -> Iterator[Path]:
-    """Folders that can go."""
+    """Folders that can be made again without training."""
     yield from (ROOT / name for name in CACHES)
     for folder in (ROOT / "pipeline", ROOT / "src", ROOT / "tests"):
         yield from folder.rglob("__pycache__")

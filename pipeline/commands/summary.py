@@ -1,27 +1,28 @@
-"""What a run came to, in one table; and the tracker brought up to date where it lacks a row.
+"""Print the metrics of the last run in one table, and send to MLflow what it lacks.
 
 `python -m pipeline summary`, at the end of `make repro`. It reads files only. MLflow is imported
-only if the tracker's ledger says that the store lacks something, as on a fresh clone.
+only if its ledger says that the store lacks a record, as on a fresh clone.
 """
 
 from typing import Any
 
 from pipeline.config import params
+from pipeline.config.metrics import find
 from pipeline.runtime import paths
 from pipeline.runtime.console import format_table
 from pipeline.tracking import mlflow_sync, records
 from vae.io import read_json
 
 GREY_LEVELS = 256
+METRICS = ("test_elbo", "test_rate", "test_active_units", "test_mse", "test_psnr", "test_ssim")
+SAMPLE_METRICS = ("test_sample_fd", "test_reconstruction_fd", "test_floor_fd", "test_coverage")
 
 
 def format_summary() -> str:
     """The table."""
     run = paths.read_run()
-    train, evaluate_report = (
-        read_json(paths.report_path(stage)) for stage in ("train", "evaluate")
-    )
-    metrics, model = evaluate_report["metrics"], run["params"]["model"]
+    train, evaluation = (read_json(paths.report_path(stage)) for stage in ("train", "evaluate"))
+    metrics, model = evaluation["metrics"], run["params"]["model"]
     rows = [
         ("data set", f"{run['data_set']}, images {'x'.join(map(str, run['image']))}"),
         ("network", f"{model['network']['name']}, {train['parameters']:,} parameters"),
@@ -29,16 +30,8 @@ def format_summary() -> str:
         ("likelihood", _describe_likelihood(model, train)),
         ("beta", f"{train['beta']:g}"),
         ("epochs", f"{train['epochs']}, best {train['best_epoch']}"),
-        ("bits/dim", _format_bits_per_dim(run, metrics)),
-        (
-            "ELBO",
-            f"{metrics['test_elbo']:.2f} ± {metrics['test_elbo_se']:.2f} nats an image (test)",
-        ),
-        ("rate", f"{metrics['test_rate']:.2f} nats, {metrics['test_active_units']} active units"),
-        (
-            "reconstruction",
-            f"MSE {metrics['test_mse']:.5f}, PSNR {metrics['test_psnr']:.2f} dB, SSIM {metrics['test_ssim']:.3f}",
-        ),
+        ("bits/dim, test", _format_bits_per_dim(run, metrics)),
+        *((f"{find(name).title}, test", _format_metric(metrics, name)) for name in METRICS),
         *_build_sample_rows(metrics),
         ("diagnosis", _describe_diagnosis()),
         ("gallery", "open reports/gallery/index.html"),
@@ -47,19 +40,24 @@ def format_summary() -> str:
     return format_table(rows)
 
 
+def _format_metric(metrics: dict[str, Any], name: str) -> str:
+    metric = find(name)
+    if metrics[name] is None:
+        return "none"
+    error = metrics.get(f"{name}_{metric.error}")
+    text = "" if error is None else f" ± {error:.{metric.digits}f}"
+    return f"{metrics[name]:.{metric.digits}f}{text}"
+
+
 def _build_sample_rows(metrics: dict[str, Any]) -> list[tuple[str, str]]:
-    """How far the shipped prior's samples are from real images; nothing where nobody judged."""
+    """Distances of the chosen prior's samples; empty without a feature extractor."""
     if "feature_extractor" not in metrics:
         return []
-    references = [f"reconstructions {metrics['test_reconstruction_fd']:.3g}"]
-    if metrics["test_floor_fd"] is not None:
-        references.append(f"real images {metrics['test_floor_fd']:.2g}")
-    text = (
-        f"prior {metrics['shipped_prior']}: distance {metrics['test_sample_fd']:.3g} "
-        f"({', '.join(references)}), coverage {metrics['test_coverage']:.2f}; "
-        f"{metrics['feature_extractor']}, {metrics['test_sample_images']:,} images"
-    )
-    return [("samples", text)]
+    extractor = f"{metrics['feature_extractor']}, {metrics['test_sample_images']:,} images"
+    return [
+        ("samples", f"prior {metrics['shipped_prior']}; features of {extractor}"),
+        *((find(name).label, _format_metric(metrics, name)) for name in SAMPLE_METRICS),
+    ]
 
 
 def _describe_likelihood(model: dict[str, Any], train: dict[str, Any]) -> str:
@@ -79,37 +77,24 @@ def _describe_diagnosis() -> str:
 
 def _format_bits_per_dim(run: dict[str, Any], metrics: dict[str, Any]) -> str:
     if metrics["test_bits_per_dim"] is None:
-        return "none: this likelihood gives grey values no probability"
-    text = f"{metrics['test_bits_per_dim']:.3f} ± {metrics['test_bits_per_dim_se']:.3f} (test)"
+        return "none: this likelihood has no probabilities of grey values"
+    text = _format_metric(metrics, "test_bits_per_dim")
     if run["levels"] == 2:
         text += ", of binary pixels"
     elif run["levels"] < GREY_LEVELS:
-        text += f"; only {run['levels']} grey levels, so it compares with no other data set's"
+        text += f"; {run['levels']} grey levels, not comparable with other data sets"
     return text
 
 
-def sync_missing_rows() -> None:
-    """Send rows that the store lacks, made from the files alone."""
+def sync_missing_records() -> None:
+    """Send the records that the store lacks, made from the files alone."""
     settings = params.load().tracking
-    record_builders = (
-        records.data_record,
-        records.shipped_train_record,
-        records.prior_record,
-        records.extractor_record,
-        records.evaluate_record,
-        records.gallery_record,
-    )
-    if not settings.enabled:
-        return
-    missing = [
-        build
-        for build in record_builders
-        if not mlflow_sync.is_synced(build(settings.experiment), settings.uri)
-    ]
-    if missing:
-        records.sync_records(settings, *record_builders)
+    if settings.enabled and not all(
+        mlflow_sync.is_synced(make(settings.experiment), settings.uri) for make in records.FINISHED
+    ):
+        records.sync_records(settings, *records.FINISHED)
 
 
 def main() -> None:
     print(format_summary())
-    sync_missing_rows()
+    sync_missing_records()

@@ -98,19 +98,16 @@ class Tracker:
             return True
         check_files(record)
         self._pending[record.key] = record
-        return time.monotonic() >= self._retry_after and self._try(record)
+        return time.monotonic() >= self._retry_after and self._sync(record)
 
     def close(self) -> None:
         """Send pending records, one attempt each, until one fails."""
         self._retry_after = 0.0
         for record in list(self._pending.values()):
             if not self._retry_after:
-                self._try(record)
+                self._sync(record)
 
-    def _try(self, record: RunRecord) -> bool:
-        with defer_signals():
-            return self._sync(record)
-
+    @defer_signals()
     def _sync(self, record: RunRecord) -> bool:
         try:
             self._writer = self._writer or RunWriter(self._backend)

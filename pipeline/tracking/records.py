@@ -97,7 +97,7 @@ def extractor_record(experiment: str) -> RunRecord:
 
 def train_record(
     run: Mapping[str, Any],
-    history: Sequence[Mapping[str, Any]],
+    history: Sequence[dict[str, Any]],
     status: str,
     experiment: str,
     pictures: Path,
@@ -110,6 +110,14 @@ def train_record(
         if "epoch" in line
     }
     finished = status == "FINISHED"
+    files = (
+        paths.RUN,
+        paths.HISTORY,
+        paths.MODEL / "params.yaml",
+        paths.FIGURES / "train" / "curves.png",
+    )
+    name = "images_per_second"
+    speeds = {epoch: {name: line[name]} for epoch, line in epochs.items() if name in line}
     sheets = [
         (kind, epoch, pictures / f"{kind}-{epoch:05d}.png")
         for epoch in paths.sheet_epochs(pictures)
@@ -127,10 +135,10 @@ def train_record(
             **{name: run[name] for name in ("data", "code")},
             DATA_PARAMS_TAG: data_params_json(run["data"]),
         },
-        history=[_with_speed(row, epochs) for row in history],
-        metrics=_final_numbers(history) if finished else {},
+        history=[row | speeds.get(row["epoch"], {}) for row in history],
+        metrics=final_numbers(read_json(paths.report_path("train")), history) if finished else {},
         images=sheets,
-        artifacts=_train_artifacts() if finished else [],
+        artifacts=[(path, "") for path in files] if finished else [],
         epoch_times=_epoch_times(history, epochs),
     )
 
@@ -166,30 +174,14 @@ def _epoch_times(
     return times
 
 
-def _final_numbers(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Numbers of reports/train.json that are no curves."""
-    return final_numbers(read_json(paths.report_path("train")), history)
-
-
 def final_numbers(
     report: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
     """Numbers of reports/train.json that are no curves, to which step 0 would add a point."""
     numbers = numeric_values({**report, "best": {}})
-    best = {
-        best_key(name): value for name, value in numeric_values(report.get("best", {})).items()
-    }
-    return {name: value for name, value in numbers.items() if name not in history[0]} | best
-
-
-def _train_artifacts() -> list[tuple[Path, str]]:
-    listed = [
-        paths.RUN,
-        paths.HISTORY,
-        paths.MODEL / "params.yaml",
-        paths.FIGURES / "train" / "curves.png",
-    ]
-    return [(path, "") for path in listed]
+    best = numeric_values(report.get("best", {}))
+    constant = {name: value for name, value in numbers.items() if name not in history[0]}
+    return constant | {best_key(name): value for name, value in best.items()}
 
 
 def shipped_train_record(experiment: str) -> RunRecord:
@@ -306,13 +298,6 @@ def stage_key(stage: str, model: str, params: Mapping[str, Any], code: str) -> s
     return json_digest(content)[:16]
 
 
-def _with_speed(
-    row: Mapping[str, Any], epochs: Mapping[int, Mapping[str, Any]]
-) -> Mapping[str, Any]:
-    speed = epochs.get(row["epoch"], {}).get("images_per_second")
-    return row if speed is None else {**row, "images_per_second": speed}
-
-
 def numeric_values(report: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a report, nested ones by dotted names."""
     return {
@@ -332,3 +317,14 @@ def _environment_tags(key: str) -> dict[str, str]:
     fields |= {"platform": "platform", "python": "python"}
     machine = {f"machine.{name}": str(value) for name, value in last.get("machine", {}).items()}
     return machine | {tag: str(last.get(field, run_log.UNKNOWN)) for field, tag in fields.items()}
+
+
+FINISHED: Sequence[Callable[[str], RunRecord]] = (
+    data_record,
+    shipped_train_record,
+    prior_record,
+    extractor_record,
+    evaluate_record,
+    gallery_record,
+)
+"""The records of a finished project, parents before children; each takes the experiment's name."""

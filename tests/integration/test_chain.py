@@ -132,10 +132,10 @@ def test_a_moved_checkout_re_runs_nothing_and_finds_its_artifacts(
 
 ARTIFACTS_OF_ALL_ROWS = """
 
-from pipeline.commands.summary import sync_missing_rows
+from pipeline.commands.summary import sync_missing_records
 import shutil
 shutil.rmtree("artifacts/logs")  # the ledger is gone: the summary asks the store
-sync_missing_rows()
+sync_missing_records()
 from mlflow import MlflowClient
 client = MlflowClient("sqlite:///mlflow.db")
 for experiment in client.search_experiments():
