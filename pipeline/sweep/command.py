@@ -12,14 +12,12 @@ objectives at different betas cannot be compared, and bits/dim favours beta 1 by
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config import params
 from pipeline.config.schema import Params
-from pipeline.runtime import paths
 from pipeline.runtime.console import info
 from pipeline.sweep import space, studies
 from vae.errors import UserError
@@ -34,21 +32,12 @@ IGNORED_SWEEP_KEYS = ("trials", "minutes", "storage", "heartbeat")  # of `sweep`
 def run_search(settings: Params, workers: int) -> "Study":
     """Run the study of these params to its end, or continue it."""
     from pipeline.sweep.run import run_study
-    from pipeline.sweep.worker import trial_code_digest
 
-    spec, tree = paths.read_spec(), params.to_tree(settings)
+    tree = params.to_tree(settings)
     question = {name: tree[name] for name in STUDY_SECTIONS}
     question["sweep"] = {k: v for k, v in tree["sweep"].items() if k not in IGNORED_SWEEP_KEYS}
-    attributes = {
-        "kind": "search",
-        "data": spec["digest"],
-        "code": trial_code_digest(),
-        "began": time.time(),
-        "trials": settings.sweep.trials,
-    }
-    first_point = space.find_point(settings)
-    name = studies.build_name("search", question, spec)
-    return run_study(name, settings, attributes, [first_point], workers)
+    points, attributes = [space.find_point(settings)], {"trials": settings.sweep.trials}
+    return run_study("search", question, settings, attributes, points, workers)
 
 
 # The command

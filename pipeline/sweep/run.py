@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.schema import Params
@@ -16,7 +17,7 @@ from pipeline.runtime.console import info, warn
 from pipeline.sweep import studies
 from pipeline.sweep.pages import write_study_report
 from pipeline.sweep.records import sync_study, track_study_start
-from pipeline.sweep.worker import has_remaining_trials, run_worker
+from pipeline.sweep.worker import has_remaining_trials, run_worker, trial_code_digest
 from vae.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,12 +27,25 @@ MAX_RESTARTS = 3  # per worker
 
 
 def run_study(
-    name: str, settings: Params, attributes: dict[str, Any], points: list[Any], workers: int
+    kind: str,
+    question: Mapping[str, Any],
+    settings: Params,
+    attributes: Mapping[str, Any],
+    points: list[Any],
+    workers: int,
 ) -> "Study":
-    """Create or continue the study, let workers finish it, and write its report."""
-    url = studies.get_storage_url(settings)
+    """Create or continue the study of a question, let workers finish it, and write its report."""
+    spec, url = paths.read_spec(), studies.get_storage_url(settings)
+    name = studies.build_name(kind, question, spec)
     storage = studies.open_storage(name, url, settings.sweep.heartbeat_seconds)
-    attributes = {**attributes, "commit": run_log.environment_info()["commit"]}
+    attributes = {
+        "kind": kind,
+        "data": spec["digest"],
+        "code": trial_code_digest(),
+        "commit": run_log.environment_info()["commit"],
+        "began": time.time(),
+        **attributes,
+    }
     study = studies.create_study(name, storage, settings, attributes, points)
     for key in ("trials", "began"):  # this call may ask for more trials or time
         study.set_user_attr(key, attributes[key])

@@ -9,18 +9,16 @@ train for the same number of epochs. Schedules are shortened in proportion.
 """
 
 import argparse
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from pipeline.config import params
 from pipeline.config.preset import load_preset, read_presets
 from pipeline.config.schema import Params
-from pipeline.runtime import paths
 from pipeline.runtime.console import info
 from pipeline.sweep import studies
 from pipeline.sweep.run import run_study, threads_per_worker
-from pipeline.sweep.worker import compose_params, count_budget_epochs, trial_code_digest
+from pipeline.sweep.worker import compose_params, count_budget_epochs
 from studies.reference_systems.claims import write_claims
 from vae.errors import UserError
 from vae.io import json_digest
@@ -28,27 +26,22 @@ from vae.io import json_digest
 
 def run_family(settings: Params, family: str, seconds: float, seeds: int, workers: int) -> None:
     """Train the family, write its report and assess the claims about it."""
-    spec, names = paths.read_spec(), select_presets(settings, family)
+    names = select_presets(settings, family)
     budget = {"trial_epochs": None, "trial_seconds": seconds, "pruner": {"name": "none"}}
     tree = params.to_tree(settings)
     budgeted = params.parse({**tree, "sweep": {**tree["sweep"], **budget}})
-    attributes = {
-        "kind": "presets",
-        "family": family,
-        "presets": names,
-        "data": spec["digest"],
-        "code": trial_code_digest(),
-        "began": time.time(),
-        "trials": len(names) * seeds,
-    }
     question = {name: tree[name] for name in ("data", "prior", "evaluate", "extractor")}
     scoring = {name: tree["sweep"][name] for name in ("gmm_components", "samples", "goals")}
     question |= {"presets": names, "seconds": seconds, "sweep": scoring}
-    attributes["epochs"] = measure_epochs(budgeted, names, threads_per_worker(budgeted, workers))
+    attributes = {
+        "family": family,
+        "presets": names,
+        "trials": len(names) * seeds,
+        "epochs": measure_epochs(budgeted, names, threads_per_worker(budgeted, workers)),
+    }
     points = [{"preset": name, "train.seed": seed} for seed in range(seeds) for name in names]
     info(f"{len(names)} presets x {seeds} seeds x {seconds:.0f} s of training")
-    name = studies.build_name("presets", question, spec)
-    study = run_study(name, budgeted, attributes, points, workers)
+    study = run_study("presets", question, budgeted, attributes, points, workers)
     folder = studies.study_folder(study.study_name) / "report"
     if (folder / "study.json").is_file():
         info(f"{len(write_claims(folder))} comparisons in {folder / 'claims.json'}")
