@@ -1,16 +1,14 @@
 """A digest of the code that a script's results depend on.
 
-The script's imports are followed through this repository (imports inside functions included). The
-digest is that of the set of all top-level statements of those modules, with docstrings, comments
-and formatting left out, and of the definitions that imported names stand for. It contains no path
-and no order of definitions, so a repaired docstring, a reformatted file or a moved module changes
-no digest; a changed constant or a changed line of a function does.
+The digest is that of the set of all top-level statements of the script and of the modules of this
+repository that it imports (imports inside functions included), without docstrings, comments and
+formatting, and of the definitions of imported names. It contains no path and no order, so a
+repaired docstring, a reformatted file or a moved module changes no digest; a changed constant or
+line of a function does.
 
-Excluded are modules that cannot change a result: the params file's reader and schema (DVC tracks
-the values), paths, terminal, log, tracker, warnings during training. The digest of a training
-(`drawing=False`) also leaves out how pictures are drawn and the diagnosis, which reads numbers and
-makes none. Each stage of dvc.yaml depends on `artifacts/code/STAGE`, which the stage `source`
-writes with `write_stage_digests`.
+Excluded are modules that cannot change a result: params (DVC tracks the values), paths, terminal,
+log, tracker, warnings during training. The digest of a training (`drawing=False`) also excludes
+figures and the diagnosis. Each stage of dvc.yaml depends on `artifacts/code/STAGE`.
 
 `python -m pipeline.runtime.code_digest train.py` lists the modules of a script.
 """
@@ -75,7 +73,7 @@ def code_digest(script: str, root: Path = ROOT, drawing: bool = False) -> str:
 
 
 def write_stage_digests(folder: Path, root: Path = ROOT) -> None:
-    """Write `folder/STAGE` for every stage; a file that is right already is left alone."""
+    """Write `folder/STAGE` for every stage, unless the file has this digest already."""
     for stage, script in STAGES.items():
         path, digest = folder / stage, code_digest(script, root, drawing=True) + "\n"
         if not path.is_file() or path.read_text() != digest:

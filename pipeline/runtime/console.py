@@ -1,8 +1,8 @@
 """The terminal: one-line errors with exit code 2, progress, tables.
 
-A bar is drawn on a terminal; elsewhere (a log file, `dvc repro` in a pipe) progress is a plain
-line now and then. `run_command` wraps the main function of every command. Of several processes of
-torchrun the first speaks for all; what befell another one alone it says itself, with its rank.
+Progress is a bar on a terminal, elsewhere a plain line every `PROGRESS_SECONDS`. `run_command`
+wraps the main function of every command. Only rank 0 prints; other ranks print only their own
+errors.
 """
 
 import errno
@@ -27,11 +27,11 @@ Item = TypeVar("Item")
 
 
 class Terminated(SystemExit):
-    """SIGTERM as an exception, so that files are closed and the tracker's row is marked."""
+    """SIGTERM as an exception, so that files are closed and MLflow gets the status."""
 
 
 class _DeferredSignal:
-    """Whether a signal has to wait, and the one that does."""
+    """Depth of nested `defer_signals` blocks, and the signal that waits."""
 
     nesting = 0
     pending: int | None = None
@@ -48,7 +48,7 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     except UserError as error:
         _print_error(error)
         sys.exit(2)
-    except BrokenPipeError:  # `| head` has seen enough; nothing may be flushed into it at exit
+    except BrokenPipeError:  # the reader (`| head`) has ended; nothing may be flushed at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
@@ -64,14 +64,14 @@ def run_command(main: Callable[[], None]) -> NoReturn:
 
 def _print_error(error: UserError) -> None:
     rank_info, own_error = current_rank(), isinstance(error, RankError)
-    with defer_signals():  # torchrun ends all when one is gone, and can't read half a file
+    with defer_signals():  # torchrun terminates all ranks when one ends, and reads this file
         write_torchelastic_error(f"error: {error}")
         if own_error and rank_info.size > 1:
             info(f"rank {rank_info.rank}: error: {error}")
         elif rank_info.rank == 0:
             info(f"error: {error}")
     if rank_info.rank and not own_error:
-        # The first has the same error; were this one to end before, torchrun would silence it.
+        # Rank 0 has the same error; if this rank ended first, torchrun would terminate rank 0.
         time.sleep(RANK_ZERO_SECONDS)
 
 
@@ -92,8 +92,7 @@ def _raise_signal(number: int) -> NoReturn:
 def defer_signals() -> Iterator[None]:
     """Ctrl-C and SIGTERM take effect at the end of the block.
 
-    For libraries that do not expect an exception just anywhere, in their imports and
-    transactions.
+    For libraries whose imports and transactions an exception would leave incomplete.
     """
     _DeferredSignal.nesting += 1
     try:
@@ -115,7 +114,7 @@ def _check_environment() -> None:
 
 
 def info(text: str) -> None:
-    """One line for the person, on standard error, above any bar."""
+    """Print one line on standard error, above any bar."""
     if sys.stderr.isatty():
         from tqdm import tqdm
 
@@ -129,7 +128,7 @@ def warn(text: str) -> None:
 
 
 def progress(items: Iterable[Item], total: int | None, label: str) -> Iterator[Item]:
-    """Pass items on and show how far they are."""
+    """Yield the items and show the progress."""
     if sys.stderr.isatty():
         from tqdm import tqdm
 
@@ -145,7 +144,7 @@ def progress(items: Iterable[Item], total: int | None, label: str) -> Iterator[I
 
 @contextmanager
 def show_bar(total: int, label: str, initial: int = 0) -> Iterator[Callable[[], object]]:
-    """A bar on a terminal, nothing elsewhere; yields the function that moves it by one."""
+    """A bar on a terminal, nothing elsewhere; yields the function that advances it by one."""
     if not sys.stderr.isatty():
         yield lambda: None
         return

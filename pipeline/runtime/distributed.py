@@ -1,8 +1,7 @@
-"""Which process this is, of how many: as torchrun tells its children; otherwise the only one.
+"""The rank of this process under torchrun; without torchrun it is the only process.
 
 torchrun (`torchrun --nproc-per-node 2 train.py`) starts the same command several times and ends
-all of them when one fails; it then prints a summary of some twenty lines, in which an error's own
-line stands if it is left in the file that torchrun names.
+all of them when one fails; its summary contains the error's line from the file that it names.
 """
 
 import json
@@ -25,7 +24,7 @@ SINGLE_PROCESS = RankInfo()
 
 
 def current_rank() -> RankInfo:
-    """What torchrun's environment says; a RANK that something else has set means nothing."""
+    """The rank in torchrun's environment; a RANK set by another program is ignored."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return SINGLE_PROCESS
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")

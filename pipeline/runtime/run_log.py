@@ -1,7 +1,7 @@
-"""What differs between two equal runs: times, speed, machine, commit. One JSON object a line.
+"""Facts that differ between equal runs (times, speed, machine, commit), one JSON object per line.
 
-No stage tracks these files, so that outputs stay pure; a tracker's row that is made again
-without them says `unknown`. Lines are appended; a line cut by a kill is skipped on reading.
+DVC does not track these files, so that outputs stay pure; without them a run in MLflow has the
+value `unknown`. Lines are appended; a line cut by a kill is skipped on reading.
 """
 
 import json
@@ -20,7 +20,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "timm")
 
 
 def append_event(path: Path, event: str, **fields: Any) -> None:
-    """Add a line: the event, the time (unix seconds), and facts; never onto a cut one."""
+    """Add a line: the event, the time (unix seconds), and facts; a truncated line is ended first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps({"event": event, "time": round(time.time(), 3), **fields})
     is_truncated = path.exists() and not path.read_bytes().endswith(b"\n")
@@ -40,7 +40,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 
 def append_start(path: Path, stage: str, machine: Mapping[str, Any]) -> None:
-    """Note that a stage begins, on what machine and from what commit."""
+    """Log the start of a stage with its machine, commit and package versions."""
     facts = environment_info() | {"packages": package_versions()}
     append_event(path, "start", stage=stage, machine=dict(machine), **facts)
 
@@ -62,14 +62,14 @@ def environment_info() -> dict[str, Any]:
 
 
 def _is_dirty() -> str:
-    # What a chain at work changes by itself does not count.
+    # Files that a running pipeline changes are ignored.
     generated = (":(exclude)dvc.lock", ":(exclude)reports")
     status = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *generated)
     return UNKNOWN if status is None else str(bool(status)).lower()
 
 
 def _git(*arguments: str) -> str | None:
-    """What git prints, or None where there is no git, no repository or no commit."""
+    """The output of git; None without git, a repository or a commit."""
     try:
         result = subprocess.run(
             ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False

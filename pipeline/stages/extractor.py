@@ -35,7 +35,7 @@ from vae.evaluation.metrics.classifier import (
     save,
     train_classifier,
 )
-from vae.figures.charts import Chart, Panel, Series
+from vae.figures.charts import Chart, Panel, Series, training_curves
 from vae.figures.png import write_png
 from vae.io import write_csv, write_json
 from vae.training.loop import EpochMetrics, EpochReport
@@ -74,7 +74,7 @@ def write_classifier(params: Params, machine: Machine) -> dict[str, float]:
     classifier, history = fit_classifier(params, machine)
     save(paths.CLASSIFIER, classifier)
     write_csv(paths.EXTRACTOR / "history.csv", history)
-    draw_curves(history)
+    write_png(training_curves(history), paths.FIGURES / "extractor" / "curves.png")
     test = load_labelled_split("test", machine.device)
     return {
         "test_accuracy": accuracy(classifier, test, machine),
@@ -138,29 +138,6 @@ def test_extractors(
         if result:
             write_png(tests_chart(name, result), paths.FIGURES / "extractor" / f"{name}.png")
     return tests
-
-
-def draw_curves(history: Sequence[EpochMetrics]) -> None:
-    """Loss and accuracy of the classifier by epoch."""
-    epochs = [row["epoch"] for row in history]
-    panels = [
-        Panel(
-            title,
-            "epoch",
-            label,
-            [Series(n, epochs, [row[c] for row in history]) for n, c in lines],
-        )
-        for title, label, lines in (
-            ("Cross-entropy", "nats per image", [("training", "train_loss")]),
-            (
-                "Accuracy",
-                "fraction of images",
-                [("training", "train_accuracy"), ("validation", "valid_accuracy")],
-            ),
-        )
-    ]
-    title = f"{paths.read_spec()['name']}: in-domain feature network"
-    write_png(Chart(title, panels), paths.FIGURES / "extractor" / "curves.png")
 
 
 def tests_chart(name: str, result: Mapping[str, Any]) -> Chart:

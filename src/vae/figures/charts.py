@@ -166,6 +166,8 @@ _SPLIT_PANELS = {
     "objective": Panel("Objective", "epoch", "nats per image", ()),
     "distortion": Panel("Distortion", "epoch", "nats per image", ()),
     "rate": Panel("Rate", "epoch", "nats per image", ()),
+    "loss": Panel("Cross-entropy", "epoch", "nats per image", ()),
+    "accuracy": Panel("Accuracy", "epoch", "fraction of images", ()),
     "perceptual": Panel("Feature difference", "epoch", "squared, per image", ()),
     "bits_per_dim": Panel("Bits/dim", "epoch", "bits per dimension", ()),
     "active_units": Panel("Active units", "epoch", "latent dimensions", (), from_zero=True),

@@ -1,4 +1,4 @@
-"""The log survives a cut line; `dirty` means the code, not what the chain itself wrote."""
+"""The log survives a cut line; `dirty` refers to the code, not to files of the pipeline."""
 
 import subprocess
 from pathlib import Path
@@ -9,8 +9,8 @@ from pipeline.runtime import run_log
 
 
 def git(folder: Path, *arguments: str) -> None:
-    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
-    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+    author = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    subprocess.run(["git", *author, *arguments], cwd=folder, check=True, capture_output=True)
 
 
 def test_a_line_cut_by_a_kill_is_skipped(tmp_path: Path) -> None:

@@ -147,6 +147,6 @@ def test_empty_lists_have_no_decks_and_no_file_has_no_items(renderer: GalleryRen
     report["reconstructions"] |= {"worst": [], "median": [], "best": [], "by_class": {}}
     report["samples"]["worst"] = []
     write_json(paths.report_path("failures"), report)
-    assert [type(part) for part in failure_cards.failure_items(renderer)] == [Prose, Table]
+    assert [type(entry) for entry in failure_cards.failure_items(renderer)] == [Prose, Table]
     paths.report_path("failures").unlink()
     assert failure_cards.failure_items(renderer) == []
