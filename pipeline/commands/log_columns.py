@@ -1,8 +1,8 @@
-"""What people call the columns of a training log, and what this project calls them.
+"""Map the column names of any training log to this project's names.
 
-A name is cut into words (`valTotalLoss`, `val/total_loss` and `Val. Total Loss` are the same),
-a word like `val` says which split it is of, words like `avg` and `loss` say nothing, and what is
-left is looked up. Columns of our own history.csv are known as they are.
+A name is split into words (`valTotalLoss`, `val/total_loss` and `Val. Total Loss` are equal). A
+word such as `val` names the split, words such as `avg` and `loss` are ignored, and the others are
+looked up. Columns of this project's history.csv keep their names.
 """
 
 import re
@@ -15,51 +15,45 @@ VALID_WORDS = {"val", "valid", "validation", "test", "eval", "dev", "heldout"}
 LOSS_WORDS = {"loss", "losses", "cost"}
 FILLER_WORDS = {"avg", "average", "mean", "running", "epoch", "term", "set"}
 QUANTITIES = {
-    "objective": ("total", "objective", "vae", "negative elbo", "neg elbo", "nelbo"),
+    "objective": "total, objective, vae, negative elbo, neg elbo, nelbo",
     "distortion": (
-        "recon",
-        "recons",
-        "reconstruction",
-        "reconst",
-        "rec",
-        "bce",
-        "recon bce",
-        "mse",
-        "recon mse",
-        "sse",
-        "nll",
-        "distortion",
+        "recon, recons, reconstruction, reconst, rec, bce, "
+        "recon bce, mse, recon mse, sse, nll, distortion"
     ),
     "rate": (
-        "kl",
-        "kld",
-        "dkl",
-        "kl div",
-        "kl divergence",
-        "kldiv",
-        "rate",
-        "latent loss",
-        "regularization",
-        "regularisation",
+        "kl, kld, dkl, kl div, kl divergence, "
+        "kldiv, rate, latent loss, regularization, regularisation"
     ),
-    "mu_mean": ("mu", "mus"),
-    "log_var_mean": ("logvar", "log var", "log variance"),
-    "active_units": ("active units", "active", "au"),
-    "grad_norm": ("grad norm", "gradient norm", "gradnorm"),
-    "clipped_fraction": ("clipped fraction", "clipped share"),
-    "bits_per_dim": ("bits per dim", "bits dim", "bpd"),
+    "mu_mean": "mu, mus",
+    "log_var_mean": "logvar, log var, log variance",
+    "active_units": "active units, active, au",
+    "grad_norm": "grad norm, gradient norm, gradnorm",
+    "clipped_fraction": "clipped fraction, clipped share",
+    "bits_per_dim": "bits per dim, bits dim, bpd",
 }
 SPLITLESS_COLUMNS = {
-    "epoch": ("epoch", "epochs", "ep"),
-    "step": ("step", "steps", "iteration", "iterations", "iter"),
-    "beta": ("beta", "kl weight", "kld weight", "kl beta", "beta kl", "kl coeff"),
-    "lr": ("lr", "learning rate"),
+    "epoch": "epoch, epochs, ep",
+    "step": "step, steps, iteration, iterations, iter",
+    "beta": "beta, kl weight, kld weight, kl beta, beta kl, kl coeff",
+    "lr": "lr, learning rate",
 }
+"""Our name of a column: names in logs, separated by commas."""
 MAP_ALIASES = {"total": "objective", "recon": "distortion", "kl": "rate"}
+MAP_KEYS = (
+    *SPLITLESS_COLUMNS,
+    *MAP_ALIASES,
+    "mu_mean",
+    "log_var_mean",
+    "grad_norm",
+    "valid_total",
+    "...",
+)
 HISTORY_ONLY_COLUMNS = {"sigma", "train_skipped_steps", "valid_final_objective"}
 
-_QUANTITY_LOOKUP = {text: name for name, texts in QUANTITIES.items() for text in texts}
-_SPLITLESS_LOOKUP = {text: name for name, texts in SPLITLESS_COLUMNS.items() for text in texts}
+_QUANTITY_LOOKUP = {text: name for name, texts in QUANTITIES.items() for text in texts.split(", ")}
+_SPLITLESS_LOOKUP = {
+    text: name for name, texts in SPLITLESS_COLUMNS.items() for text in texts.split(", ")
+}
 HISTORY_COLUMNS = {f"{split}_{name}" for split in ("train", "valid") for name in QUANTITIES}
 HISTORY_COLUMNS |= set(SPLITLESS_COLUMNS) | HISTORY_ONLY_COLUMNS
 
@@ -100,38 +94,26 @@ def parse_column_map(text: str) -> dict[str, str]:
             raise UserError(
                 f"`{pair}` is not of the form column=name in the file",
                 where="--map",
-                remedy=f"columns: {', '.join(_list_map_keys())}",
+                remedy=f"columns: {', '.join(MAP_KEYS)}",
             )
         column_map[name] = column
     return column_map
 
 
 def _find_map_column(key: str) -> str | None:
-    valid = key.startswith("valid_")
+    split = "valid" if key.startswith("valid_") else "train"
     stem = key.removeprefix("valid_").removeprefix("train_")
     stem = MAP_ALIASES.get(stem, stem)
     if stem in QUANTITIES:
-        return f"{'valid' if valid else 'train'}_{stem}"
+        return f"{split}_{stem}"
     return key if key in HISTORY_COLUMNS else None
 
 
-def _list_map_keys() -> Iterable[str]:
-    return [
-        *SPLITLESS_COLUMNS,
-        *MAP_ALIASES,
-        "mu_mean",
-        "log_var_mean",
-        "grad_norm",
-        "valid_total",
-        "...",
-    ]
-
-
 def assign_columns(names: Iterable[str], column_map: Mapping[str, str]) -> dict[str, str]:
-    """{name in the file: our column}; a column that is chosen has no other name.
+    """{name in the file: our column}; `column_map` excludes other names of its columns.
 
-    Else several names may be one column, as `Loss` of batches and `Average loss` of the epoch;
-    of one epoch the last value stands.
+    Otherwise several names may give one column, such as `Loss` of batches and `Average loss` of the
+    epoch; the last value of an epoch is used.
     """
     columns = {}
     for name in names:

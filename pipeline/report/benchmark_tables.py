@@ -18,15 +18,15 @@ COUNT, MILLISECONDS, PERCENT = "{:,.0f}", "{:.2f}", "{:.0%}"
 
 def benchmark_table(name: str) -> str:
     """The table of a benchmark as Markdown."""
-    records, columns = TABLES[name]
+    source, columns = TABLES[name]
     file_name = FILES.get(name, name)
     reports = [
         read_json(path) for path in sorted(paths.RESULTS.glob(f"benchmarks/*/{file_name}.json"))
     ]
     rows = [
-        {"machine": format_machine(report["machine"]), **row}
+        {**row, "machine": format_machine(report["machine"])}
         for report in reports
-        for row in records(report)
+        for row in (source(report) if callable(source) else expand(report, *source))
     ]
     return to_markdown(records_table(rows, {"machine": ("machine", "{}"), **columns}))
 
@@ -37,18 +37,14 @@ def format_machine(machine: Report) -> str:
     return f"{processor}, {machine['cores']} cores"
 
 
-def _rows(report: Report) -> Records:
-    yield from report["rows"]
-
-
-def _whole(report: Report) -> Records:
-    yield dict(report)
-
-
-def _components(report: Report) -> Records:
-    for preset in report["presets"]:
-        for component in preset["components"]:
-            yield {**preset, **component}
+def expand(report: Report, *names: str) -> Records:
+    """A record per entry of nested lists, with the fields of the entries around it."""
+    if not names:
+        yield dict(report)
+        return
+    entries = report[names[0]]
+    for entry in entries if isinstance(entries, list) else [entries]:
+        yield from expand({**report, **entry}, *names[1:])
 
 
 def _kernels(report: Report) -> Records:
@@ -59,33 +55,15 @@ def _kernels(report: Report) -> Records:
 
 
 def _layers(report: Report) -> Records:
-    for preset in report["presets"]:
-        for layer in preset["layers"]:
-            shapes = " and ".join(" x ".join(map(str, shape)) for shape in _shapes(layer["input"]))
-            yield {**preset, **layer, "input": shapes}
+    for layer in expand(report, "presets", "layers"):
+        shape = layer["input"]
+        shapes = shape if shape and isinstance(shape[0], list) else [shape]
+        yield {**layer, "input": " and ".join(" x ".join(map(str, each)) for each in shapes)}
 
 
-def _shapes(shape: Any) -> list[Any]:
-    return shape if shape and isinstance(shape[0], list) else [shape]
-
-
-def _stages(report: Report) -> Records:
-    for stage in report["stages"]:
-        packages = (f"{name} {seconds}" for name, seconds in stage["imports_by_package"].items())
-        yield {**stage, "packages": ", ".join(packages)}
-
-
-def _scored(report: Report) -> Records:
-    yield from report["scored"]
-
-
-def _iwae(report: Report) -> Records:
-    yield report["iwae"]
-
-
-TABLES: dict[str, tuple[Callable[[Report], Records], Columns]] = {
+TABLES: dict[str, tuple[Callable[[Report], Records] | tuple[str, ...], Columns]] = {
     "throughput": (
-        _rows,
+        ("rows",),
         PRESET
         | {
             "plain loop, 0 workers": ("plain_loop.0.median", COUNT),
@@ -98,7 +76,7 @@ TABLES: dict[str, tuple[Callable[[Report], Records], Columns]] = {
         },
     ),
     "step": (
-        _components,
+        ("presets", "components"),
         PRESET
         | {
             "component": ("component", "{}"),
@@ -130,7 +108,7 @@ TABLES: dict[str, tuple[Callable[[Report], Records], Columns]] = {
         },
     ),
     "memory": (
-        _rows,
+        ("rows",),
         {
             "images": ("images", COUNT),
             "data, MiB": ("data_mib", COUNT),
@@ -140,7 +118,7 @@ TABLES: dict[str, tuple[Callable[[Report], Records], Columns]] = {
         },
     ),
     "data_parallel": (
-        _whole,
+        (),
         {
             "preset": ("preset", "`{}`"),
             "1 process, 2 threads": ("one_process_two_threads.median", COUNT),
@@ -149,16 +127,16 @@ TABLES: dict[str, tuple[Callable[[Report], Records], Columns]] = {
         },
     ),
     "chain": (
-        _stages,
+        ("stages",),
         {
             "stage": ("stage", "{}"),
             "seconds": ("seconds", "{}"),
             "imports, s": ("imports", "{}"),
-            "largest imports, s": ("packages", "{}"),
+            "largest imports, s": ("imports_by_package", "{}"),
         },
     ),
     "overhead": (
-        _whole,
+        (),
         {
             "`digits` from nothing, s": ("whole_seconds", "{}"),
             "`dvc repro` without work, s": ("nothing_seconds", "{:.1f}"),
@@ -168,7 +146,7 @@ TABLES: dict[str, tuple[Callable[[Report], Records], Columns]] = {
         },
     ),
     "sample_metrics": (
-        _scored,
+        ("scored",),
         {
             "samples": ("samples", COUNT),
             "seconds": ("seconds", "{}"),
@@ -176,7 +154,7 @@ TABLES: dict[str, tuple[Callable[[Report], Records], Columns]] = {
         },
     ),
     "iwae": (
-        _iwae,
+        ("iwae",),
         {
             "preset": ("preset", "`{}`"),
             "draws": ("draws", COUNT),
@@ -187,7 +165,7 @@ TABLES: dict[str, tuple[Callable[[Report], Records], Columns]] = {
         },
     ),
     "time_to_quality": (
-        _rows,
+        ("rows",),
         {
             "preset": ("preset", "`{}`"),
             "overrides": ("overrides", "{}"),

@@ -88,11 +88,11 @@ def records_table(records: Iterable[Row], columns: Mapping[str, tuple[str, str]]
 
 
 def _lookup(record: Any, path: str) -> Any:
-    for part in path.split("."):
+    for name in path.split("."):
         if isinstance(record, Sequence):
-            record = record[int(part)]
+            record = record[int(name)]
         else:
-            record = record.get(part) if record is not None else None
+            record = record.get(name) if record is not None else None
     return record
 
 
@@ -102,6 +102,8 @@ def _format(value: Any, form: str) -> str:
     if isinstance(value, Mapping) and "median" in value:
         median, low, high = (form.format(value[name]) for name in ("median", "min", "max"))
         return f"{median} ({low} - {high})"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {entry}" for name, entry in value.items())
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
