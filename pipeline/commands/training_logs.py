@@ -1,12 +1,11 @@
-"""Anyone's training log as rows of epochs: a table with a header, or lines of text.
+"""Read any training log as one row per epoch: a table with a header, or lines of text.
 
 A table has a header line and commas, semicolons or tabs. In text every `name: number` (also with
-`=` or a blank) counts, for the epoch named last, so several lines may tell of one epoch and the
-last value of a name stands, as where batches are logged; elided lines (`...`) leave a gap.
+`=` or a blank) is a value of the epoch named last. Several lines may describe one epoch; the last
+value of a name is used. Elided lines (`...`) leave a gap.
 
-One file may hold several runs: a new one begins where the epochs start again, where a heading
-stands before an epoch that is there already (`Latent dim 64:`), or where a table's header is
-repeated.
+One file may hold several runs. A new one begins where the epochs start again, where a heading
+precedes an epoch that was read already (`Latent dim 64:`), or where a table's header is repeated.
 """
 
 import csv
@@ -51,8 +50,8 @@ class TrainingLog:
     @property
     def latent(self) -> int | None:
         """The latent size that the heading names."""
-        found = LATENT.search(self.name)
-        return int(found[1] or found[2]) if found else None
+        match = LATENT.search(self.name)
+        return int(match[1] or match[2]) if match else None
 
     @property
     def rate_resolution(self) -> float:
@@ -82,7 +81,7 @@ def read_logs(path: Path, column_map: Mapping[str, str]) -> list[TrainingLog]:
         raise UserError(
             f"no losses of epochs found; names in it: {_format_names([*header, *names])}",
             where=str(path),
-            remedy="say what they are, as in --map total=NAME,recon=NAME,kl=NAME,epoch=NAME",
+            remedy="name them, as in --map total=NAME,recon=NAME,kl=NAME,epoch=NAME",
         )
     return logs
 
@@ -93,7 +92,7 @@ def _load_text(path: Path) -> str:
     except FileNotFoundError:
         raise UserError("no such file", where=str(path), remedy="give a log's path") from None
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
         raise UserError(
             f"not readable: {reason}", where=str(path), remedy="give a CSV or a text log"
         ) from None
@@ -117,12 +116,12 @@ def _format_names(names: Sequence[str]) -> str:
 def _parse_table(
     lines: Sequence[str], column_map: Mapping[str, str]
 ) -> tuple[list[str], list[TrainingLog]]:
-    """Names of the columns and the runs; none, where there is no header that names a loss."""
+    """Names of the columns and the runs; no runs without a header that names a loss."""
     nonempty = [line for line in lines if line]
     delimiter = max(",;\t", key=nonempty[0].count)
     try:
         table = list(csv.reader(io.StringIO("\n".join(nonempty)), delimiter=delimiter))
-    except csv.Error:  # a quote that never closes, a line without end: no table
+    except csv.Error:  # an unclosed quote or an overlong line: not a table
         return [], []
     header = [cell.strip() for cell in table[0]]
     columns = assign_columns(header, column_map)
@@ -150,7 +149,7 @@ def _parse_table(
 def _parse_text(
     lines: Sequence[str], column_map: Mapping[str, str]
 ) -> tuple[list[str], list[TrainingLog]]:
-    """Names that stand before numbers, and the runs."""
+    """Names before numbers, and the runs."""
     pairs = [dict(_find_pairs(line)) for line in lines]
     names = list(dict.fromkeys(name for pairs_of_line in pairs for name in pairs_of_line))
     columns = assign_columns(names, column_map)
@@ -186,7 +185,7 @@ def _find_pairs(line: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_heading(line: str, has_epoch: bool) -> bool:
-    """A line that names what follows: not an elision, not a remark between epochs."""
+    """Whether a line is the title of the next epochs."""
     if has_epoch or not re.search(r"[A-Za-z]", line):
         return False
     return line.endswith(":") or line.startswith(("#", "=", "*")) or bool(LATENT.search(line))
@@ -218,7 +217,7 @@ def _half_last_digit(text: str) -> float:
 
 
 def list_missing_epochs(log: TrainingLog) -> str:
-    """Which epochs are not there, in words; empty if none."""
+    """The missing epochs as ranges; empty if there are none."""
     epochs = [row["epoch"] for row in log.rows]
     pairs = itertools.pairwise(epochs)
     missing = [f"{a + 1}-{b - 1}" if b - a > 2 else str(a + 1) for a, b in pairs if b - a > 1]

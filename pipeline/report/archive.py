@@ -83,9 +83,9 @@ def read_current_run(name: str) -> Result:
     """The finished run in reports/ and artifacts/, as it will be archived."""
     run = paths.read_run()
     check_finished(run)
-    files = {part: paths.report_path(part) for part in (*REQUIRED, *OPTIONAL)}
+    files = {report: paths.report_path(report) for report in (*REQUIRED, *OPTIONAL)}
     files["spec"] = paths.SPEC
-    reports = {part: read_json(path) if path.is_file() else {} for part, path in files.items()}
+    reports = {report: read_json(path) if path.is_file() else {} for report, path in files.items()}
     reports["train"] = {**reports["train"], "parameters_by_component": count_parameters()}
     reports["provenance"] = build_provenance(name, run, reports)
     return Result(paths.RESULTS / name, reports)
@@ -137,8 +137,8 @@ def build_provenance(
             remedy="archive the run in the folder where it was trained",
         )
     first, params = starts[0], dict(run["params"])
-    for part in ("prior", "extractor", "evaluate"):
-        params |= reports[part].get("params", {})
+    for report in ("prior", "extractor", "evaluate"):
+        params |= reports[report].get("params", {})
     speeds = sorted(line["images_per_second"] for line in epochs)
     return {
         "name": name,
@@ -204,8 +204,8 @@ def count_parameters() -> dict[str, int]:
 
     model, _ = load_model_file(paths.BEST, Machine("cpu", "fp32", 1))
     return {
-        name: sum(weights.numel() for weights in part.parameters())
-        for name, part in model.named_children()
+        name: sum(weights.numel() for weights in component.parameters())
+        for name, component in model.named_children()
     }
 
 

@@ -125,7 +125,7 @@ def copy_reports(run: Result, project: Path, *stages: str) -> None:
 def params_of(run: Result) -> Params:
     """The preset's params with those of the run, without a tracker and without a prior to fit."""
     tree = params.to_tree(load_preset(run.preset))
-    tree |= {name: made for name, made in run.provenance["params"].items() if name in tree}
+    tree |= {name: section for name, section in run.provenance["params"].items() if name in tree}
     tree["tracking"]["enabled"] = False
     tree["prior"] |= {"fit": {"standard": {}}}
     tree["data"]["root"] = str(ROOT / tree["data"]["root"])
@@ -134,10 +134,10 @@ def params_of(run: Result) -> Params:
 
 def restore_model(model: SavedModel, run: Result, artifacts: Path) -> None:
     """artifacts/model and artifacts/extractor of a saved model."""
-    about = {name: model.description[name] for name in ("key", "model", "image", "levels")}
+    metadata = {name: model.description[name] for name in ("key", "model", "image", "levels")}
     data, best_epoch = run.provenance["data"], run.reports["train"]["best_epoch"]
-    about |= {"data_set": data["name"], "epoch": best_epoch}
-    weights = tensor_bytes(model.vae.state_dict(), about)
+    metadata |= {"data_set": data["name"], "epoch": best_epoch}
+    weights = tensor_bytes(model.vae.state_dict(), metadata)
     write_bytes(artifacts / "model" / paths.BEST.name, weights)
     write_json(artifacts / "model" / paths.RUN.name, describe_run(run))
     shutil.copy(run.folder / paths.HISTORY.name, artifacts / "model")
@@ -147,7 +147,7 @@ def restore_model(model: SavedModel, run: Result, artifacts: Path) -> None:
     tests = run.reports["extractor"]["tests"]
     named = run.provenance["params"]["evaluate"]["feature_extractors"]
     passed = dict.fromkeys([*named, "in_domain", "efficientnet_lite2"], False)
-    passed |= {name: bool(found and found["passed"]) for name, found in tests.items()}
+    passed |= {name: bool(test and test["passed"]) for name, test in tests.items()}
     write_json(artifacts / "extractor" / "passed.json", passed)
 
 

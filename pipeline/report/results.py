@@ -78,8 +78,8 @@ class Result:
         """Scores of each prior's samples on the test split, by the headline's extractor."""
         extractor = str(self.metrics.get("feature_extractor"))
         scores = self.reports["sample_metrics"].get(extractor, {})
-        found: Mapping[str, Any] = scores.get("splits", {}).get("test", {}).get("samples", {})
-        return found
+        by_prior: Mapping[str, Any] = scores.get("splits", {}).get("test", {}).get("samples", {})
+        return by_prior
 
 
 def is_result(folder: Path) -> bool:

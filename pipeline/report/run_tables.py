@@ -148,9 +148,9 @@ def findings() -> str:
     """Faults and warnings of the diagnosis, one line per run."""
     lines = []
     for run in list_results():
-        found = run.reports["diagnosis"].get("findings")
-        if found is not None:
-            titles = [item["title"] for item in found if item["severity"] != "note"]
+        reported = run.reports["diagnosis"].get("findings")
+        if reported is not None:
+            titles = [item["title"] for item in reported if item["severity"] != "note"]
             lines.append({"preset": run.preset, "findings": ", ".join(titles) or "none"})
     return to_markdown(
         records_table(lines, {"preset": ("preset", "`{}`"), "findings": ("findings", "{}")})

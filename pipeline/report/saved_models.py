@@ -85,9 +85,9 @@ def scores_the_same(model: SavedModel, extractor: str, test: Mapping[str, Any]) 
     network = extractors.load_extractor(extractor, settings, machine)
     cache = FeatureCache(network, chosen.batch_size, chosen.seed, chosen.samples)
     images = to_uint8(model.sample(test["n"], chosen.seed))
-    found = cache.compare_to_split("test", cache.features(images, "samples of the rounded prior"))
+    scores = cache.compare_to_split("test", cache.features(images, "samples of the rounded prior"))
     whole, deviations = test["samples"][model.prior.name], test["repeat_std"]
-    moved = {name: abs(found[name] - whole[name]) for name in deviations}
+    moved = {name: abs(scores[name] - whole[name]) for name in deviations}
     return bool(deviations) and all(moved[name] <= deviations[name] for name in deviations)
 
 

@@ -41,10 +41,10 @@ CLAIM_COLUMNS = {
 
 def read_studies(kind: str) -> dict[str, Mapping[str, Any]]:
     """Archived studies of a kind (`search` or `presets`) by the name of their folder."""
-    found = {
+    studies = {
         path.parent.name: read_json(path) for path in paths.RESULTS.glob("sweep.*/study.json")
     }
-    return {name: study for name, study in sorted(found.items()) if study["kind"] == kind}
+    return {name: study for name, study in sorted(studies.items()) if study["kind"] == kind}
 
 
 def searches() -> str:

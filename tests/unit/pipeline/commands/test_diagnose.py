@@ -67,12 +67,12 @@ def printed(
 def test_the_published_runs_have_collapsed(
     tmp_path: Path, dimensions: int | None, constant: float | None
 ) -> None:
-    found = read(tmp_path, PUBLISHED)
-    assert [(log.name, log.latent) for log in found] == [
+    logs = read(tmp_path, PUBLISHED)
+    assert [(log.name, log.latent) for log in logs] == [
         ("Latent dim 64", 64),
         ("Latent dim 512", 512),
     ]
-    for log in found:
+    for log in logs:
         evidence = DiagnosisInputs(
             history=log.rows,
             nats=False,

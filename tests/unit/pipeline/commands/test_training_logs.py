@@ -76,18 +76,18 @@ def test_runs_part_where_epochs_start_again(tmp_path: Path) -> None:
     text = "Epoch 1 loss: 3\nEpoch 2 loss: 2\n\nEpoch 1 loss: 5\nEpoch 2 loss: 4\n"
     text += "# third\nEpoch 1 loss: 7"
     for content, last in ((table, "run 3"), (text, "third")):
-        found = read(tmp_path, content)
-        assert [epochs(log, "train_objective") for log in found] == [
+        logs = read(tmp_path, content)
+        assert [epochs(log, "train_objective") for log in logs] == [
             {1: 3, 2: 2},
             {1: 5, 2: 4},
             {1: 7},
         ]
-        assert found[-1].name == last
+        assert logs[-1].name == last
 
 
 def test_runs_of_a_single_epoch_part_at_headings(tmp_path: Path) -> None:
-    found = read(tmp_path, "latent 64\nEpoch 50 loss: 3\nlatent 128\nEpoch 50 loss: 2\n")
-    assert [(log.latent, epochs(log, "train_objective")) for log in found] == [
+    logs = read(tmp_path, "latent 64\nEpoch 50 loss: 3\nlatent 128\nEpoch 50 loss: 2\n")
+    assert [(log.latent, epochs(log, "train_objective")) for log in logs] == [
         (64, {50: 3}),
         (128, {50: 2}),
     ]
@@ -163,7 +163,7 @@ def test_the_last_printed_digit(text: str, resolution: float) -> None:
     [
         (b"", "the file is empty"),
         (b" \n\n", "the file is empty"),
-        (b"\x93NUMPY\xff\xfe\x00", "it is no text"),
+        (b"\x93NUMPY\xff\xfe\x00", "it is not a text file"),
         (b"hello world\n", "no losses of epochs found"),
         (b"epoch,accuracy\n1,0.5\n", "`accuracy`"),
         (b"epoch,loss\n", "no losses of epochs found"),

@@ -201,17 +201,17 @@ def test_the_page_colours_assessments_and_names_a_missing_picture() -> None:
 def test_a_browser_shows_the_page_without_a_network(tmp_path: Path) -> None:
     write_comparison(Comparison([BASE, other(test_psnr=21.0)]), tmp_path)
     with browser.chromium() as chromium:
-        shown = chromium.new_page()
-        errors, requests = browser.record_errors(shown), browser.record_requests(shown)
-        shown.goto(f"{(tmp_path / 'index.html').as_uri()}#curves")
+        tab = chromium.new_page()
+        errors, requests = browser.record_errors(tab), browser.record_requests(tab)
+        tab.goto(f"{(tmp_path / 'index.html').as_uri()}#curves")
         assert errors == []
         assert all(name.startswith(("file:", "data:")) for name in requests)
         lines = "document.querySelectorAll('#curves-1-chart .scatterlayer .trace').length"
-        shown.wait_for_function(f"{lines} == 2")  # the rate of A and of B
-        shown.click("#tab-numbers")
+        tab.wait_for_function(f"{lines} == 2")  # the rate of A and of B
+        tab.click("#tab-numbers")
         colour = "getComputedStyle(document.querySelector('td.{}')).color"
-        assert shown.text_content("td.good") == "+1.00 better"
-        assert shown.evaluate(colour.format("good")) != shown.evaluate(colour.format("value"))
+        assert tab.text_content("td.good") == "+1.00 better"
+        assert tab.evaluate(colour.format("good")) != tab.evaluate(colour.format("value"))
 
 
 def test_no_run_or_too_many_are_refused() -> None:
@@ -236,17 +236,17 @@ FILES = {
 
 
 def test_evidence_files_give_the_names_of_the_trackers_row() -> None:
-    found = from_files(FILES.get, "kept x")
-    assert found.name == "digits model k1"
-    assert found.metrics == {"best_epoch": 2, "test_mse": 0.5, "valid_prior_mmd2": 0.25}
-    assert found.params == {
+    result = from_files(FILES.get, "kept x")
+    assert result.name == "digits model k1"
+    assert result.metrics == {"best_epoch": 2, "test_mse": 0.5, "valid_prior_mmd2": 0.25}
+    assert result.params == {
         "objective.beta": "1.0",
         "data.seed": "3",
         "evaluate.samples": "9",
         "prior.seed": "0",
     }
-    assert [row["valid_rate"] for row in found.history] == [5.5, None]
-    assert found.provenance == {"key": "k1", "commit": "c0", "device": "cpu", "threads": "2"}
+    assert [row["valid_rate"] for row in result.history] == [5.5, None]
+    assert result.provenance == {"key": "k1", "commit": "c0", "device": "cpu", "threads": "2"}
 
 
 @pytest.mark.parametrize(

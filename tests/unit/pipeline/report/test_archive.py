@@ -31,9 +31,9 @@ def finished(project: Path) -> str:
     write_json(paths.SPEC, spec | {"binarize": "none", "licence": "CC BY", "title": "Digits"})
     run = run_key.describe_run(chosen)
     model = build.build_vae(chosen.model, (1, 8, 8), 17, seed=0)
-    about = {name: run[name] for name in ("key", "data_set", "image", "levels")}
-    about["model"] = run["params"]["model"]
-    write_bytes(paths.BEST, tensor_bytes(model.state_dict(), about))
+    metadata = {name: run[name] for name in ("key", "data_set", "image", "levels")}
+    metadata["model"] = run["params"]["model"]
+    write_bytes(paths.BEST, tensor_bytes(model.state_dict(), metadata))
     write_json(paths.RUN, run)
     write_csv(paths.HISTORY, [{"epoch": 1, "valid_rate": 2.5}])
     write_text(paths.MODEL / "params.yaml", params.render(chosen, *run_key.TRAINING_SECTIONS))
@@ -53,11 +53,13 @@ def finished(project: Path) -> str:
     write_json(paths.PRIOR_INDEX, index)
     prior = MixturePrior("gmm", (3,), Mixture(np.ones(1), np.zeros((1, 3)), np.eye(3)[None]), {})
     write_bytes(paths.PRIOR / "gmm.safetensors", tensor_bytes(prior.tensors(), prior.metadata()))
-    for part, script in (
+    for report_name, script in (
         ("prior", "pipeline/stages/prior.py"),
         ("diagnosis", "pipeline/scoring/diagnosis.py"),
     ):
-        write_json(paths.report_path(part), {"model": run["key"], "code": code_digest(script)})
+        write_json(
+            paths.report_path(report_name), {"model": run["key"], "code": code_digest(script)}
+        )
     draw_gallery()
     return str(run["key"])
 

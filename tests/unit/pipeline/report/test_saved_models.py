@@ -30,7 +30,7 @@ class Model:
 
 
 @pytest.mark.parametrize(
-    ("found", "same"),
+    ("scores", "same"),
     [
         ({"frechet": 10.1, "coverage": 0.495}, True),
         ({"frechet": 10.0, "coverage": 0.52}, False),
@@ -38,7 +38,7 @@ class Model:
     ],
 )
 def test_a_prior_is_rounded_if_no_score_leaves_its_spread(
-    found: dict[str, float], same: bool, monkeypatch: pytest.MonkeyPatch
+    scores: dict[str, float], same: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Cache:
         def __init__(self, *settings: Any) -> None: ...
@@ -49,7 +49,7 @@ def test_a_prior_is_rounded_if_no_score_leaves_its_spread(
 
         def compare_to_split(self, split: str, fake: np.ndarray) -> dict[str, float]:
             assert (split, len(fake)) == ("test", TEST["n"])
-            return found
+            return scores
 
     monkeypatch.setattr(saved_models, "FeatureCache", Cache)
     monkeypatch.setattr(saved_models.extractors, "load_extractor", lambda *_: None)
