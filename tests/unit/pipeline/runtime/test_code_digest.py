@@ -85,7 +85,7 @@ def test_words_formatting_and_places_change_no_digest(change: Change, copy: Path
             "src/vae/evaluation/diagnosis/rules/collapse.py",
             "COLLAPSED_RATE = 0.1",
             "COLLAPSED_RATE = 0.2",
-            {code_digest.DIAGNOSIS, "pipeline/stages/gallery/stage.py"},
+            {code_digest.DIAGNOSIS},
         ),
         ("src/vae/figures/sheets.py", "GAP = 2", "GAP = 3", set()),
         (
