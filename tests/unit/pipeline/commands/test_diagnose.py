@@ -165,22 +165,14 @@ def test_the_files_of_a_run_are_its_inputs(project: Path) -> None:
     assert {f.severity for f in apply_rules(evidence).findings} <= {"note"}
 
 
-def test_the_evaluation_of_another_model_is_ignored(project: Path) -> None:
+def test_missing_reports_and_those_of_another_model_give_none(project: Path) -> None:
     write_run(build_healthy_run(), evaluated="k2")
     evidence = diagnosis_inputs.shipped_run_inputs()
-    assert evidence.elbo is None
-    assert evidence.test_count is None
-    assert evidence.best_epoch == 40
-
-
-def test_a_running_training_needs_no_reports(project: Path) -> None:
-    write_run(build_healthy_run())
-    run = paths.read_run()
+    assert (evidence.elbo, evidence.test_count, evidence.best_epoch) == (None, None, 40)
     paths.report_path("data").unlink()
-    evidence = diagnosis_inputs.running_inputs(run, build_healthy_run().history[:3])
+    evidence = diagnosis_inputs.running_inputs(paths.read_run(), build_healthy_run().history[:3])
     assert len(evidence.history) == 3
-    assert evidence.train_count is None
-    assert evidence.best_epoch is None
+    assert (evidence.train_count, evidence.best_epoch) == (None, None)
 
 
 def test_without_a_file_the_projects_run_is_diagnosed(
@@ -191,6 +183,11 @@ def test_without_a_file_the_projects_run_is_diagnosed(
     assert out.startswith("made_up conv k1\n")
     assert "FAULT: Posterior collapse" in out
     assert "reports/figures/train/curves.png" in out
+
+
+def test_the_shape_of_a_spatial_latent() -> None:
+    latent = {"kind": "spatial", "channels": 2, "stride": 4}
+    assert diagnosis_inputs._latent_shape(latent, [1, 28, 30]) == (2, 7, 8)
 
 
 def test_a_missing_run_is_an_error(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,11 +208,6 @@ def test_a_missing_run_is_an_error(project: Path, monkeypatch: pytest.MonkeyPatc
 )
 def test_the_epoch_at_which_beta_is_final(schedule: dict[str, Any], end: float) -> None:
     assert diagnosis_inputs._beta_end(schedule, 40) == end
-
-
-def test_the_shape_of_a_spatial_latent() -> None:
-    latent = {"kind": "spatial", "channels": 2, "stride": 4}
-    assert diagnosis_inputs._latent_shape(latent, [1, 28, 30]) == (2, 7, 8)
 
 
 @pytest.mark.parametrize("name", SYNTHETIC_FAILURES)

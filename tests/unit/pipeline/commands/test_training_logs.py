@@ -1,4 +1,4 @@
-"""One run in many hands: tables and texts, several runs in a file, and files that are no log."""
+"""Logs in many formats: tables and texts, several runs in a file, and files that are refused."""
 
 import math
 from pathlib import Path
@@ -177,11 +177,10 @@ def test_an_unreadable_log_is_one_line(tmp_path: Path, content: bytes, words: st
     assert caught.value.remedy
 
 
-def test_no_file_and_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such file"):
-        training_logs.read_logs(tmp_path / "none", {})
-    with pytest.raises(UserError, match="Is a directory"):
-        training_logs.read_logs(tmp_path, {})
+@pytest.mark.parametrize(("name", "words"), [("none", "no such file"), (".", "Is a directory")])
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path, name: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        training_logs.read_logs(tmp_path / name, {})
 
 
 @pytest.mark.parametrize("text", ["loss", "nonsense=loss", "kl="])
