@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.report.results import Result, list_results
 from pipeline.report.run_tables import headline_runs, rows_of
-from pipeline.report.tables import format_value, records_table, to_markdown
+from pipeline.report.tables import format_value, lines_to_markdown, records_table, to_markdown
 from pipeline.runtime import paths
 from vae.io import read_json
 
@@ -107,9 +107,7 @@ def report_issues() -> str:
         if one in rows and two in rows
     ]
     lines += [line for run in headline_runs() if (line := _prior_issue(run))]
-    return to_markdown(
-        records_table(lines, {name: (name, "{}") for name in ("issue", "before", "after")})
-    )
+    return lines_to_markdown(lines)
 
 
 def _numbers(row: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -189,7 +187,7 @@ def diagnosis_cases() -> str:
         }
         for name, case in failures.items()
     ]
-    return to_markdown(records_table(lines, {name: (name, "{}") for name in lines[0]}))
+    return lines_to_markdown(lines)
 
 
 def _rules(names: Sequence[str]) -> str:

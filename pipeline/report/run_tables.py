@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.report import study_tables
 from pipeline.report.results import HEADLINES, Result, list_results, list_seeds, read_results
 from pipeline.report.tables import (
+    lines_to_markdown,
     metrics_table,
     records_table,
     seeds_table,
@@ -137,11 +138,10 @@ def prior_comparison() -> str:
         chosen, scores = run.metrics["shipped_prior"], run.sample_scores()
         cells = {name: f"{score['fd']:,.2f}" for name, score in scores.items()}
         cells |= {chosen: f"**{cells[chosen]}**"} if chosen in cells else {}
-        rows.append({"preset": run.preset, "extractor": run.metrics["feature_extractor"], **cells})
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return to_markdown(
-        records_table(rows, {n: (n, "`{}`" if n == "preset" else "{}") for n in names})
-    )
+        rows.append(
+            {"preset": f"`{run.preset}`", "extractor": run.metrics["feature_extractor"], **cells}
+        )
+    return lines_to_markdown(rows)
 
 
 def findings() -> str:
@@ -151,10 +151,8 @@ def findings() -> str:
         reported = run.reports["diagnosis"].get("findings")
         if reported is not None:
             titles = [item["title"] for item in reported if item["severity"] != "note"]
-            lines.append({"preset": run.preset, "findings": ", ".join(titles) or "none"})
-    return to_markdown(
-        records_table(lines, {"preset": ("preset", "`{}`"), "findings": ("findings", "{}")})
-    )
+            lines.append({"preset": f"`{run.preset}`", "findings": ", ".join(titles) or "none"})
+    return lines_to_markdown(lines)
 
 
 def sweep_levels() -> str:

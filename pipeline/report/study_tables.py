@@ -5,11 +5,11 @@ preset and seed. Levels of a searched param are summarised by medians over compl
 sampler prefers promising regions, so levels of one param also differ in the others.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.metrics import find
-from pipeline.report.tables import format_value, records_table, to_markdown
+from pipeline.report.tables import format_value, lines_to_markdown, records_table, to_markdown
 from pipeline.runtime import paths
 from vae.io import read_json
 
@@ -83,7 +83,7 @@ def trials_table(study: Mapping[str, Any]) -> str:
         | {find(name).title: format_value(row, name) for name in SHOWN_METRICS if name in row}
         for row in rows
     ]
-    return _markdown(lines)
+    return lines_to_markdown(lines)
 
 
 def levels_table(study: Mapping[str, Any]) -> str:
@@ -95,7 +95,7 @@ def levels_table(study: Mapping[str, Any]) -> str:
             medians = {name: group[name].median() for name in SHOWN_METRICS if name in group}
             line |= {find(name).title: format_value(medians, name) for name in medians}
             lines.append(line)
-    return _markdown(lines)
+    return lines_to_markdown(lines)
 
 
 def _complete(study: Mapping[str, Any]) -> "DataFrame":
@@ -161,10 +161,4 @@ def families() -> str:
             "epochs": "-".join(map(str, dict.fromkeys((epochs[0], epochs[-1])))),
         }
         lines.append(line)
-    return _markdown(lines)
-
-
-def _markdown(lines: Sequence[Mapping[str, Any]]) -> str:
-    from pandas import DataFrame
-
-    return to_markdown(DataFrame(lines))
+    return lines_to_markdown(lines)

@@ -116,3 +116,10 @@ def to_markdown(frame: "DataFrame", *, index: bool = False) -> str:
     if frame.empty:
         return f"{MISSING.capitalize()}."
     return str(frame.to_markdown(index=index, disable_numparse=True, tablefmt="github"))
+
+
+def lines_to_markdown(lines: Sequence[Row]) -> str:
+    """A Markdown table of flat records of texts; an absent value is empty."""
+    from pandas import DataFrame
+
+    return to_markdown(DataFrame(lines).fillna(""))
