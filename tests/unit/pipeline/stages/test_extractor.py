@@ -27,8 +27,11 @@ def settings(*overrides: str) -> Params:
 
 
 def run(chosen: Params) -> dict[str, Any]:
+    """The report; an extractor is refused before its test."""
     fingerprint_raw_data(chosen.data)
     prepare(chosen.data)
+    with pytest.raises(UserError, match="has not been tested on these data"):
+        extractors.passed_extractors(chosen)
     prepare_extractors(chosen)
     report: dict[str, Any] = read_json(paths.report_path("extractor"))
     return report
@@ -101,11 +104,3 @@ def test_without_labels_the_imagenet_network_is_used(project: Path) -> None:
         extractors.requested_extractors(
             settings(data % (project / "own"), "evaluate.feature_extractors=[in_domain]")
         )
-
-
-def test_an_untested_extractor_is_refused(project: Path) -> None:
-    chosen = settings()
-    fingerprint_raw_data(chosen.data)
-    prepare(chosen.data)
-    with pytest.raises(UserError, match="has not been tested on these data"):
-        extractors.passed_extractors(chosen)

@@ -16,66 +16,39 @@ from vae.priors import gaussian_mixture
 from vae.priors.encodings import marginal_kl_bound
 from vae.priors.prior import MixturePrior, Prior, StandardNormalPrior
 
-LATENT = (6,)
 
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def priors() -> dict[str, Prior]:
-    codes = sample_clusters(2000, 1)
+    codes, latent = sample_clusters(2000, 1), (6,)
     return {
-        "standard": StandardNormalPrior(LATENT),
-        "gaussian": MixturePrior("gaussian", LATENT, gaussian_mixture.fit_gaussian(codes), {}),
-        "gmm": MixturePrior("gmm", LATENT, gaussian_mixture.fit_components(codes, 4, 0), {}),
+        "standard": StandardNormalPrior(latent),
+        "gaussian": MixturePrior("gaussian", latent, gaussian_mixture.fit_gaussian(codes), {}),
+        "gmm": MixturePrior("gmm", latent, gaussian_mixture.fit_components(codes, 4, 0), {}),
     }
 
 
-@pytest.fixture
-def scores() -> Scores:
-    """Codes of test images, on which the mixture has the highest density."""
-    z, rest = sample_clusters(300, 2), np.zeros(300)
-    return Scores(
-        distortion=rest,
-        rate=z,
-        discrete_nll=None,
-        mu=z,
-        log_var=np.full_like(z, -2.0),
-        z=z,
-        mse=rest,
-        shuffled_mse=rest,
-        ssim=rest,
-        decoded=np.zeros((300, 1, 2, 2), np.uint8),
-    )
-
-
-def write_index(**more: Any) -> None:
+def density_prior(priors: dict[str, Prior], **entries: Any) -> Prior | None:
     write_json(paths.RUN, {"key": "key"})
-    write_json(paths.PRIOR_INDEX, {"model": "key", "names": [], "shipped": "flow", **more})
+    write_json(paths.PRIOR_INDEX, {"model": "key", "names": [], "shipped": "flow", **entries})
+    return stage.density_prior(priors)
 
 
+@pytest.mark.parametrize("chosen", ["standard", "gaussian", "gmm", None])
 def test_the_test_codes_have_no_influence_on_the_choice(
-    project: Path, priors: dict[str, Prior], scores: Scores
+    chosen: str | None, project: Path, priors: dict[str, Prior]
 ) -> None:
-    bounds = {name: marginal_kl_bound(prior, scores.z) for name, prior in priors.items()}
-    assert max(bounds, key=lambda name: bounds[name] or (0.0, 0.0)) == "gmm"
-    for chosen, expected in bounds.items():
-        write_index(density_prior=chosen)
-        metrics = stage.information_metrics(scores, stage.density_prior(priors))
-        assert (
-            metrics["test_marginal_kl_bound"],
-            metrics["test_marginal_kl_bound_se"],
-        ) == expected
-
-
-def test_without_a_density_there_is_no_bound(
-    project: Path, priors: dict[str, Prior], scores: Scores
-) -> None:
-    write_index(density_prior=None)
-    metrics = stage.information_metrics(scores, stage.density_prior(priors))
-    assert metrics["test_marginal_kl_bound"] is metrics["test_marginal_kl_bound_se"] is None
+    z, rest = sample_clusters(300, 2), np.zeros(300)
+    decoded = np.zeros((300, 1, 2, 2), np.uint8)
+    scores = Scores(rest, z, None, z, np.full_like(z, -2.0), z, rest, rest, rest, decoded)
+    bounds = {name: marginal_kl_bound(prior, z) or (0.0, 0.0) for name, prior in priors.items()}
+    assert max(bounds, key=lambda name: bounds[name]) == "gmm"
+    density = density_prior(priors, density_prior=chosen)
+    metrics = stage.information_metrics(scores, density)
+    bound = (metrics["test_marginal_kl_bound"], metrics["test_marginal_kl_bound_se"])
+    assert bound == ((None, None) if chosen is None else bounds[chosen])
     assert metrics["test_mutual_information"] is not None
 
 
 def test_priors_of_an_older_format_are_refused(project: Path, priors: dict[str, Prior]) -> None:
-    write_index()
     with pytest.raises(UserError, match=r"prior.json: .* another format.* -> run `dvc repro pri"):
-        stage.density_prior(priors)
+        density_prior(priors)
