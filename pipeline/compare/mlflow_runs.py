@@ -29,6 +29,7 @@ from vae.errors import UserError
 
 Run = Any  # mlflow.entities.Run; only `tracking` imports MLflow
 FINISHED = "FINISHED"
+NEWEST = "attributes.start_time DESC"
 COMMIT = "mlflow.source.git.commit"
 PROVENANCE_TAGS = {
     "commit": COMMIT,
@@ -79,10 +80,7 @@ class MlflowRuns:
             return {}
         client = self._client
         with self._reporting_outages():
-            return {
-                experiment.name: experiment.experiment_id
-                for experiment in client.search_experiments()
-            }
+            return {each.name: each.experiment_id for each in client.search_experiments()}
 
     def training_runs(self, names: Iterable[str] | None = None) -> list[Run]:
         """Runs of trainings, the newest first; of all experiments or of the given ones."""
@@ -103,19 +101,20 @@ class MlflowRuns:
         finished = [child for child in reversed(runs) if child.info.status == FINISHED]
         return {child.data.tags["stage"]: child for child in finished}
 
-    def _search(self, experiment_ids: Sequence[str], query: str) -> list[Run]:
+    def _search(self, experiment_ids: list[str], query: str) -> list[Run]:
         if not experiment_ids:
             return []
-        client, newest = self._client, ["attributes.start_time DESC"]
+        runs: list[Run] = []
+        client, token = self._client, None
         with self._reporting_outages():
-            page = client.search_runs(list(experiment_ids), query, order_by=newest)
-            runs = list(page)
-            while page.token:
+            while True:
                 page = client.search_runs(
-                    list(experiment_ids), query, order_by=newest, page_token=page.token
+                    experiment_ids, query, order_by=[NEWEST], page_token=token
                 )
                 runs += page
-        return runs
+                token = page.token
+                if not token:
+                    return runs
 
     def read_params(self, run: Run, stage_runs: Mapping[str, Run]) -> dict[str, str]:
         """Flat params of a training, its data and its later stages, as texts."""
@@ -130,19 +129,13 @@ class MlflowRuns:
         """A training as it is compared."""
         tags, stage_runs = run.data.tags, self.latest_stage_runs(run)
         diagnosis_json = self._read_artifact(stage_runs.get("evaluate"), "diagnosis.json")
+        facts = {fact: tags.get(tag) for fact, tag in PROVENANCE_TAGS.items()}
+        facts = {"key": tags["key"], "status": run.info.status, **facts}
         numbers = [(from_mlflow(name), value) for name, value in run.data.metrics.items()]
         return ComparedRun(
             name=run.info.run_name,
             source="tracker",
-            provenance={
-                "key": tags["key"],
-                "status": run.info.status,
-                **{
-                    fact: tags[tag]
-                    for fact, tag in PROVENANCE_TAGS.items()
-                    if is_known(tags.get(tag))
-                },
-            },
+            provenance={fact: text for fact, text in facts.items() if is_known(text)},
             params=self.read_params(run, stage_runs),
             metrics={name: value for name, value in numbers if not is_curve(name)},
             history=self.read_history(run),
