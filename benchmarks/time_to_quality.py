@@ -98,7 +98,7 @@ def format_row(row: Mapping[str, Any]) -> str:
     return (
         f"{row['preset']} in {row['seconds']:.0f} s of {60 * row['minutes']:.0f}: "
         f"{row['epochs']} epochs, {row['test_bits_per_dim']:.3f} bits/dim, "
-        f"distance {row['test_sample_fd']:.3f}, coverage {row['test_coverage']:.3f} ({row['shipped_prior']})"
+        f"distance {row['test_sample_fd']:.3f}, coverage {row['test_coverage']:.3f} ({row['selected_prior']})"
     )
 
 
@@ -116,7 +116,7 @@ def compute_scores() -> dict[str, Any]:
     model = model_from_tensors(*find_checkpoint("best")[:2], machine, "best")
     scores = elbo_metrics(model, score_split(model, settings, machine, "test"))
     renderer = Renderer(model, machine, evaluate.batch_size, temperature)
-    prior = load_prior("shipped", machine)
+    prior = load_prior("selected", machine)
     samples = renderer.draw_samples(prior, evaluate.samples, evaluate.seed)
     name = extractors.passed_extractors(settings)[0]
     extractor = extractors.load_extractor(
@@ -128,7 +128,7 @@ def compute_scores() -> dict[str, Any]:
     distances = cache.compare_to_split("test", features)
     return {
         "test_bits_per_dim": scores["test_bits_per_dim"],
-        "shipped_prior": spec["shipped"],
+        "selected_prior": spec["selected"],
         "feature_extractor": name,
         "test_sample_fd": distances["fd"],
         "test_coverage": distances["coverage"],

@@ -18,7 +18,7 @@ from pipeline.commands import training_logs
 from pipeline.commands.log_columns import HISTORY_COLUMNS, parse_column_map
 from pipeline.commands.training_logs import TrainingLog
 from pipeline.runtime import paths
-from pipeline.scoring.diagnosis_inputs import shipped_run_inputs
+from pipeline.scoring.diagnosis_inputs import finished_run_inputs
 from vae.evaluation.diagnosis.engine import Diagnosis, Finding, apply_rules, finding_text
 from vae.evaluation.diagnosis.inputs import DiagnosisInputs
 
@@ -132,7 +132,7 @@ def diagnose_run(verbose: bool) -> str:
     """The run in this project's files."""
     run = paths.read_run()
     title = f"{run['data_set']} {run['params']['model']['network']['name']} {run['key'][:8]}"
-    return format_diagnosis(title, [], apply_rules(shipped_run_inputs()), verbose)
+    return format_diagnosis(title, [], apply_rules(finished_run_inputs()), verbose)
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ def _build_sample_rows(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         return []
     extractor = f"{metrics['feature_extractor']}, {metrics['test_sample_images']:,} images"
     return [
-        ("samples", f"prior {metrics['shipped_prior']}; features of {extractor}"),
+        ("samples", f"prior {metrics['selected_prior']}; features of {extractor}"),
         *((find(name).label, _format_metric(metrics, name)) for name in SAMPLE_METRICS),
     ]
 

@@ -60,7 +60,7 @@ class ComparedRun:
     name: str
     """data set, network, first characters of the key"""
     source: str
-    """tracker | git REVISION | kept NAME"""
+    """tracker | git REVISION | results NAME"""
     provenance: Mapping[str, str] = field(default_factory=dict)
     """key, status, commit, data, code, machine: those that are known"""
     params: Mapping[str, str] = field(default_factory=dict)

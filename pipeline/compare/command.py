@@ -1,7 +1,7 @@
 """Compare runs: a table on the terminal, CSV and Markdown files, and one offline page.
 
     python -m pipeline compare                                    the newest finished runs
-    python -m pipeline compare --runs a8df 39d06f kept:celeba     keys, MLflow run ids, results
+    python -m pipeline compare --runs a8df 39d06f results:celeba  keys, MLflow run ids, results
     python -m pipeline compare --experiments image-vae other      the newest of these experiments
     python -m pipeline compare --git HEAD~3 HEAD                  the reports of revisions
 
@@ -32,7 +32,7 @@ from vae.io import write_csv, write_text
 
 MAX_RUNS = 8  # of the experiments' runs, the newest
 MAX_LISTED = 8  # names in an error message
-RESULTS_PREFIX = "kept:"
+RESULTS_PREFIX = "results:"
 
 
 def select_newest(archive: MlflowRuns, experiment_names: Sequence[str]) -> list[ComparedRun]:
@@ -60,7 +60,7 @@ def select_newest(archive: MlflowRuns, experiment_names: Sequence[str]) -> list[
 
 
 def select_by_name(archive: MlflowRuns, names: Sequence[str]) -> list[ComparedRun]:
-    """Runs by prefixes of their keys or MLflow ids, or `kept:NAME`."""
+    """Runs by prefixes of their keys or MLflow ids, or `results:NAME`."""
     uses_mlflow = any(not name.startswith(RESULTS_PREFIX) for name in names)
     runs = archive.training_runs() if uses_mlflow else []
     return [
@@ -108,7 +108,7 @@ def load_result(name: str) -> ComparedRun:
         path = folder / file
         return path.read_bytes() if path.is_file() else None
 
-    return from_files(read, f"kept {folder.name}")
+    return from_files(read, f"results {folder.name}")
 
 
 def load_revision(archive: MlflowRuns, revision: str) -> ComparedRun:
@@ -162,7 +162,10 @@ def main() -> None:
     )
     selection = parser.add_mutually_exclusive_group()
     selection.add_argument(
-        "--runs", nargs="+", metavar="KEY", help="prefixes of keys or MLflow run ids, or kept:NAME"
+        "--runs",
+        nargs="+",
+        metavar="KEY",
+        help="prefixes of keys or MLflow run ids, or results:NAME",
     )
     selection.add_argument("--experiments", nargs="+", metavar="NAME", help="MLflow experiments")
     selection.add_argument("--git", nargs="+", metavar="REV", help="git revisions with reports")

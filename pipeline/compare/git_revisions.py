@@ -52,7 +52,7 @@ def _resolve_commit(revision: str) -> str:
         raise UserError(
             "this folder is not a git repository",
             where="--git",
-            remedy="compare MLflow runs (--runs) or results (--runs kept:NAME)",
+            remedy="compare MLflow runs (--runs) or results (--runs results:NAME)",
         )
     commit = _run_git(
         "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"

@@ -71,7 +71,7 @@ class MlflowRuns:
             raise UserError(
                 f"MLflow fails ({reason})",
                 where=self._backend.display_uri,
-                remedy="start it, or compare results (kept:NAME) or revisions",
+                remedy="start it, or compare results (results:NAME) or revisions",
             ) from error
 
     def experiment_ids(self) -> dict[str, str]:
@@ -164,7 +164,7 @@ class MlflowRuns:
         """The gallery's sheets, and the training's last ones."""
         gallery = stage_runs.get("gallery")
         prior_tags = stage_runs["prior"].data.tags if "prior" in stage_runs else {}
-        default_prior = prior_tags.get("shipped_prior")
+        default_prior = prior_tags.get("selected_prior")
         names = {name: f"{name}.png" for name in PICTURES}
         if default_prior:
             names["samples"] = f"samples-{default_prior}.png"

@@ -49,12 +49,12 @@ def load_model(
 
 
 def load_prior(name: str, machine: Machine) -> Prior:
-    """A prior fitted to the trained model; the name `shipped` means the chosen prior.
+    """A prior fitted to the trained model; the name `selected` means the chosen prior.
 
     UserError if it is missing, belongs to another model, or its file has another format.
     """
     index = paths.read_prior_index()
-    prior_name = index["shipped"] if name == "shipped" else name
+    prior_name = index["selected"] if name == "selected" else name
     if prior_name not in index["names"]:
         raise UserError(
             f"no fitted prior `{name}`; there are {', '.join(index['names'])}",

@@ -222,7 +222,7 @@ def copy_pictures(folder: Path) -> None:
 
 def picture_path(name: str) -> Path:
     """Where the stages draw a picture."""
-    prior = paths.read_prior_index()["shipped"]
+    prior = paths.read_prior_index()["selected"]
     special = {
         "samples": paths.GALLERY / f"samples-{prior}.png",
         "temperatures": paths.GALLERY / f"temperatures-{prior}.png",

@@ -65,7 +65,7 @@ def report_architecture() -> str:
             "optimiser": f"{train['optimiser']['name']}, lr {train['optimiser']['lr']:g}",
             "training": f"{train['epochs']} epochs, batch {train['batch_size']}, "
             f"{run.provenance['training_seconds'] / 60:.0f} min, {run.machine}",
-            "prior": str(run.metrics.get("shipped_prior", "none")),
+            "prior": str(run.metrics.get("selected_prior", "none")),
         }
     return _columns_table(columns)
 
@@ -119,7 +119,7 @@ def _numbers(row: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def _prior_issue(run: Result) -> dict[str, str] | None:
-    scores, chosen = run.sample_scores(), run.metrics.get("shipped_prior")
+    scores, chosen = run.sample_scores(), run.metrics.get("selected_prior")
     if chosen in (None, "standard") or not {"standard", chosen} <= scores.keys():
         return None
     return {

@@ -175,7 +175,7 @@ def write_priors(model: SavedModel, folder: Path) -> None:
     for name, prior in priors.items():
         content = tensor_bytes(prior.tensors(), {"model": key, **prior.metadata()})
         write_bytes(folder / f"{name}.safetensors", content)
-    index = {"model": key, "names": list(priors), "shipped": chosen.name}
+    index = {"model": key, "names": list(priors), "selected": chosen.name}
     has_density = chosen.log_prob(np.zeros((1, *chosen.latent_shape), np.float32)) is not None
     index |= {
         "density_prior": chosen.name if has_density else None,

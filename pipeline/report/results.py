@@ -56,7 +56,7 @@ class Result:
         }
         values |= self.reports["evaluate"]["metrics"]
         prior = self.reports["prior"].get("metrics", {})
-        chosen = prior.get(prior.get("shipped"), {})
+        chosen = prior.get(prior.get("selected"), {})
         return values | ({"valid_prior_mmd2": chosen["mmd2"]} if "mmd2" in chosen else {})
 
     @property

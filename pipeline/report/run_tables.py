@@ -135,7 +135,7 @@ def prior_comparison() -> str:
     """The Fréchet distance of samples of each fitted prior; the chosen one in bold."""
     rows = []
     for run in scored_runs():
-        chosen, scores = run.metrics["shipped_prior"], run.sample_scores()
+        chosen, scores = run.metrics["selected_prior"], run.sample_scores()
         cells = {name: f"{score['fd']:,.2f}" for name, score in scores.items()}
         cells |= {chosen: f"**{cells[chosen]}**"} if chosen in cells else {}
         rows.append(

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.runtime import paths
 from pipeline.runtime.code_digest import DIAGNOSIS, code_digest
-from pipeline.scoring.diagnosis_inputs import shipped_run_inputs
+from pipeline.scoring.diagnosis_inputs import finished_run_inputs
 from vae.evaluation.diagnosis.engine import Diagnosis, apply_rules, finding_text
 from vae.figures.widgets import Findings
 from vae.io import write_json, write_text
@@ -14,7 +14,7 @@ from vae.io import write_json, write_text
 
 def write_diagnosis() -> None:
     """Apply the rules to all files of the trained model and write both reports."""
-    run, diagnosis = paths.read_run(), apply_rules(shipped_run_inputs())
+    run, diagnosis = paths.read_run(), apply_rules(finished_run_inputs())
     header = {"model": run["key"], "code": code_digest(DIAGNOSIS)}
     write_json(paths.report_path("diagnosis"), header | to_report(diagnosis))
     title = f"{run['data_set']}, run {run['key']}"

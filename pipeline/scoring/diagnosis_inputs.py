@@ -1,6 +1,6 @@
 """The inputs of a run's diagnosis from the project's own files.
 
-`running_inputs` takes run.json and the history of a training in progress, `shipped_run_inputs` the
+`running_inputs` takes run.json and the history of a training in progress, `finished_run_inputs` the
 trained model and the reports of later stages: a metric of reports/evaluate.json whose name
 (without the split) is a field of `DiagnosisInputs` becomes that field.
 """
@@ -20,7 +20,7 @@ from vae.io import read_array, read_csv, read_json
 INPUT_FIELDS = {field.name for field in dataclasses.fields(DiagnosisInputs)}
 
 
-def shipped_run_inputs() -> DiagnosisInputs:
+def finished_run_inputs() -> DiagnosisInputs:
     """Inputs of the trained model; UserError if there is none."""
     run = paths.read_run()
     inputs = running_inputs(run, read_csv(paths.HISTORY))

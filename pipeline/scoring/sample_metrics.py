@@ -46,7 +46,7 @@ class GeneratedImages:
     reconstructions: Mapping[str, np.ndarray]
     samples: Mapping[str, np.ndarray]
     codes: Mapping[str, np.ndarray]
-    shipped_prior: str
+    selected_prior: str
     repeats: tuple[np.ndarray, ...]
 
 
@@ -136,7 +136,7 @@ def score_images(cache: FeatureCache, images: GeneratedImages) -> dict[str, Any]
     for split in SPLITS:
         info(f"{cache.extractor.name}: comparing on the {split} split")
         splits[split] = score_split(cache, split, images, sample_features)
-    test, chosen = splits["test"], images.shipped_prior
+    test, chosen = splits["test"], images.selected_prior
     repeats = [cache.features(draw, f"draw {n}") for n, draw in enumerate(images.repeats, 2)]
     test["repeat_std"] = repeat_std(cache, test["samples"][chosen], repeats, test["n"])
     decoded = cache.features(images.reconstructions["test"], "test reconstructions")
@@ -228,11 +228,11 @@ def diversity_metrics(
 
 
 def headline_metrics(
-    extractor_name: str, report: Mapping[str, Any], shipped_prior: str
+    extractor_name: str, report: Mapping[str, Any], selected_prior: str
 ) -> dict[str, Any]:
     """Metrics of reports/evaluate.json: one extractor, the chosen prior, the test split."""
     test = report["splits"]["test"]
-    samples, reconstructions = test["samples"][shipped_prior], test["reconstructions"]
+    samples, reconstructions = test["samples"][selected_prior], test["reconstructions"]
     floor = test.get("floor", {})
     values = {
         "sample_images": test["n"],
@@ -255,5 +255,5 @@ def headline_metrics(
         values["class_total_variation"] = test["classes"]["total_variation"]
         values["sample_class_counts"] = test["classes"]["samples"]
         values["reconstruction_class_counts"] = test["classes"]["reconstructions"]
-    names = {"feature_extractor": extractor_name, "shipped_prior": shipped_prior}
+    names = {"feature_extractor": extractor_name, "selected_prior": selected_prior}
     return names | keyed(values, "test")

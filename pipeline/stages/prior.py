@@ -81,15 +81,15 @@ def fit_priors(params: Params) -> None:
         index = {
             "model": metadata["key"],
             "names": list(priors),
-            "shipped": chosen,
+            "selected": chosen,
             "density_prior": density,
             "temperature": settings.temperature,
         }
         write_artifacts(priors, curves, index)
         report = {"key": key, "model": metadata["key"], "code": code, "params": tree}
-        report["metrics"] = {"split": "valid", "shipped": chosen, **metrics}
+        report["metrics"] = {"split": "valid", "selected": chosen, **metrics}
         write_json(paths.report_path("prior"), report)
-    records.sync_records(params.tracking, records.shipped_train_record, records.prior_record)
+    records.sync_records(params.tracking, records.finished_train_record, records.prior_record)
 
 
 def encode_training_split(

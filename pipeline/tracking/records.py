@@ -22,7 +22,7 @@ from vae.errors import UserError
 from vae.io import json_digest, read_csv, read_json
 
 DATA_PARAMS_TAG = "data_params"  # tag of a training's row
-INDEX = ("split", "shipped")  # keys of reports/prior.json that are not priors
+INDEX = ("split", "selected")  # keys of reports/prior.json that are not priors
 
 
 def sync_records(settings: Tracking, *makers: Callable[[str], RunRecord]) -> None:
@@ -184,7 +184,7 @@ def final_numbers(
     return constant | {best_key(name): value for name, value in best.items()}
 
 
-def shipped_train_record(experiment: str) -> RunRecord:
+def finished_train_record(experiment: str) -> RunRecord:
     """The training in artifacts/model, from its outputs alone, with its diagnosis."""
     run, history = read_json(paths.RUN), read_csv(paths.HISTORY)
     record = train_record(run, history, "FINISHED", experiment, paths.FIGURES / "train")
@@ -212,7 +212,7 @@ def prior_record(experiment: str) -> RunRecord:
     record = _child_record("prior", report, experiment, paths.FIGURES / "prior", by_prior)
     return dataclasses.replace(
         record,
-        tags={**record.tags, "shipped_prior": metrics["shipped"]},
+        tags={**record.tags, "selected_prior": metrics["selected"]},
         headline=prior_headline(metrics),
         artifacts=[*record.artifacts, (paths.PRIOR_INDEX, ""), (paths.PRIOR / "curves.csv", "")],
     )
@@ -220,7 +220,7 @@ def prior_record(experiment: str) -> RunRecord:
 
 def prior_headline(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Metrics of the chosen prior, as the model's run shows them."""
-    values, names = numeric_values(metrics[metrics["shipped"]]), ("mmd2", "marginal_kl_bound")
+    values, names = numeric_values(metrics[metrics["selected"]]), ("mmd2", "marginal_kl_bound")
     return {f"valid_prior_{name}": values[name] for name in names if name in values}
 
 
@@ -321,7 +321,7 @@ def _environment_tags(key: str) -> dict[str, str]:
 
 FINISHED: Sequence[Callable[[str], RunRecord]] = (
     data_record,
-    shipped_train_record,
+    finished_train_record,
     prior_record,
     extractor_record,
     evaluate_record,

@@ -263,7 +263,7 @@ def _prior_of_run(artifacts: Path, key: str, device: str) -> tuple[Prior, float]
             where=str(index.parent),
             remedy="run `dvc repro prior` there",
         )
-    tensors, described = read_tensors(index.with_name(f"{about['shipped']}.safetensors"))
+    tensors, described = read_tensors(index.with_name(f"{about['selected']}.safetensors"))
     prior = priors.from_tensors(tensors, described, _machine(device))
     return prior, float(about["temperature"])
 

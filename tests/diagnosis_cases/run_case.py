@@ -1,7 +1,7 @@
 """One case: training, evaluation and samples in this process, and its diagnosis.
 
 The training is the project's (`build_state`, `build_plan`, `fit`, the calibrated best epoch), the
-metrics are those of its reports, and `shipped_run_inputs` reads the inputs from its files, as for
+metrics are those of its reports, and `finished_run_inputs` reads the inputs from its files, as for
 any run. Metrics of samples use the subset's feature extractor; the prior is a Gaussian mixture
 fitted to the training encodings, unless the case names another. Random draws follow from (seed of
 the training, stream).
@@ -24,7 +24,7 @@ from pipeline.config.schema import Params
 from pipeline.factory.run_key import describe_run
 from pipeline.factory.training import ImageSpec, constant_image_distortion, set_up_training
 from pipeline.runtime import paths
-from pipeline.scoring.diagnosis_inputs import running_inputs, shipped_run_inputs
+from pipeline.scoring.diagnosis_inputs import running_inputs, finished_run_inputs
 from pipeline.stages.evaluate import stage
 from pipeline.stages.train.warnings import TrainingWarnings
 from tests.diagnosis_cases.datasets import DataSubset, ReferenceFeatures
@@ -118,7 +118,7 @@ def diagnose_case(case: Case, reference: ReferenceFeatures | None) -> tuple[Diag
     if reference is not None:
         metrics |= _score_samples(model, images, reference, case.prior_name, plan.seed)
     write_json(paths.report_path("evaluate"), {"model": run["key"], "metrics": metrics})
-    return apply_rules(shipped_run_inputs()), warnings.reported
+    return apply_rules(finished_run_inputs()), warnings.reported
 
 
 SPLITS = ("train", "valid", "test")
@@ -182,7 +182,7 @@ def _score_samples(
         feature_extractors.reference(reference.extractor, reference.test), compared_features, seed
     )
     return {
-        "shipped_prior": prior_name,
+        "selected_prior": prior_name,
         "floor_fd": _frechet_distance(real_statistics, reference.train[order[:count]]),
         "reconstruction_fd": _frechet_distance(
             real_statistics, feature_extractors.extract(reference.extractor, reconstructions)

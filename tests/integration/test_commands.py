@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A tiny training on digits, shipped, without a tracker."""
+    """A tiny finished training on digits, without a tracker."""
     checkout = Checkout(tmp_path_factory.mktemp("trained") / "project", "tracking.enabled=false")
     checkout.run_stages("train")
     return checkout
@@ -206,12 +206,12 @@ def test_another_python_is_named_in_one_line(trained: Checkout, tmp_path: Path) 
     assert done.stderr.strip().count("\n") == 0
 
 
-def test_clean_says_what_it_frees_and_keeps_the_shipped_resume_state(
+def test_clean_says_what_it_frees_and_keeps_the_last_resume_state(
     trained: Checkout, tmp_path: Path
 ) -> None:
     checkout = copy(trained, tmp_path / "project")
-    shipped = read_json(checkout.folder / "artifacts" / "model" / "run.json")["key"]
-    kept = checkout.folder / "artifacts" / "resume" / shipped
+    selected = read_json(checkout.folder / "artifacts" / "model" / "run.json")["key"]
+    kept = checkout.folder / "artifacts" / "resume" / selected
     other = kept.with_name("0123456789abcdef")
     other.mkdir()
     (other / "state").write_bytes(b"x" * 2_500_000)

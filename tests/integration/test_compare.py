@@ -135,7 +135,7 @@ def test_a_revision_without_a_store_says_what_is_missing(made: Checkout) -> None
     ("words", "said"),
     [
         (("--runs", "zzzz"), r"no run begins with `zzzz` -> the newest are: \w{16} \(digits conv"),
-        (("--runs", "kept:nope"), "no results `nope`"),
+        (("--runs", "results:nope"), "no results `nope`"),
         (
             ("--experiments", "nope"),
             "no experiment `nope` in MLflow -> there are: .*image-vae, image-vae-data$",
@@ -186,7 +186,7 @@ def test_a_beginning_of_several_runs_is_refused() -> None:
 
 
 def test_a_tracker_that_fails_is_one_error() -> None:
-    with pytest.raises(UserError, match=r"http://127.0.0.1:9: MLflow fails .*kept:NAME"):
+    with pytest.raises(UserError, match=r"http://127.0.0.1:9: MLflow fails .*results:NAME"):
         MlflowRuns("http://127.0.0.1:9").experiment_ids()
 
 

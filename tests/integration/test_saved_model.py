@@ -30,7 +30,7 @@ def sheet(run: Checkout, *options: str) -> bytes:
 
 
 def test_a_sheet_is_the_prior_stages_own(run: Checkout) -> None:
-    chosen = read_json(run.folder / "artifacts/prior/prior.json")["shipped"]
+    chosen = read_json(run.folder / "artifacts/prior/prior.json")["selected"]
     own = (run.folder / f"reports/figures/prior/{chosen}.png").read_bytes()
     assert sheet(run) == own
     assert sheet(run, "--seed", "1") != own
@@ -47,8 +47,8 @@ def test_samples_are_those_that_were_scored(run: Checkout) -> None:
 def test_reconstructions_and_scores_are_those_of_the_evaluation(run: Checkout) -> None:
     model = vae.load(run.folder, "cpu")
     images = np.load(run.folder / "artifacts/data/test.npy")
-    kept = np.load(run.folder / "artifacts/reconstructions/test.npy")
-    assert (to_uint8(model.reconstruct(images)) == kept).all()
+    archived = np.load(run.folder / "artifacts/reconstructions/test.npy")
+    assert (to_uint8(model.reconstruct(images)) == archived).all()
     metrics = read_json(run.folder / "reports/evaluate.json")["metrics"]
     for name, values in model.score(images, seed=0).items():
         assert values.mean().item() == pytest.approx(metrics[f"test_{name}"], rel=1e-9)
@@ -83,8 +83,8 @@ KEEP += "saved.archive_model('digits')"
 
 
 @pytest.fixture(scope="module")
-def kept(run: Checkout) -> Checkout:
-    """The run, kept with its model, and nothing else of it left."""
+def archived(run: Checkout) -> Checkout:
+    """The run, archived with its model, and nothing else of it left."""
     run.run("python", "-c", KEEP)
     clone = Checkout(run.folder.parent / "clone")
     for part in ("src/vae/pretrained", "reports/results"):
@@ -92,41 +92,41 @@ def kept(run: Checkout) -> Checkout:
     return clone
 
 
-def test_a_kept_run_scores_the_same_again(kept: Checkout) -> None:
+def test_a_archived_run_scores_the_same_again(archived: Checkout) -> None:
     """All but its prior, whose float16 moves its numbers by little."""
-    before = kept.hash_files("reports")
-    output = kept.run("python", "-m", "pipeline", "rescore")
+    before = archived.hash_files("reports")
+    output = archived.run("python", "-m", "pipeline", "rescore")
     assert re.search(r"digits: \d+ of [3-9]\d numbers differ from the archived ones", output)
     moved = re.findall(r"(\w+) +(\S+) -> (\S+)", output)
     assert {name for name, _, _ in moved} <= OF_THE_PRIOR
     for _, whole, rounded in moved:
         assert float(rounded) == pytest.approx(float(whole), rel=0.02)
-    assert kept.hash_files("reports") == before
+    assert archived.hash_files("reports") == before
 
 
-def test_numbers_that_moved_are_shown_and_written_if_asked(kept: Checkout) -> None:
-    path = kept.folder / "reports/results/digits/evaluate.json"
+def test_numbers_that_moved_are_shown_and_written_if_asked(archived: Checkout) -> None:
+    path = archived.folder / "reports/results/digits/evaluate.json"
     before = read_json(path)
     moved = before["metrics"] | {
         "test_mse": 2 * before["metrics"]["test_mse"],
         "of_another_prior": 7.0,
     }
     write_json(path, before | {"metrics": moved})
-    output = kept.run("python", "-m", "pipeline", "rescore", "digits", "--write")
+    output = archived.run("python", "-m", "pipeline", "rescore", "digits", "--write")
     assert f"{moved['test_mse']:.6g} -> {before['metrics']['test_mse']:.6g}" in output
     now = read_json(path)["metrics"]
     assert now["of_another_prior"] == 7.0
     assert now["test_mse"] == pytest.approx(before["metrics"]["test_mse"], rel=1e-6)
 
 
-def test_a_run_on_other_data_is_not_scored(kept: Checkout) -> None:
-    path = kept.folder / "reports/results/digits/provenance.json"
+def test_a_run_on_other_data_is_not_scored(archived: Checkout) -> None:
+    path = archived.folder / "reports/results/digits/provenance.json"
     run = read_json(path)
     write_json(path, run | {"data": run["data"] | {"digest": "0" * 64}})
-    output = kept.run("python", "-m", "pipeline", "rescore", expected_code=2)
+    output = archived.run("python", "-m", "pipeline", "rescore", expected_code=2)
     write_json(path, run)
     assert "digits: the prepared data have the digest" in output
-    assert "no archived run with a saved model" in kept.run(
+    assert "no archived run with a saved model" in archived.run(
         "python", "-m", "pipeline", "rescore", "x", expected_code=2
     )
 

@@ -14,7 +14,7 @@ METRICS: dict[str, Any] = {
     "test_sample_fd_std": 0.5,
     "test_coverage": 0.82,
     "feature_extractor": "in_domain",
-    "shipped_prior": "gmm",
+    "selected_prior": "gmm",
 }
 
 

@@ -1,7 +1,7 @@
 """Run `train.py` and kill this process with SIGKILL at a named point.
 
 `python -m tests.support.sigkill_points POINT EPOCH`. The points are planted from outside, by
-replacing functions, so that the code that is tested is the code that is shipped.
+replacing functions, so that the code that is tested is the code that users run.
 """
 
 import os

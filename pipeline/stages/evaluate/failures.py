@@ -100,7 +100,7 @@ def collect_inputs(
     scores: Mapping[str, elbo.Scores],
     images: sample_metrics.GeneratedImages,
 ) -> FailureInputs:
-    seed, prior = params.evaluate.seed, images.shipped_prior
+    seed, prior = params.evaluate.seed, images.selected_prior
     valid, test = (
         SplitInputs(
             images=read_array(paths.DATA / f"{split}.npy", memory_map=True),

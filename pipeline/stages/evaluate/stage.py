@@ -58,7 +58,7 @@ def evaluate(params: Params) -> None:
         write_json(paths.report_path("evaluate"), report)
         write_headline(values)
         write_diagnosis()
-    records.sync_records(params.tracking, records.shipped_train_record, records.evaluate_record)
+    records.sync_records(params.tracking, records.finished_train_record, records.evaluate_record)
 
 
 def score_model(model: VAE, params: Params, machine: Machine, log: Path) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def score_model(model: VAE, params: Params, machine: Machine, log: Path) -> dict
     write_json(paths.report_path("sample_metrics"), reports)
     first = caches[0] if caches else None
     if first:
-        name, prior = first.extractor.name, images.shipped_prior
+        name, prior = first.extractor.name, images.selected_prior
         values |= sample_metrics.headline_metrics(name, reports[name], prior)
     report_failures(first, params, scores, images)
     return values
@@ -241,9 +241,9 @@ def generate_images(
         codes={
             name: prior.sample(count, seed, index["temperature"]) for name, prior in priors.items()
         },
-        shipped_prior=index["shipped"],
+        selected_prior=index["selected"],
         repeats=tuple(
-            renderer.draw_samples(priors[index["shipped"]], count, seed + number)
+            renderer.draw_samples(priors[index["selected"]], count, seed + number)
             for number in range(1, settings.repeats)
         ),
     )

@@ -33,7 +33,7 @@ def write_gallery(params: Params) -> None:
     settings, code = to_tree(params, "gallery"), code_digest("pipeline/stages/gallery/stage.py")
     inputs = settings | {"evaluate": read_json(paths.report_path("evaluate"))["key"]}
     index = paths.read_prior_index()
-    names = sorted(index["names"], key=lambda name: name != index["shipped"])
+    names = sorted(index["names"], key=lambda name: name != index["selected"])
     with stage_run("gallery", metadata["key"], inputs, code, machine, paths.GALLERY) as key:
         renderer = GalleryRenderer(
             model,
@@ -52,7 +52,7 @@ def write_gallery(params: Params) -> None:
         write_json(paths.GALLERY / "gallery.json", report)
     records.sync_records(
         params.tracking,
-        records.shipped_train_record,
+        records.finished_train_record,
         records.evaluate_record,
         records.gallery_record,
     )

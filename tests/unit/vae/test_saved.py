@@ -227,7 +227,7 @@ def write_run(artifacts: Path, model: SavedModel) -> None:
     about = {name: DESCRIPTION[name] for name in ("key", "model", "image", "levels", "data_set")}
     weights = tensor_bytes(model.vae.state_dict(), about | {"epoch": 3})
     write_bytes(artifacts / saved.RUN_MODEL, weights)
-    index = {"model": about["key"], "fitted": [model.prior.name], "shipped": model.prior.name}
+    index = {"model": about["key"], "fitted": [model.prior.name], "selected": model.prior.name}
     write_json(artifacts / saved.RUN_PRIORS, index | {"density": None, "temperature": 0.8})
     prior = tensor_bytes(model.prior.tensors(), {"model": about["key"], **model.prior.metadata()})
     write_bytes(artifacts / "prior" / f"{model.prior.name}.safetensors", prior)

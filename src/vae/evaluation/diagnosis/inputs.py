@@ -80,7 +80,7 @@ class DiagnosisInputs:
     clamped_log_var_fraction: float | None = None  # log-variances at an end of their range
 
     # Samples of the selected prior against held-out images, under one feature extractor
-    shipped_prior: str | None = None
+    selected_prior: str | None = None
     floor_fd: float | None = None  # real images against real images
     reconstruction_fd: float | None = None
     sample_fd: float | None = None

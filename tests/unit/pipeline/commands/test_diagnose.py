@@ -149,7 +149,7 @@ def write_run(evidence: DiagnosisInputs, key: str = "k1", evaluated: str = "k1")
 def test_the_files_of_a_run_are_its_inputs(project: Path) -> None:
     base = build_healthy_run()
     write_run(base)
-    evidence = diagnosis_inputs.shipped_run_inputs()
+    evidence = diagnosis_inputs.finished_run_inputs()
     assert evidence.history == base.history
     assert (evidence.dimensions, evidence.latent_shape) == (D, (16,))
     assert evidence.likelihood == "gaussian"
@@ -167,7 +167,7 @@ def test_the_files_of_a_run_are_its_inputs(project: Path) -> None:
 
 def test_missing_reports_and_those_of_another_model_give_none(project: Path) -> None:
     write_run(build_healthy_run(), evaluated="k2")
-    evidence = diagnosis_inputs.shipped_run_inputs()
+    evidence = diagnosis_inputs.finished_run_inputs()
     assert (evidence.elbo, evidence.test_count, evidence.best_epoch) == (None, None, 40)
     paths.report_path("data").unlink()
     evidence = diagnosis_inputs.running_inputs(paths.read_run(), build_healthy_run().history[:3])
@@ -193,7 +193,7 @@ def test_the_shape_of_a_spatial_latent() -> None:
 def test_a_missing_run_is_an_error(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "ROOT", project)
     with pytest.raises(UserError, match="no trained model"):
-        diagnosis_inputs.shipped_run_inputs()
+        diagnosis_inputs.finished_run_inputs()
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ FILES = {
     "train.json": b'{"key": "k1", "data_set": "digits", "best_epoch": 2, "beta": 1.0}',
     "evaluate.json": b'{"model": "k1", "metrics": {"test_mse": 0.5, "feature_extractor": "x"}, "params":'
     b' {"evaluate": {"samples": 9}}}',
-    "prior.json": b'{"model": "k1", "metrics": {"shipped": "gmm", "gmm": {"mmd2": 0.25}},'
+    "prior.json": b'{"model": "k1", "metrics": {"selected": "gmm", "gmm": {"mmd2": 0.25}},'
     b' "params": {"prior": {"seed": 0}}}',
     "diagnosis.json": b'{"model": "k1", "findings": [], "ruled_out": [], "not_assessed": {}}',
     "history.csv": b"epoch,beta,valid_rate\n1,1.0,5.5\n2,1.0,\n",
@@ -236,7 +236,7 @@ FILES = {
 
 
 def test_evidence_files_give_the_names_of_the_trackers_row() -> None:
-    result = from_files(FILES.get, "kept x")
+    result = from_files(FILES.get, "results x")
     assert result.name == "digits model k1"
     assert result.metrics == {"best_epoch": 2, "test_mse": 0.5, "valid_prior_mmd2": 0.25}
     assert result.params == {
@@ -259,8 +259,8 @@ def test_evidence_of_another_model_is_not_this_runs(stage: str, lack: str) -> No
 
 
 def test_files_without_a_training_are_refused() -> None:
-    with pytest.raises(UserError, match="kept x: no evidence of a training"):
-        from_files({}.get, "kept x")
+    with pytest.raises(UserError, match="results x: no evidence of a training"):
+        from_files({}.get, "results x")
 
 
 def test_only_what_is_lacking_is_filled_in() -> None:

@@ -50,7 +50,7 @@ def finished(project: Path) -> str:
         "metrics": {"test_rate": 2.5},
     }
     write_json(paths.report_path("evaluate"), report)
-    index = {"model": run["key"], "names": ["gmm"], "shipped": "gmm", "temperature": 1.0}
+    index = {"model": run["key"], "names": ["gmm"], "selected": "gmm", "temperature": 1.0}
     write_json(paths.PRIOR_INDEX, index)
     prior = MixturePrior("gmm", (3,), Mixture(np.ones(1), np.zeros((1, 3)), np.eye(3)[None]), {})
     write_bytes(paths.PRIOR / "gmm.safetensors", tensor_bytes(prior.tensors(), prior.metadata()))

@@ -54,7 +54,7 @@ def generated(project: Path) -> GeneratedImages:
         reconstructions={"valid": splits["valid"], "test": splits["test"]},
         samples={"standard": random_images(150, 8) // 2, "gmm": random_images(150, 7)},
         codes={"gmm": np.zeros((150, 2)), "standard": np.zeros((150, 2))},
-        shipped_prior="gmm",
+        selected_prior="gmm",
         repeats=(random_images(150, 9), random_images(150, 10)),
     )
 
@@ -88,7 +88,7 @@ def test_the_headline_has_the_chosen_priors_gap_and_spread(generated: GeneratedI
     assert headline["test_sample_fd_std"] > 0
     assert headline["test_sample_diversity"] == pytest.approx(1, abs=0.1)
     assert sum(headline["test_sample_class_counts"]) == 150
-    names = ("feature_extractor", "shipped_prior", "test_sample_images")
+    names = ("feature_extractor", "selected_prior", "test_sample_images")
     assert [headline[name] for name in names] == ["in_domain", "gmm", 120]
 
 

@@ -82,9 +82,9 @@ def test_the_stage_fits_chooses_and_draws(
     expected = {f"{name}.{kind}" for name in names for kind in ("safetensors", "png")}
     assert outputs().keys() == expected | {"prior.json", "curves.csv", "curves.png", "latents.png"}
     report, index = read_json(paths.report_path("prior")), read_json(paths.PRIOR_INDEX)
-    metrics, chosen = report["metrics"], index["shipped"]
+    metrics, chosen = report["metrics"], index["selected"]
     assert index["names"] == names
-    assert chosen == metrics["shipped"] in names
+    assert chosen == metrics["selected"] in names
     assert report["model"] == index["model"] == KEY
     best, gaussian = metrics[chosen], metrics["gaussian"]
     lowest = min(metrics[name]["mmd2"] for name in names)
@@ -103,7 +103,7 @@ def test_the_stage_fits_chooses_and_draws(
     assert sum("MMD²" in line for line in printed) == 4
     assert [line for line in printed if "k = 200 is left out" in line]
     record = records.prior_record("x")
-    assert (record.parent, record.tags["shipped_prior"]) == (KEY, chosen)
+    assert (record.parent, record.tags["selected_prior"]) == (KEY, chosen)
     assert record.headline["valid_prior_mmd2"] == best["mmd2"]
     bound = record.metrics["valid_gaussian.marginal_kl_bound"]
     assert bound == gaussian["marginal_kl_bound"]
@@ -144,9 +144,9 @@ def test_a_spatial_latent_has_priors_of_its_shape(trained: Path) -> None:
 
 def test_a_fitted_prior_is_loaded_by_name_or_as_the_chosen_one(trained: Path) -> None:
     with pytest.raises(UserError, match="no fitted prior -> run `dvc repro prior`"):
-        load.load_prior("shipped", MACHINE)
+        load.load_prior("selected", MACHINE)
     stage.fit_priors(params_of("prior.fit={standard: {}, gaussian: {}}", "prior.temperature=0.8"))
-    assert load.load_prior("shipped", MACHINE).name == read_json(paths.PRIOR_INDEX)["shipped"]
+    assert load.load_prior("selected", MACHINE).name == read_json(paths.PRIOR_INDEX)["selected"]
     assert load.load_prior("gaussian", MACHINE).name == "gaussian"
     assert paths.read_prior_index()["temperature"] == 0.8
     with pytest.raises(UserError, match="no fitted prior `gmm`; there are standard, gaussian"):
@@ -160,7 +160,7 @@ def test_a_fitted_prior_is_loaded_by_name_or_as_the_chosen_one(trained: Path) ->
         load.load_prior("gaussian", MACHINE)
     write_json(paths.RUN, {"key": "another"})
     with pytest.raises(UserError, match=rf"of another model, {KEY} -> run `dvc repro prior`"):
-        load.load_prior("shipped", MACHINE)
+        load.load_prior("selected", MACHINE)
 
 
 @pytest.mark.parametrize(

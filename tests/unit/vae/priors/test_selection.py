@@ -118,7 +118,7 @@ class Shapeless(Perfect):
         return None
 
 
-def test_a_shipped_prior_without_density_is_stood_for_by_the_best_that_has_one() -> None:
+def test_a_selected_prior_without_density_is_stood_for_by_the_best_that_has_one() -> None:
     """By the same statistic of the same codes, though another has the higher density there."""
     train, held_out = sample_clusters(2000, 1), sample_clusters(500, 2)
     fits = {

@@ -130,14 +130,14 @@ def under_regularised(inputs: DiagnosisInputs) -> RuleResult | None:
     return RuleResult(
         {"sample_fd": samples, "reconstruction_fd": reconstructions, "floor_fd": floor},
         f"reconstructions are at a distance of {reconstructions:.3g} from real images, samples of "
-        f"the prior {inputs.shipped_prior or 'N(0, I)'} at {samples:.3g}: it draws z where no "
+        f"the prior {inputs.selected_prior or 'N(0, I)'} at {samples:.3g}: it draws z where no "
         f"image is encoded (the prior gap). {_suggest_prior(inputs)}",
         _prior_changes(inputs),
     )
 
 
 def _has_fitted_prior(inputs: DiagnosisInputs) -> bool:
-    return inputs.shipped_prior not in (None, "standard")
+    return inputs.selected_prior not in (None, "standard")
 
 
 def _suggest_prior(inputs: DiagnosisInputs) -> str:

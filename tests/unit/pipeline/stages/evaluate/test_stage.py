@@ -29,7 +29,7 @@ def priors() -> dict[str, Prior]:
 
 def density_prior(priors: dict[str, Prior], **entries: Any) -> Prior | None:
     write_json(paths.RUN, {"key": "key"})
-    write_json(paths.PRIOR_INDEX, {"model": "key", "names": [], "shipped": "flow", **entries})
+    write_json(paths.PRIOR_INDEX, {"model": "key", "names": [], "selected": "flow", **entries})
     return stage.density_prior(priors)
 
 
