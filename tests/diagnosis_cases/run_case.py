@@ -24,7 +24,7 @@ from pipeline.config.schema import Params
 from pipeline.factory.run_key import describe_run
 from pipeline.factory.training import ImageSpec, constant_image_distortion, set_up_training
 from pipeline.runtime import paths
-from pipeline.scoring.diagnosis_inputs import running_inputs, finished_run_inputs
+from pipeline.scoring.diagnosis_inputs import finished_run_inputs, running_inputs
 from pipeline.stages.evaluate import stage
 from pipeline.stages.train.warnings import TrainingWarnings
 from tests.diagnosis_cases.datasets import DataSubset, ReferenceFeatures
