@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkout import Checkout, write_images
-from vae.io import write_text
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -17,6 +16,7 @@ DATA = (
     "data={name: folder, root: ../images, path: '.', channels: 1, centre_crop: true, size: 8,"
     " binarize: none, valid_fraction: 0.2, test_fraction: 0.2, seed: 0, max_broken: 0}"
 )
+OVERRIDES = (DATA, "train.batch_size=16")
 CONSTANTS = (
     ("src/vae/training/loop.py", "CALIBRATION_IMAGES = 4096", "train"),
     ("pipeline/stages/gallery/renderer.py", "SHEET_COLUMNS = 16", "gallery"),
@@ -24,45 +24,38 @@ CONSTANTS = (
 OUTPUTS = ("artifacts/data", "artifacts/model", "artifacts/source.json", "reports", "dvc.lock")
 
 
-Made = tuple[Checkout, dict[str, str]]
-
-
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A chain on a folder of images, run once, and the digests of what it wrote."""
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, dict[str, str]]:
+    """A chain on a folder of images, run once, and the digests of its outputs."""
     folder = tmp_path_factory.mktemp("chain")
     write_images(folder / "images")
-    checkout = Checkout(folder / "project", DATA, "train.batch_size=16")
+    checkout = Checkout(folder / "project", *OVERRIDES)
     assert checkout.repro() == EVERYTHING
     return checkout, checkout.hash_files(*OUTPUTS)
 
 
 @pytest.fixture
-def chain(made: Made) -> Iterator[Checkout]:
-    """That chain; what a test changes in its params is taken back."""
-    yield made[0]
-    made[0].write_params()
+def chain(finished: tuple[Checkout, dict[str, str]]) -> Iterator[Checkout]:
+    """That chain; its params are restored after each test."""
+    yield finished[0]
+    finished[0].write_params()
 
 
-def test_a_second_run_takes_only_the_fingerprint(made: Made) -> None:
-    chain, before = made
+def test_a_second_run_takes_only_the_fingerprint_and_outputs_hold_no_path(
+    finished: tuple[Checkout, dict[str, str]],
+) -> None:
+    chain, before = finished
     assert chain.repro() == ["source"]
     assert chain.hash_files(*OUTPUTS) == before
-
-
-def test_outputs_hold_no_path_of_this_machine(chain: Checkout) -> None:
     for name in chain.hash_files("artifacts/data", "artifacts/model", "reports", "dvc.lock"):
         content = (chain.folder / name).read_bytes()
         assert str(chain.folder).encode() not in content, name
 
 
-def test_a_gallery_knob_changes_the_gallery_only(chain: Checkout) -> None:
+def test_a_change_of_params_re_runs_the_stages_that_depend_on_it(chain: Checkout) -> None:
+    """Beta changes the weights, so each stage that reads them runs again."""
     chain.write_params("gallery.steps=3")
     assert chain.repro("--dry") == ["source", "gallery"]
-
-
-def test_beta_changes_training_and_all_below(chain: Checkout) -> None:
-    """What DVC would run, training aside: the weights differ, so all that reads them is old."""
     chain.write_params("objective.beta=0.5")
     assert chain.repro("train") == ["source", "train"]
     assert chain.repro("--dry") == ["source", *LATER[1:]]
@@ -70,9 +63,8 @@ def test_beta_changes_training_and_all_below(chain: Checkout) -> None:
 
 def test_comments_re_run_no_stage_and_a_constant_re_runs_its_stage(chain: Checkout) -> None:
     chain.repro()
-    modules = [
-        path for name in ("src/vae", "pipeline") for path in chain.folder.glob(f"{name}/**/*.py")
-    ]
+    folders = (chain.folder / "src/vae", chain.folder / "pipeline")
+    modules = [path for folder in folders for path in folder.rglob("*.py")]
     texts = {path: path.read_text() for path in modules}
     try:
         for path, text in texts.items():
@@ -92,7 +84,7 @@ def test_comments_re_run_no_stage_and_a_constant_re_runs_its_stage(chain: Checko
 
 
 def test_one_image_more_changes_everything(chain: Checkout) -> None:
-    """What DVC would run once the arrays are made anew: each later stage reads them."""
+    """Each later stage reads the arrays."""
     extra = chain.folder.parent / "images" / "class0" / "extra.png"
     shutil.copy(extra.with_name("000.png"), extra)
     try:
@@ -102,28 +94,26 @@ def test_one_image_more_changes_everything(chain: Checkout) -> None:
         extra.unlink()
 
 
-def test_two_runs_from_scratch_leave_the_same_files(made: Made, tmp_path: Path) -> None:
-    """In two places: nothing depends on where they are."""
-    shutil.copytree(made[0].folder.parent / "images", tmp_path / "images")
-    other = Checkout(tmp_path / "project", DATA, "train.batch_size=16")
+def test_two_runs_in_two_folders_leave_the_same_files(
+    finished: tuple[Checkout, dict[str, str]], tmp_path: Path
+) -> None:
+    shutil.copytree(finished[0].folder.parent / "images", tmp_path / "images")
+    other = Checkout(tmp_path / "project", *OVERRIDES)
     assert other.repro() == EVERYTHING
-    assert other.hash_files(*OUTPUTS) == made[1]
+    assert other.hash_files(*OUTPUTS) == finished[1]
 
 
 def test_a_moved_checkout_re_runs_nothing_and_finds_its_artifacts(
     chain: Checkout, tmp_path: Path
 ) -> None:
-    """A copy elsewhere whose original is out of reach: rows and artifacts are found."""
+    """The original is out of reach."""
     chain.repro()
-    moved = tmp_path / "elsewhere"
-    shutil.copytree(chain.folder, moved, symlinks=True)
+    moved = chain.copy(tmp_path / "elsewhere")
     shutil.copytree(chain.folder.parent / "images", tmp_path / "images")
     hidden = chain.folder.rename(chain.folder.with_name("hidden"))
     try:
-        there = Checkout.__new__(Checkout)
-        there.folder, there.overrides = moved, chain.overrides
-        assert there.repro() == ["source"]
-        output = there.run("python", "-c", ARTIFACTS_OF_ALL_ROWS)
+        assert moved.repro() == ["source"]
+        output = moved.run("python", "-c", ARTIFACTS_OF_ALL_ROWS)
     finally:
         hidden.rename(chain.folder)
     assert "history.csv" in output
@@ -131,10 +121,9 @@ def test_a_moved_checkout_re_runs_nothing_and_finds_its_artifacts(
 
 
 ARTIFACTS_OF_ALL_ROWS = """
-
-from pipeline.commands.summary import sync_missing_records
 import shutil
-shutil.rmtree("artifacts/logs")  # the ledger is gone: the summary asks the store
+from pipeline.commands.summary import sync_missing_records
+shutil.rmtree("artifacts/logs")  # without the log, the summary reads the database
 sync_missing_records()
 from mlflow import MlflowClient
 client = MlflowClient("sqlite:///mlflow.db")
@@ -148,15 +137,13 @@ def test_a_clone_that_pulled_needs_no_raw_data_and_makes_its_rows_again(
     chain: Checkout, tmp_path: Path
 ) -> None:
     chain.repro()
-    clone = Checkout(tmp_path / "clone", DATA, "train.batch_size=16")
+    clone = Checkout(tmp_path / "clone", *OVERRIDES)
     shutil.copy(chain.folder / "dvc.lock", clone.folder)
     shutil.copytree(chain.folder / "reports", clone.folder / "reports")
-    shutil.rmtree(clone.folder / "reports" / "figures")
-    shutil.rmtree(clone.folder / "reports" / "gallery")
+    for name in ("figures", "gallery"):
+        shutil.rmtree(clone.folder / "reports" / name)
     for checkout in (chain, clone):
-        config = checkout.folder / ".dvc" / "config"
-        write_text(config, f"{config.read_text()}    remote = r\n['remote \"r\"']\n")
-        write_text(config, f"{config.read_text()}    url = {tmp_path / 'r'}\n")
+        checkout.run("dvc", "remote", "add", "--default", "remote", str(tmp_path / "remote"))
     chain.run("dvc", "push")
     clone.run("dvc", "pull")
     output = clone.run("dvc", "repro")

@@ -17,20 +17,13 @@ from vae.figures import sheets
 from vae.figures.charts import PLOTLY_FILENAME, Chart, Panel, Series
 from vae.figures.page import Tab, write_page
 from vae.figures.png import write_png
-from vae.figures.widgets import (
-    Card,
-    CardDeck,
-    Drawing,
-    Findings,
-    Picture,
-    Slider,
-    Table,
-)
+from vae.figures.widgets import Card, CardDeck, Drawing, Findings, Picture, Slider, Table
 
 pytestmark = pytest.mark.skipif(browser.CHROMIUM is None, reason=browser.REASON)
 
 # Each frame (row, column) of the slider, and each image of the deck, has a grey value of its own.
 ROWS, COLUMNS, IMAGES = 2, 5, 4
+STEPS = ["-2", "-1", "+0", "+1", "+2"]
 GREYS = np.arange(ROWS * COLUMNS, dtype=np.uint8).reshape(ROWS, COLUMNS) * 20 + 30
 CASES = [
     Card("#1", 0, "worst", "cat", {"mse": 0.5, "rate": 9.0}, "many edges", {"contrast": 0.1}),
@@ -42,10 +35,7 @@ CASES = [
 
 def constant(values: np.ndarray) -> np.ndarray:
     """Frames (rows, columns, 1, 1, 8, 8) of one value each."""
-    frames: np.ndarray = np.broadcast_to(
-        values[:, :, None, None, None, None], (*values.shape, 1, 1, 8, 8)
-    )
-    return frames
+    return np.tile(values[:, :, None, None, None, None], (1, 1, 1, 1, 8, 8))
 
 
 @pytest.fixture(scope="module")
@@ -53,17 +43,15 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     sheets.save_png(sheets.sprite(constant(GREYS)), folder / "walk.png")
     sheets.save_png(sheets.sprite(constant(GREYS[:1, :IMAGES].T)), folder / "deck.png")
-    images = np.ascontiguousarray(constant(GREYS)[0, :, 0])
-    sheets.save_png(sheets.sheet(images, title="Sheet", columns=5), folder / "sheet.png")
-    steps = ["-2", "-1", "+0", "+1", "+2"]
-    chart = Chart(
-        "Chart", [Panel("Objective", "epoch", "nats", [Series("train", [1, 2], [3, 2])])]
-    )
+    sheet = sheets.sheet(constant(GREYS)[0, :, 0], title="Sheet", columns=5)
+    sheets.save_png(sheet, folder / "sheet.png")
+    series = Series("train", [1, 2], [3, 2])
+    chart = Chart("Chart", [Panel("Objective", "epoch", "nats", [series])])
     write_png(chart, folder / "chart.png")
     fault = FindingText("fault", "Fault", "Why.", "curves", (SuggestedChange("a.b", "1", "so"),))
     tabs = [
         Tab("Samples", [Picture("Sheet", "", "sheet.png")]),
-        Tab("Walks", [Slider("Walk", "", "walk.png", ["one", "two"], steps, "axis", "step")]),
+        Tab("Walks", [Slider("Walk", "", "walk.png", ["one", "two"], STEPS, "axis", "step")]),
         Tab("Failures", [CardDeck("Deck", "", "deck.png", IMAGES, "image", CASES)]),
         Tab("Curves", [chart, Drawing(chart, "chart.png")]),
         Tab("Diagnosis", [Findings([fault], ["this_one"], {"that_one": "all"})]),
@@ -90,9 +78,8 @@ def page(path: Path, chromium: Browser) -> Page:
 
 
 def visible_tabs(page: Page) -> list[str]:
-    return page.eval_on_selector_all(
-        "section", "all => all.filter(e => e.offsetParent).map(e => e.id)"
-    )
+    script = "all => all.filter(e => e.offsetParent).map(e => e.id)"
+    return page.eval_on_selector_all("section", script)
 
 
 def middle_grey(page: Page, selector: str) -> int:
@@ -123,18 +110,10 @@ def test_the_page_requests_only_files_beside_it_and_logs_no_error(
     }  # fmt: skip
     assert all(address.startswith(path.parent.as_uri()) for address in requests)
     assert errors == []
-
-
-def test_a_planted_error_and_a_planted_request_are_recorded(chromium: Browser, path: Path) -> None:
-    page = chromium.new_page()
-    page.goto(path.as_uri())
-    requests, errors = browser.record_requests(page), browser.record_errors(page)
-    page.evaluate("console.error('planted'); fetch('http://planted.invalid/').catch(() => 0)")
-    page.evaluate("setTimeout(() => planted(), 0); new Promise(r => setTimeout(r, 100))")
-    assert requests + errors
-    assert "planted" in errors
-    assert any("planted is not defined" in text for text in errors)
-    assert set(requests) <= {"http://planted.invalid/"}
+    page.evaluate("console.error('a'); fetch('http://b.invalid/').catch(() => 0)")
+    page.evaluate("setTimeout(() => c(), 0); new Promise(r => setTimeout(r, 100))")
+    assert {"a", "c is not defined"} <= set(errors), "errors are recorded"
+    assert "http://b.invalid/" in requests
 
 
 def test_a_picture_or_a_sentence_replaces_a_chart_without_plotlys_script(
@@ -162,7 +141,6 @@ def test_arrow_keys_change_tabs_and_back_returns(page: Page) -> None:
     assert visible_tabs(page) == ["panel-samples"]
     page.evaluate("history.back()")
     page.wait_for_selector("#panel-wide", state="visible")
-    assert visible_tabs(page) == ["panel-wide"]
 
 
 def test_the_slider_moves_the_frame_by_keyboard_and_by_choice(page: Page) -> None:
@@ -178,17 +156,15 @@ def test_the_slider_moves_the_frame_by_keyboard_and_by_choice(page: Page) -> Non
         page.focus(f".slider {field}")
         press(page, *keys)
         assert middle_grey(page, "#panel-walks .frame") == GREYS[frame]
-        assert page.inner_text(".slider output") == ["-2", "-1", "+0", "+1", "+2"][frame[1]]
+        assert page.inner_text(".slider output") == STEPS[frame[1]]
     assert page.get_attribute(".slider img", "alt") == "Walk. two, -2"
     assert page.get_attribute(".slider input", "aria-valuetext") == "-2"
 
 
 def cards(page: Page) -> list[str]:
-    return page.eval_on_selector_all(
-        ".card-item",
-        "all => all.filter(e => e.offsetParent)"
-        ".map(e => e.querySelector('h4').firstChild.data.trim())",
-    )
+    text = "e => e.querySelector('h4').firstChild.data.trim()"
+    script = f"all => all.filter(e => e.offsetParent).map({text})"
+    return page.eval_on_selector_all(".card-item", script)
 
 
 def choose(page: Page, name: str, value: str) -> list[str]:
@@ -210,20 +186,15 @@ def test_sorting_changes_the_order_and_cards_without_the_number_go_last(deck: Pa
     assert cards(deck) == ["#1", "#2", "#3", "#4"]
     assert choose(deck, "sort", "mse") == ["#1", "#2", "#4", "#3"]
     assert choose(deck, "sort", "rate") == ["#3", "#1", "#4", "#2"]
+    assert middle_grey(deck, ".card-item .frame") == GREYS[0, 2], "a card keeps its frame"
     assert choose(deck, "sort", "% contrast") == ["#2", "#3", "#4", "#1"]
     deck.focus(".card-deck button")
     deck.keyboard.press("Enter")
     assert cards(deck) == ["#1", "#4", "#3", "#2"]
-    assert choose(deck, "sort", "rate") == ["#4", "#1", "#3", "#2"]
     assert choose(deck, "sort", "") == ["#1", "#2", "#3", "#4"]
     choose(deck, "sort", "mse")
     deck.click(".card-deck button")
     assert cards(deck) == ["#1", "#2", "#4", "#3"]
-
-
-def test_a_card_keeps_its_frame_when_sorted(deck: Page) -> None:
-    choose(deck, "sort", "rate")
-    assert middle_grey(deck, ".card-item .frame") == GREYS[0, 2]
 
 
 def test_filters_hide_and_count(deck: Page) -> None:

@@ -10,31 +10,27 @@ from vae.io import read_json
 pytestmark = pytest.mark.timeout(600)
 
 COMMAND = ("python", "-m", "studies", "reference_systems", "digits/one,digits/four")
-OPTIONS = (
-    "tracking.enabled=false",
-    "sweep.samples=60",
-    "sweep.gmm_components=2",
-    "sweep.min_rate=0.0",
-    "sweep.min_active_units=0",
-)
-PARAMS = "    model.network.widths: [8, 8]\n    train.threads: 1\n    train.epochs: 4\n"
+OPTIONS = ("sweep.samples=60", "sweep.gmm_components=2")
+OPTIONS += ("sweep.min_rate=0.0", "sweep.min_active_units=0")
+PRESET = """
+digits/{name}:
+  claim: x
+  source: ours
+  params:
+    model.network.widths: [8, 8]
+    train.threads: 1
+    train.epochs: 4
+    objective.beta: {beta}
+"""
 
 
-@pytest.fixture
-def prepared(tmp_path: Path) -> Checkout:
-    """Digits with a feature extractor, and two presets that differ in beta."""
-    checkout = Checkout(tmp_path / "project", *OPTIONS)
-    presets = checkout.folder / "pipeline" / "config" / "presets" / "digits.yaml"
-    added = "".join(
-        f"\ndigits/{name}:\n  claim: x\n  source: ours\n  params:\n{PARAMS}    {line}\n"
-        for name, line in (("one", "objective.beta: 1.0"), ("four", "objective.beta: 4.0"))
-    )
-    presets.write_text(presets.read_text() + added)
-    checkout.run_stages("extractor")
-    return checkout
-
-
-def test_a_family_is_trained_for_equal_epochs_and_continued(prepared: Checkout) -> None:
+def test_a_family_is_trained_for_equal_epochs_and_continued(
+    with_extractor: Checkout, tmp_path: Path
+) -> None:
+    """Two presets that differ in beta."""
+    prepared = with_extractor.copy(tmp_path / "project", *OPTIONS)
+    with open(prepared.folder / "pipeline/config/presets/digits.yaml", "a") as presets:
+        presets.write(PRESET.format(name="one", beta=1.0) + PRESET.format(name="four", beta=4.0))
     refused = prepared.run(*COMMAND[:-1], "celeba", expected_code=2)
     assert "no preset of `celeba`" in refused
     prepared.run(*COMMAND, "--budget", "1s", "--seeds", "2")

@@ -2,11 +2,11 @@
 
 import hashlib
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,7 @@ class Checkout:
             else:
                 shutil.copy(source, target)
         (folder / ".dvc").mkdir()
-        write_text(
-            folder / ".dvc" / "config", "[core]\n    no_scm = true\n    analytics = false\n"
-        )
+        write_text(folder / ".dvc/config", "[core]\n    no_scm = true\n    analytics = false\n")
         self.write_params()
 
     def write_params(self, *more: str) -> None:
@@ -79,14 +77,20 @@ class Checkout:
         """As after `source .venv/bin/activate`, with this copy's `vae`."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("VAE_", "MLFLOW_"))}
         path = f"{Path(sys.executable).parent}{os.pathsep}{inherited['PATH']}"
-        return (
-            inherited
-            | fork_server.THREAD_SETTINGS
-            | {"PATH": path, "PYTHONPATH": str(self.folder / "src")}
-        )
+        own = {"PATH": path, "PYTHONPATH": str(self.folder / "src")}
+        return inherited | fork_server.THREAD_SETTINGS | own
+
+    def copy(self, folder: Path, *more: str) -> "Checkout":
+        """A copy of the whole folder, with more overrides of params."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        other = Checkout.__new__(Checkout)
+        other.folder, other.overrides = folder, [*self.overrides, *more]
+        if more:
+            other.write_params()
+        return other
 
     def start(self, *command: str) -> "subprocess.Popen[str]":
-        """A command at work, started as a shell starts it."""
+        """A running command, started as a shell starts it."""
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -97,7 +101,7 @@ class Checkout:
         )
 
     def run(self, *command: str, expected_code: int = 0) -> str:
-        """Output of a command that must end with this exit code; `python` is the nursery's."""
+        """Output of a command that ends with this exit code; `python` runs on the fork server."""
         if command[0] == "python":
             exit_code, output = fork_server.run(command[1:], self.folder, self.environment)
         else:
@@ -107,44 +111,33 @@ class Checkout:
         assert exit_code == expected_code, f"{command} ended with {exit_code}:\n{output}"
         return output
 
-    def query_store(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        """Rows of the tracker's store, read past MLflow."""
-        with closing(sqlite3.connect(self.folder / "mlflow.db")) as store:
-            return store.execute(query, values).fetchall()
+    def run_refused(self, *command: str) -> str:
+        """The one line of a command that ends with exit code 2."""
+        (line,) = self.run(*command, expected_code=2).strip().splitlines()
+        assert line.startswith("error: ")
+        return line
 
-    def run_stages(self, last: str) -> str:
-        """Output of a stage and of those that it needs, by their commands, without DVC."""
-        stages_by_name = params.read(ROOT / "dvc.yaml")["stages"]
-        needed = {last}
-        for name, stage in reversed(stages_by_name.items()):  # whom a stage reads stands above it
-            outputs = {
-                key
-                for kind in ("outs", "metrics")
-                for key in _list_output_paths(stage.get(kind, ()))
-            }
-            if any(outputs & {*stages_by_name[later]["deps"]} for later in needed):
-                needed.add(name)
-        commands = [
-            stage["cmd"].split() for name, stage in stages_by_name.items() if name in needed
-        ]
-        return "".join(self.run(*command) for command in commands)
+    def query_store(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Rows of the tracker's database, read without MLflow."""
+        with closing(sqlite3.connect(self.folder / "mlflow.db")) as database:
+            return database.execute(query, values).fetchall()
+
+    def run_stages(self, *names: str) -> str:
+        """Output of the commands of these stages, without DVC."""
+        stages = params.read(ROOT / "dvc.yaml")["stages"]
+        return "".join(self.run(*stages[name]["cmd"].split()) for name in names)
 
     def repro(self, *arguments: str) -> list[str]:
         """`dvc repro`; the stages that ran."""
-        output = self.run("dvc", "repro", *arguments)
-        lines = [line for line in output.splitlines() if line.startswith("Running stage")]
-        return [line.split("'")[1] for line in lines]
+        return re.findall(r"Running stage '(\w+)'", self.run("dvc", "repro", *arguments))
 
-    def hash_files(self, *folders: str) -> dict[str, str]:
-        """SHA-256 of every file below some folders (or of some every)."""
-        roots = [self.folder / name for name in folders]
-        every = [
-            file for path in roots for file in ([path] if path.is_file() else path.rglob("*"))
-        ]
+    def hash_files(self, *names: str) -> dict[str, str]:
+        """SHA-256 of each file of these names and of each file below these folders."""
+        roots = [self.folder / name for name in names]
+        files = [path for root in roots for path in (root, *root.rglob("*")) if path.is_file()]
         return {
-            str(file.relative_to(self.folder)): hashlib.sha256(file.read_bytes()).hexdigest()
-            for file in sorted(every)
-            if file.is_file()
+            str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(files)
         }
 
 
@@ -153,12 +146,6 @@ def redirect_paths(patch: pytest.MonkeyPatch, root: Path) -> None:
     for name, path in vars(paths).items():
         if isinstance(path, Path) and name != "ROOT":
             patch.setattr(paths, name, root / path.relative_to(paths.ROOT))
-
-
-def _list_output_paths(outputs: Iterable[str | dict[str, Any]]) -> Iterator[str]:
-    """Paths of a stage's outputs, with settings or without."""
-    for output in outputs:
-        yield from [output] if isinstance(output, str) else output
 
 
 def write_images(folder: Path, count: int = 60, size: int = 10) -> None:

@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,17 @@ def create_database(url: str, name: str) -> str:
     return f"{url.rpartition('/')[0]}/{name}"
 
 
+def wait_until_healthy(address: str, seconds: float = 180) -> str:
+    """The address of an MLflow server, as soon as it answers; TimeoutError if it does not."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=2) as answer:
+            if answer.status == 200:
+                return address
+        time.sleep(0.3)
+    raise TimeoutError(f"no answer from {address}")
+
+
 class MlflowServer:
     """`mlflow server` on a database, to be stopped and started again at its address."""
 
@@ -101,18 +112,7 @@ class MlflowServer:
             self._process = subprocess.Popen(
                 self._command, stdout=log, stderr=log, env=environment, start_new_session=True
             )
-        deadline = time.monotonic() + 180
-        while not self._is_healthy():
-            assert time.monotonic() < deadline, self._log.read_text()[-2000:]
-            assert self._process.poll() is None, self._log.read_text()[-2000:]
-            time.sleep(0.3)
-
-    def _is_healthy(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
+        wait_until_healthy(self.uri)
 
     def stop(self) -> None:
         """End it and its children at once."""

@@ -3,13 +3,14 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Set as AbstractSet
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tests.support.synthetic_runs import (
     D,
+    Row,
     Shape,
     add_to_both_splits,
     both_splits,
@@ -24,9 +25,35 @@ from vae.evaluation.diagnosis.inputs import DiagnosisInputs
 Change = Callable[[DiagnosisInputs], DiagnosisInputs]
 
 
+class SyntheticFailure(NamedTuple):
+    """An edit, its expected findings, other allowed findings, and a control."""
+
+    edit: Change
+    expected: AbstractSet[str]
+    allowed: AbstractSet[str] = frozenset()
+    control: Change = lambda e: e
+
+
+def with_fields(**fields: Any) -> Change:
+    return lambda e: dataclasses.replace(e, **fields)
+
+
 def with_nan_rate(e: DiagnosisInputs) -> DiagnosisInputs:
     rows = [*e.history[:-1], {**e.history[-1], "train_rate": math.nan}]
     return dataclasses.replace(e, history=rows)
+
+
+def inconsistent_totals(e: DiagnosisInputs) -> DiagnosisInputs:
+    totals = [row["train_objective"] for row in e.history]
+    rows = [
+        {**row, "train_objective": total - 0.05 * abs(total)}
+        for row, total in zip(e.history, totals, strict=True)
+    ]
+    return dataclasses.replace(e, history=rows)
+
+
+def with_rows(edit_row: Callable[[int, Row], Row], **fields: Any) -> Change:
+    return lambda e: edit_rows(e, edit_row, **fields)
 
 
 def at_constant_values(
@@ -51,17 +78,9 @@ def at_constant_values(
 
 
 def collapsed(e: DiagnosisInputs) -> DiagnosisInputs:
-    return at_constant_values(
-        e,
-        mse=e.constant_mse or 0,
-        rate=1e-3,
-        active_units=0,
-        psnr=11.0,
-        shuffled_psnr=11.0,
-        sample_diversity=0.02,
-        reconstruction_fd=50.0,
-        sample_fd=50.0,
-    )
+    facts = {"active_units": 0, "psnr": 11.0, "shuffled_psnr": 11.0, "sample_diversity": 0.02}
+    distances = {"reconstruction_fd": 50.0, "sample_fd": 50.0}
+    return at_constant_values(e, mse=e.constant_mse or 0, rate=1e-3, **facts, **distances)
 
 
 def few_units(e: DiagnosisInputs) -> DiagnosisInputs:
@@ -75,33 +94,23 @@ def ignoring_decoder(e: DiagnosisInputs) -> DiagnosisInputs:
 
 
 def far_above_constant(e: DiagnosisInputs) -> DiagnosisInputs:
-    """An objective far above the constant's, as from far too long steps."""
-    cost = e.constant_distortion or 0
-    changed = edit_rows(
-        e,
-        lambda i, row: (
-            both_splits("distortion", cost - 40 + 90 * math.exp(-i)) | both_splits("rate", 300.0)
-        ),
+    """An objective far above the constant's, as from steps that are far too long."""
+    start, rate = (e.constant_distortion or 0) - 40, both_splits("rate", 300.0)
+    return keep_training_fields(
+        edit_rows(e, lambda i, row: rate | both_splits("distortion", start + 90 * math.exp(-i)))
     )
-    return keep_training_fields(changed)
 
 
 def without_kl(e: DiagnosisInputs) -> DiagnosisInputs:
     """A log without a KL."""
-    names = ("epoch", "train_distortion")
-    rows = [{name: row[name] for name in names} for row in e.history]
-    return DiagnosisInputs(
-        history=rows,
-        nats=False,
-        dimensions=e.dimensions,
-        constant_distortion=e.constant_distortion,
-    )
+    rows = [{name: row[name] for name in ("epoch", "train_distortion")} for row in e.history]
+    constant = {"dimensions": e.dimensions, "constant_distortion": e.constant_distortion}
+    return DiagnosisInputs(history=rows, nats=False, **constant)
 
 
 def overweight(e: DiagnosisInputs) -> DiagnosisInputs:
-    return at_constant_values(
-        e, mse=0.9 * (e.constant_mse or 0), rate=0.15, beta=210.0, active_units=1
-    )
+    mse = 0.9 * (e.constant_mse or 0)
+    return at_constant_values(e, mse=mse, rate=0.15, beta=210.0, active_units=1)
 
 
 def blurred(e: DiagnosisInputs) -> DiagnosisInputs:
@@ -115,38 +124,11 @@ def blurred(e: DiagnosisInputs) -> DiagnosisInputs:
     )
 
 
-def spiky(e: DiagnosisInputs) -> DiagnosisInputs:
-    return edit_rows(
-        e,
-        lambda i, row: add_to_both_splits(row, "rate", 4 * row["valid_rate"] * (i in (20, 30))),
-    )
-
-
-def diverging_rate(e: DiagnosisInputs) -> DiagnosisInputs:
-    return edit_rows(
-        e,
-        lambda i, row: add_to_both_splits(row, "rate", row["valid_rate"] * 1.2 ** max(0, i - 25)),
-    )
-
-
-def overshooting(e: DiagnosisInputs) -> DiagnosisInputs:
-    return edit_rows(
-        e, lambda i, row: add_to_both_splits(row, "distortion", 30.0 * max(0, i - 20))
-    )
-
-
 def slow_descent(e: DiagnosisInputs) -> DiagnosisInputs:
     """From near the constant image in a straight line."""
-    start = e.constant_distortion or 0
-    slope = 0.05 * D
-    rows = edit_rows(
-        e,
-        lambda i, row: (
-            both_splits("distortion", start - slope * i)
-            | both_splits("rate", 3.0)
-            | {"beta": 1.0, "sigma": None}
-        ),
-    )
+    start, slope = e.constant_distortion or 0, 0.05 * D
+    state = both_splits("rate", 3.0) | {"beta": 1.0, "sigma": None}
+    rows = edit_rows(e, lambda i, row: state | both_splits("distortion", start - slope * i))
     return keep_training_fields(rows)
 
 
@@ -157,141 +139,115 @@ def stopped(e: DiagnosisInputs) -> DiagnosisInputs:
 
 
 def noisy(e: DiagnosisInputs) -> DiagnosisInputs:
-    draw = np.random.default_rng(5)
-    jitter = draw.normal(0, 60, len(e.history))
+    jitter = np.random.default_rng(5).normal(0, 60, len(e.history))
     return edit_rows(e, lambda i, row: add_to_both_splits(row, "distortion", float(jitter[i])))
 
 
-def clipped(e: DiagnosisInputs) -> DiagnosisInputs:
-    return edit_rows(e, lambda i, row: {"train_clipped_fraction": 0.99, "train_grad_norm": 4e3})
-
-
-def never_clipped(e: DiagnosisInputs) -> DiagnosisInputs:
-    return edit_rows(e, lambda i, row: {"train_clipped_fraction": 0.0}, clip_norm=1e6)
-
-
-def skipping(e: DiagnosisInputs) -> DiagnosisInputs:
-    return edit_rows(e, lambda i, row: {"train_skipped_steps": 100})
-
-
-def too_early(e: DiagnosisInputs) -> DiagnosisInputs:
-    return dataclasses.replace(e, best_epoch=2)
-
-
-def overfitted(e: DiagnosisInputs) -> DiagnosisInputs:
+def overfitted(i: int, row: Row) -> Row:
     """Validation rises from the middle on, training falls."""
-    late = [max(0, i - 15) for i in range(len(e.history))]
-    return edit_rows(
-        e,
-        lambda i, row: {
-            "valid_distortion": row["valid_distortion"] + 8.0 * late[i],
-            "train_distortion": row["train_distortion"] - 3.0 * late[i],
-        },
-    )
-
-
-def clamped(e: DiagnosisInputs) -> DiagnosisInputs:
-    return edit_rows(
-        e, lambda i, row: both_splits("log_var_mean", -9.8), clamped_log_var_fraction=0.9
-    )
-
-
-def pruned(e: DiagnosisInputs) -> DiagnosisInputs:
-    return edit_rows(e, lambda i, row: both_splits("active_units", 10), active_units=10)
+    late = max(0, i - 15)
+    return {
+        "valid_distortion": row["valid_distortion"] + 8.0 * late,
+        "train_distortion": row["train_distortion"] - 3.0 * late,
+    }
 
 
 def textbook(e: DiagnosisInputs) -> DiagnosisInputs:
     """sigma = 1 with the same images, so with a much smaller weight of the error."""
+
+    def distortion(mse: float) -> float:
+        return float(gaussian_distortion(mse, D, 1.0))
+
+    state = both_splits("rate", 4.0) | {"sigma": 1.0}
     changed = edit_rows(
         e,
-        lambda i, row: (
-            both_splits("distortion", float(gaussian_distortion(row["sigma"] ** 2, D, 1.0)))
-            | both_splits("rate", 4.0)
-            | {"sigma": 1.0}
-        ),
+        lambda i, row: state | both_splits("distortion", distortion(row["sigma"] ** 2)),
         rate=4.0,
-        constant_distortion=float(gaussian_distortion(e.constant_mse or 0, D, 1.0)),
+        constant_distortion=distortion(e.constant_mse or 0),
     )
     return dataclasses.replace(changed, elbo=-(changed.history[-1]["valid_distortion"] + 4))
 
 
-def inconsistent_totals(e: DiagnosisInputs) -> DiagnosisInputs:
-    rows = [
-        {**row, "train_objective": row["train_objective"] - 0.05 * abs(row["train_objective"])}
-        for row in e.history
-    ]
-    return dataclasses.replace(e, history=rows)
-
-
-def with_fields(**facts: Any) -> Change:
-    return lambda e: dataclasses.replace(e, **facts)
-
-
-@dataclass(frozen=True)
-class SyntheticFailure:
-    """An edit, its expected findings, other allowed findings, and a control."""
-
-    edit: Change
-    expected: frozenset[str]
-    allowed: frozenset[str] = frozenset()
-    control: Change = lambda e: e
-
-
-def synthetic_failure(
-    change: Change, expected: str, allowed: str = "", control: Change = lambda e: e
-) -> SyntheticFailure:
-    return SyntheticFailure(
-        change, frozenset(expected.split()), frozenset(allowed.split()), control
-    )
-
-
 SYNTHETIC_FAILURES = {
-    "nan": synthetic_failure(with_nan_rate, "not_a_number"),
-    "diverged": synthetic_failure(with_fields(diverged=True), "not_a_number"),
-    "collapse": synthetic_failure(
-        collapsed, "posterior_collapse constant_reconstruction low_sample_diversity"
+    "nan": SyntheticFailure(with_nan_rate, {"not_a_number"}),
+    "diverged": SyntheticFailure(with_fields(diverged=True), {"not_a_number"}),
+    "collapse": SyntheticFailure(
+        collapsed, {"posterior_collapse", "constant_reconstruction", "low_sample_diversity"}
     ),
-    "few units": synthetic_failure(few_units, "partial_collapse", "unused_latents"),
-    "constant": synthetic_failure(
-        lambda e: without_kl(collapsed(e)), "constant_reconstruction", control=without_kl
+    "few units": SyntheticFailure(few_units, {"partial_collapse"}, {"unused_latents"}),
+    "constant": SyntheticFailure(
+        lambda e: without_kl(collapsed(e)), {"constant_reconstruction"}, control=without_kl
     ),
-    "lost": synthetic_failure(
-        far_above_constant, "worse_than_constant", control=keep_training_fields
+    "lost": SyntheticFailure(
+        far_above_constant, {"worse_than_constant"}, control=keep_training_fields
     ),
-    "unread": synthetic_failure(ignoring_decoder, "constant_reconstruction decoder_ignores_z"),
-    "shuffled": synthetic_failure(with_fields(shuffled_psnr=18.0, psnr=18.2), "decoder_ignores_z"),
-    "overweight": synthetic_failure(overweight, "effective_beta", "unused_latents"),
-    "blurred": synthetic_failure(blurred, "over_regularised", "unused_latents"),
-    "prior gap": synthetic_failure(
+    "unread": SyntheticFailure(ignoring_decoder, {"constant_reconstruction", "decoder_ignores_z"}),
+    "shuffled": SyntheticFailure(
+        with_fields(shuffled_psnr=18.0, psnr=18.2), {"decoder_ignores_z"}
+    ),
+    "overweight": SyntheticFailure(overweight, {"effective_beta"}, {"unused_latents"}),
+    "blurred": SyntheticFailure(blurred, {"over_regularised"}, {"unused_latents"}),
+    "prior gap": SyntheticFailure(
         with_fields(reconstruction_fd=1.39, sample_fd=13.7, coverage=0.19),
-        "under_regularised",
+        {"under_regularised"},
         control=with_fields(reconstruction_fd=1.39, sample_fd=1.61, coverage=0.8),
     ),
-    "spikes": synthetic_failure(spiky, "kl_instability", "learning_rate_too_high"),
-    "blow-up": synthetic_failure(diverging_rate, "kl_instability", "learning_rate_too_high"),
-    "overshooting": synthetic_failure(overshooting, "learning_rate_too_high"),
-    "straight": synthetic_failure(
-        slow_descent, "learning_rate_too_low", control=keep_training_fields
+    "spikes": SyntheticFailure(
+        with_rows(
+            lambda i, row: add_to_both_splits(row, "rate", 4 * row["valid_rate"] * (i in (20, 30)))
+        ),
+        {"kl_instability"},
+        {"learning_rate_too_high"},
     ),
-    "stopped": synthetic_failure(stopped, "under_trained", control=keep_training_fields),
-    "noisy": synthetic_failure(noisy, "fluctuation", "learning_rate_too_high"),
-    "clipped": synthetic_failure(clipped, "clipping_saturated"),
-    "never clipped": synthetic_failure(never_clipped, "clipping_inert"),
-    "skipping": synthetic_failure(skipping, "updates_skipped"),
-    "too early": synthetic_failure(too_early, "false_minimum"),
-    "overfitted": synthetic_failure(overfitted, "overfitting"),
-    "clamped": synthetic_failure(clamped, "saturated_log_variance"),
-    "alike": synthetic_failure(with_fields(sample_diversity=0.3), "low_sample_diversity"),
-    "one mode": synthetic_failure(
+    "blow-up": SyntheticFailure(
+        with_rows(
+            lambda i, row: add_to_both_splits(
+                row, "rate", row["valid_rate"] * 1.2 ** max(0, i - 25)
+            )
+        ),
+        {"kl_instability"},
+        {"learning_rate_too_high"},
+    ),
+    "overshooting": SyntheticFailure(
+        with_rows(lambda i, row: add_to_both_splits(row, "distortion", 30.0 * max(0, i - 20))),
+        {"learning_rate_too_high"},
+    ),
+    "straight": SyntheticFailure(
+        slow_descent, {"learning_rate_too_low"}, control=keep_training_fields
+    ),
+    "stopped": SyntheticFailure(stopped, {"under_trained"}, control=keep_training_fields),
+    "noisy": SyntheticFailure(noisy, {"fluctuation"}, {"learning_rate_too_high"}),
+    "clipped": SyntheticFailure(
+        with_rows(lambda i, row: {"train_clipped_fraction": 0.99, "train_grad_norm": 4e3}),
+        {"clipping_saturated"},
+    ),
+    "never clipped": SyntheticFailure(
+        with_rows(lambda i, row: {"train_clipped_fraction": 0.0}, clip_norm=1e6),
+        {"clipping_inert"},
+    ),
+    "skipping": SyntheticFailure(
+        with_rows(lambda i, row: {"train_skipped_steps": 100}), {"updates_skipped"}
+    ),
+    "too early": SyntheticFailure(with_fields(best_epoch=2), {"false_minimum"}),
+    "overfitted": SyntheticFailure(with_rows(overfitted), {"overfitting"}),
+    "clamped": SyntheticFailure(
+        with_rows(lambda i, row: both_splits("log_var_mean", -9.8), clamped_log_var_fraction=0.9),
+        {"saturated_log_variance"},
+    ),
+    "alike": SyntheticFailure(with_fields(sample_diversity=0.3), {"low_sample_diversity"}),
+    "one mode": SyntheticFailure(
         with_fields(precision=0.9, coverage=0.05, recall=0.02, sample_diversity=None),
-        "low_sample_diversity",
+        {"low_sample_diversity"},
         control=with_fields(precision=0.3, coverage=0.05, recall=0.02, sample_diversity=None),
     ),
-    "classes": synthetic_failure(
-        with_fields(sample_class_counts=[100, *[1100] * 9]), "class_imbalance"
+    "classes": SyntheticFailure(
+        with_fields(sample_class_counts=[100, *[1100] * 9]), {"class_imbalance"}
     ),
-    "copies": synthetic_failure(with_fields(memorisation_ratio=0.1), "memorisation"),
-    "pruned": synthetic_failure(pruned, "unused_latents"),
-    "textbook": synthetic_failure(textbook, "wide_sigma", "unused_latents"),
-    "mixed": synthetic_failure(inconsistent_totals, "inconsistent_totals"),
+    "copies": SyntheticFailure(with_fields(memorisation_ratio=0.1), {"memorisation"}),
+    "pruned": SyntheticFailure(
+        with_rows(lambda i, row: both_splits("active_units", 10), active_units=10),
+        {"unused_latents"},
+    ),
+    "textbook": SyntheticFailure(textbook, {"wide_sigma"}, {"unused_latents"}),
+    "mixed": SyntheticFailure(inconsistent_totals, {"inconsistent_totals"}),
 }

@@ -204,18 +204,6 @@ def add_to_both_splits(row: Row, name: str, value: float) -> Row:
 
 def keep_training_fields(e: DiagnosisInputs) -> DiagnosisInputs:
     """As in training: only the history and the params."""
-    names = (
-        "history",
-        "beta",
-        "beta_end_epoch",
-        "likelihood",
-        "dimensions",
-        "train_count",
-        "batch_size",
-        "lr",
-        "clip_norm",
-        "best_epoch",
-        "log_var_range",
-        "constant_distortion",
-    )
-    return DiagnosisInputs(**{name: getattr(e, name) for name in names})
+    names = "history beta beta_end_epoch likelihood dimensions train_count batch_size lr clip_norm"
+    names += " best_epoch log_var_range constant_distortion"
+    return DiagnosisInputs(**{name: getattr(e, name) for name in names.split()})

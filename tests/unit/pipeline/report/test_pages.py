@@ -32,8 +32,7 @@ def test_every_table_is_on_a_page() -> None:
 def test_links_lead_to_files(path: Path) -> None:
     text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
     links = [link for link in LINK.findall(text) if "://" not in link]
-    missing = [link for link in links if not (path.parent / link).exists()]
-    assert not [link for link in missing if "images/" not in link]  # a script draws these
+    assert [link for link in links if not (path.parent / link).exists()] == []
 
 
 def test_the_readme_is_short_and_starts_with_the_command() -> None:
@@ -42,7 +41,9 @@ def test_the_readme_is_short_and_starts_with_the_command() -> None:
     assert any("make repro" in line for line in lines[:40])
 
 
-def test_archived_pictures_are_few_and_small() -> None:
+def test_pictures_are_few_and_small() -> None:
+    screenshots = [*(ROOT / "docs" / "images").glob("*.png")]
+    assert all(picture.stat().st_size <= MAX_PICTURE_BYTES for picture in screenshots)
     for folder in (ROOT / "reports" / "results").iterdir():
         pictures = list(folder.glob("*.png"))
         assert len(pictures) <= (14 if folder.name in pages.run_tables.HEADLINES else 4)
