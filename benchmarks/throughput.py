@@ -94,14 +94,10 @@ class PerImageDataset(VisionDataset):  # type: ignore[misc]
 
 
 def main() -> None:
-    arguments = windows.parse_options(
-        __doc__, "throughput", presets=PRESETS, rounds=5, seconds=3.0
-    )
+    arguments = windows.parse_options(__doc__, "throughput", presets=PRESETS, rounds=5, seconds=3.0)
     machine, seconds = windows.describe_machine(), arguments.seconds
     rows = [
-        row
-        for name in arguments.presets
-        for row in measure_preset(name, arguments.rounds, seconds)
+        row for name in arguments.presets for row in measure_preset(name, arguments.rounds, seconds)
     ]
     windows.write_results(arguments.out, {"machine": machine, "seconds": seconds, "rows": rows})
 
@@ -151,7 +147,8 @@ def measure_preset(name: str, rounds: int, seconds: float) -> list[dict[str, Any
 def format_row(row: dict[str, Any]) -> str:
     return (
         f"{row['preset']}{', compiled' if row['compiled'] else ''}: plain loop "
-        f"{row['plain_loop'][0]['median']:,.0f}, pipeline {row['pipeline']['median']:,.0f} images/s, "
+        f"{row['plain_loop'][0]['median']:,.0f}, pipeline "
+        f"{row['pipeline']['median']:,.0f} images/s, "
         f"{row['speedup'][0]['median']:.2f} times as fast; "
         f"{row['fraction_of_bare_step']['median']:.1%} of the bare step, which is "
         f"{row['fraction_of_matrix_rate']['median']:.1%} of the matrix rate"

@@ -98,7 +98,8 @@ def format_row(row: Mapping[str, Any]) -> str:
     return (
         f"{row['preset']} in {row['seconds']:.0f} s of {60 * row['minutes']:.0f}: "
         f"{row['epochs']} epochs, {row['test_bits_per_dim']:.3f} bits/dim, "
-        f"distance {row['test_sample_fd']:.3f}, coverage {row['test_coverage']:.3f} ({row['selected_prior']})"
+        f"distance {row['test_sample_fd']:.3f}, coverage "
+        f"{row['test_coverage']:.3f} ({row['selected_prior']})"
     )
 
 

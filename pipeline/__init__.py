@@ -24,7 +24,8 @@ def _use_own_library() -> None:
     other = getattr(sys.modules.get("vae"), "__file__", None)
     if other is not None and not Path(other).resolve().is_relative_to(SOURCE_CODE):
         _refuse(
-            f"the package `vae` of {Path(other).parent} was imported before `pipeline` of {SOURCE_CODE.parent}",
+            f"the package `vae` of {Path(other).parent} was imported before "
+            f"`pipeline` of {SOURCE_CODE.parent}",
             f"import `pipeline` first, or set PYTHONPATH={SOURCE_CODE}",
         )
     sys.path[:] = [str(SOURCE_CODE), *(path for path in sys.path if path != str(SOURCE_CODE))]

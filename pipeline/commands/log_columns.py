@@ -66,9 +66,7 @@ def find_column(name: str) -> str | None:
     if " ".join(words) in _SPLITLESS_LOOKUP:
         return _SPLITLESS_LOOKUP[" ".join(words)]
     split = "valid" if VALID_WORDS & set(words) else "train"
-    content_words = [
-        word for word in words if word not in VALID_WORDS | TRAIN_WORDS | FILLER_WORDS
-    ]
+    content_words = [word for word in words if word not in VALID_WORDS | TRAIN_WORDS | FILLER_WORDS]
     quantity_words = [word for word in content_words if word not in LOSS_WORDS]
     if content_words and not quantity_words:
         return f"{split}_objective"

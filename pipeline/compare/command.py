@@ -5,9 +5,9 @@
     python -m pipeline compare --experiments image-vae other      the newest of these experiments
     python -m pipeline compare --git HEAD~3 HEAD                  the reports of revisions
 
-The first run is A; all deltas are to A. Metrics and params of a revision come from its files. Curves
-and pictures, which are not in Git, come from MLflow if it has the same training. What a run lacks is
-listed by name.
+The first run is A; all deltas are to A. Metrics and params of a revision come from its files.
+Curves and pictures, which are not in Git, come from MLflow if it has the same training. What a run
+lacks is listed by name.
 """
 
 import argparse

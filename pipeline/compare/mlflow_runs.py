@@ -183,9 +183,7 @@ class MlflowRuns:
         if run is None or path not in self._list_files(run, folder):
             return None
         with self._reporting_outages(), tempfile.TemporaryDirectory() as target:
-            return Path(
-                self._client.download_artifacts(run.info.run_id, path, target)
-            ).read_bytes()
+            return Path(self._client.download_artifacts(run.info.run_id, path, target)).read_bytes()
 
     def _list_files(self, run: Run, folder: str) -> list[str]:
         """Files in one folder of a run's artifacts; cached."""

@@ -138,7 +138,14 @@ METRICS = (
     # The chosen prior
     Metric("prior_mmd2", "MMD² of the prior's codes", "", None, 4, VALID, None, "always"),
     Metric(
-        "prior_marginal_kl_bound", "marginal KL, lower bound", "nats", None, 2, VALID, None, "always"
+        "prior_marginal_kl_bound",
+        "marginal KL, lower bound",
+        "nats",
+        None,
+        2,
+        VALID,
+        None,
+        "always",
     ),
     # The training
     Metric("best_bits_per_dim", "bits/dim, validation, best epoch", "", "lower", 3, VALID),

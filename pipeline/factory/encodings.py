@@ -18,7 +18,7 @@ EncodingArrays = tuple[np.ndarray, np.ndarray]
 
 
 def write_encodings(split: str, mu: np.ndarray, log_var: np.ndarray) -> None:
-    """Write the encodings of a split; `model.json` comes last, so that it implies complete files."""
+    """Write the encodings of a split; `model.json` comes last, as proof that they are complete."""
     folder = paths.ENCODINGS / split
     shutil.rmtree(folder, ignore_errors=True)
     write_array(folder / "mu.npy", mu.astype(np.float32))

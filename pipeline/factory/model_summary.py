@@ -14,7 +14,8 @@ def summarise_model(params: Params) -> str:
     spec = read_spec()
     model = build_vae(params.model, tuple(spec["shape"]), spec["levels"], params.train.seed)
     lines = [
-        f"{spec['name']}, images {_format_shape(spec['shape'])}, latent {_format_shape(model.latent_shape)}"
+        f"{spec['name']}, images {_format_shape(spec['shape'])}, "
+        f"latent {_format_shape(model.latent_shape)}"
     ]
     for name, module, shape in _layer_outputs(model):
         count = sum(p.numel() for p in module.parameters(recurse=False))

@@ -28,7 +28,7 @@ def find_raw_files(data: Data, finder: FileFinder) -> Files:
 
 
 def fingerprint_files(data: Data, raw_files: Files) -> dict[str, Any]:
-    """The content of source.json for these files; UserError unless they match official checksums."""
+    """Content of source.json for these files; UserError unless they match official checksums."""
     cache = paths.CACHE / "fingerprints.json"
     cached = read_json(cache) if cache.is_file() else {}
     previous = cached.get(data.name, {})

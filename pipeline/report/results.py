@@ -51,9 +51,7 @@ class Result:
     def metrics(self) -> dict[str, Any]:
         """All flat numbers and texts by their keys."""
         train = self.reports["train"]
-        values = {
-            name: train.get(name) for name in ("parameters", "epochs", "best_epoch", "sigma")
-        }
+        values = {name: train.get(name) for name in ("parameters", "epochs", "best_epoch", "sigma")}
         values |= self.reports["evaluate"]["metrics"]
         prior = self.reports["prior"].get("metrics", {})
         chosen = prior.get(prior.get("selected"), {})

@@ -61,7 +61,7 @@ def archive_model(name: str) -> Path | None:
 
 
 def finished_model() -> SavedModel:
-    """The run in artifacts/ with its feature extractor, and a rounded prior if it scores the same."""
+    """Run of artifacts/ with its feature extractor; with a rounded prior if it scores the same."""
     model = load(paths.ARTIFACTS)
     metrics = read_json(paths.report_path("evaluate"))["metrics"]
     if "feature_extractor" not in metrics:
@@ -78,7 +78,7 @@ def finished_model() -> SavedModel:
 
 
 def scores_the_same(model: SavedModel, extractor: str, test: Mapping[str, Any]) -> bool:
-    """Whether samples have the numbers in `test`, up to the standard deviation over sampling seeds."""
+    """Whether samples have the numbers in `test`, up to the deviation over sampling seeds."""
     settings = params.load()
     chosen = settings.evaluate
     machine = resolve_machine(chosen.device, precision="auto")

@@ -20,7 +20,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "timm")
 
 
 def append_event(path: Path, event: str, **fields: Any) -> None:
-    """Add a line: the event, the time (unix seconds), and facts; a truncated line is ended first."""
+    """Add a line: the event, the time (Unix seconds), facts; a truncated line is ended first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps({"event": event, "time": round(time.time(), 3), **fields})
     is_truncated = path.exists() and not path.read_bytes().endswith(b"\n")

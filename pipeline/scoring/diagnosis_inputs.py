@@ -27,9 +27,7 @@ def finished_run_inputs() -> DiagnosisInputs:
     return dataclasses.replace(inputs, **_train_report_inputs(run), **_evaluation_inputs(run))
 
 
-def running_inputs(
-    run: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
-) -> DiagnosisInputs:
+def running_inputs(run: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> DiagnosisInputs:
     """Inputs of a training at any moment: params, data, the epochs so far."""
     return DiagnosisInputs(history=history, **_params_inputs(run), **_data_inputs())
 

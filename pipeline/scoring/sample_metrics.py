@@ -93,7 +93,8 @@ class FeatureCache:
 
     def _load_or_extract(self, split: str) -> np.ndarray:
         data, extractor = paths.read_spec()["digest"], self.extractor
-        name = f"{extractor.name}-{extractor.digest[:32]}-{extractor.machine.precision}-{data[:32]}-{split}"
+        digest, precision = extractor.digest[:32], extractor.machine.precision
+        name = f"{extractor.name}-{digest}-{precision}-{data[:32]}-{split}"
         path = paths.CACHE / "features" / f"{name}.npy"
         if path.exists():
             try:

@@ -8,7 +8,7 @@ trained. `data.binarize: dynamic` has no extractor: its training images are grey
 binarised, so neither the classifier nor the noise floor would be valid for samples.
 
 artifacts/extractor: classifier.safetensors and history.csv (with labels), passed.json.
-reports/extractor.json: accuracy, digests, distances of the tests. reports/figures/extractor: charts.
+reports/extractor.json: accuracy, digests, distances of the tests; reports/figures/extractor: charts
 """
 
 from collections.abc import Mapping, Sequence

@@ -132,9 +132,7 @@ def write_report(
         "levels": int(np.count_nonzero(counts)) if data.binarize == "none" else 2,
         "pixels": {split: spectrum.pixel_statistics(images) for split, images in arrays.items()},
     }
-    report["spectrum"] = spectrum_summary(
-        values, report["pixels"]["train"]["total_variance"], size
-    )
+    report["spectrum"] = spectrum_summary(values, report["pixels"]["train"]["total_variance"], size)
     write_json(paths.report_path("data"), report)
     return report
 

@@ -119,7 +119,8 @@ def describe_effort(summary: Mapping[str, Any]) -> Prose:
     overhead_text = "" if overhead is None else f", overhead {overhead:.1%}"
     lines = [
         f"Training {seconds['training']:.0f} s, scoring {seconds['scoring']:.0f} s{overhead_text}.",
-        "All metrics are of the validation split. A pruned trial has the metrics of its last epoch.",
+        "All metrics are of the validation split. "
+        "A pruned trial has the metrics of its last epoch.",
     ]
     return Prose("Time", lines)
 

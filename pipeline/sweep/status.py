@@ -18,7 +18,7 @@ CLEAR_SCREEN = "\033[H\033[J"
 
 
 def watch(study: "Study", *, follow: bool) -> None:
-    """Print the table; `follow`: repeatedly, in place on a terminal, until all trials have ended."""
+    """Print the table; `follow`: again and again, in place, until all trials have ended."""
     while True:
         studies.requeue_orphans(study)
         text = format_status(study)

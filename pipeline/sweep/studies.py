@@ -248,7 +248,7 @@ def requeue_trial(study: "Study", trial: "FrozenTrial") -> None:
 
 
 def requeue_orphans(study: "Study") -> int:
-    """Fail the trials of this host's dead processes and enqueue them again; returns their number."""
+    """Fail trials of this host's dead processes and enqueue them again; returns their number."""
     from optuna.trial import TrialState
 
     with backend.hold_lock(study_folder(study.study_name) / "study.lock"):

@@ -223,9 +223,7 @@ def _score_images(context: TrialContext, images: np.ndarray) -> dict[str, Any]:
     return cache.compare_to_split("valid", features[: len(cache.reference_index("valid"))])
 
 
-def fit_trial_prior(
-    model: VAE, settings: Params, machine: Machine, context: TrialContext
-) -> Prior:
+def fit_trial_prior(model: VAE, settings: Params, machine: Machine, context: TrialContext) -> Prior:
     """The trial's prior, as the stages would read it from its file."""
     flip = settings.train.augment.flip
     codes = encode_training_split(model, machine, settings.prior, mirrored=flip).codes

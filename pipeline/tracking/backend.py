@@ -155,7 +155,8 @@ def repair_artifact_paths(backend: Backend) -> None:
                 (new_root, ARTIFACT_ROOT_TAG, old_root),
             )
             info(
-                f"MLflow: the project was moved from {Path(old_root).parent}; artifact paths are updated"
+                f"MLflow: the project was moved from {Path(old_root).parent}; "
+                "artifact paths are updated"
             )
 
 

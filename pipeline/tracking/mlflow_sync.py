@@ -62,7 +62,7 @@ __all__ = ["RunRecord", "Tracker", "connect", "connection_errors", "is_synced", 
 
 
 def connect(uri: str | None, enabled: bool, *, root: Path = ROOT) -> "Tracker":
-    """A tracker for MLFLOW_TRACKING_URI, else `uri`, else root/mlflow.db; disabled, it sends nothing.
+    """Tracker for MLFLOW_TRACKING_URI, else `uri`, else root/mlflow.db; disabled, it sends nothing.
 
     UserError for a database file that cannot be used. Servers are not contacted yet.
     """
@@ -129,7 +129,8 @@ class Tracker:
         if not self._warned:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             warn(
-                f"MLflow at {self._backend.display_uri} fails ({reason}); the run continues, its files "
+                f"MLflow at {self._backend.display_uri} fails ({reason}); the run "
+                f"continues, its files "
                 "are complete, and missing rows are sent when MLflow is available again"
             )
         self._warned = True
@@ -372,5 +373,6 @@ def _mark_dead_runs(client: "MlflowClient") -> None:
         if backend.is_dead(run.data.tags.get("process", "")):
             client.set_terminated(run.info.run_id, "KILLED")
             info(
-                f"MLflow: the process of run `{run.info.run_name}` has ended; its run is marked KILLED"
+                f"MLflow: the process of run `{run.info.run_name}` has ended; "
+                "its run is marked KILLED"
             )

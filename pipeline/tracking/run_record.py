@@ -148,9 +148,7 @@ def artifact_files(record: RunRecord) -> Iterator[tuple[str, Path]]:
 
 def check_files(record: RunRecord) -> None:
     """FileNotFoundError for a missing file, which is a mistake and not an outage."""
-    for path in [path for *_, path in record.images] + [
-        path for _, path in artifact_files(record)
-    ]:
+    for path in [path for *_, path in record.images] + [path for _, path in artifact_files(record)]:
         path.stat()
 
 

@@ -67,7 +67,8 @@ def resolve(
     if device == "cuda" and local_world_size > 1:
         if local_world_size > torch.cuda.device_count():
             raise ValueError(
-                f"{local_world_size} processes, but {torch.cuda.device_count()} CUDA devices; start one a device"
+                f"{local_world_size} processes, but {torch.cuda.device_count()} CUDA devices; "
+                "start one per device"
             )
         torch.cuda.set_device(local_rank)
     if precision == "auto":

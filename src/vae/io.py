@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; after the block it is renamed to `path`, or removed after an error."""
+    """Yield a temporary path; after the block it is renamed to `path`, or removed on an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -131,9 +131,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
 def read_array(path: Path, memory_map: bool = False) -> np.ndarray:
     """Read an array file; `memory_map` leaves it on the disk until it is indexed."""
     try:
-        array: np.ndarray = np.load(
-            path, mmap_mode="r" if memory_map else None, allow_pickle=False
-        )
+        array: np.ndarray = np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise UserError(
             f"not a whole array file ({error})", where=str(path), remedy="run `dvc repro` again"
@@ -142,7 +140,7 @@ def read_array(path: Path, memory_map: bool = False) -> np.ndarray:
 
 
 def tensor_bytes(tensors: Mapping[str, "torch.Tensor"], metadata: Mapping[str, Any]) -> bytes:
-    """The safetensors form of named tensors and a JSON-able description: equal inputs give equal bytes.
+    """Named tensors and a JSON-able description as safetensors: equal inputs give equal bytes.
 
     The description is one metadata field, because the format does not order several; its keys
     keep their order, so that a table's columns do.

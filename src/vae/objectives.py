@@ -8,8 +8,8 @@ P    mean feature difference between images and decoded means (perceptual.py); 0
 
 penalty     of r                                  with beta 1, it is
 rate        sum_i r_i                             the negative ELBO; beta-VAE (Higgins et al. 2017)
-free_bits   sum_g max(lambda, r_g)                free up to lambda nats per group of dimensions: the
-                                                  loss does not reward a lower rate
+free_bits   sum_g max(lambda, r_g)                free up to lambda nats per group of dimensions:
+                                                  the loss does not reward a lower rate
                                                   (Kingma et al. 2016)
 capacity    |sum_i r_i - C min(t / T, 1)|         the target rate rises with the time t, in
                                                   epochs (Burgess et al. 2018)

@@ -97,8 +97,8 @@ class SavedModel:
             raise ValueError(
                 f"codes are {tuple(z.shape)}, the model is for (N, {self.vae.latent_shape})"
             )
-        batches = [part.float().to(self.device) for part in torch.split(z, BATCH)]
-        return torch.cat([self.vae.mean_image(part).cpu() for part in batches]).contiguous()
+        batches = [batch.float().to(self.device) for batch in torch.split(z, BATCH)]
+        return torch.cat([self.vae.mean_image(batch).cpu() for batch in batches]).contiguous()
 
     def encode(self, images: Tensor | np.ndarray, seed: int | None = None) -> Tensor:
         """Codes (N, *latent): the means of q(z | x), or with a seed one draw of each."""
@@ -111,8 +111,10 @@ class SavedModel:
     def posterior(self, images: Tensor | np.ndarray) -> Posterior:
         """q(z | x), mu and log_var (N, *latent); ValueError for images of another shape."""
         real = self._real(images)
-        parts = [self.vae.encode(x.to(self.device)) for x in torch.split(real, BATCH)]
-        mu, log_var = ([getattr(part, name).cpu() for part in parts] for name in ("mu", "log_var"))
+        batches = [self.vae.encode(x.to(self.device)) for x in torch.split(real, BATCH)]
+        mu, log_var = (
+            [getattr(batch, name).cpu() for batch in batches] for name in ("mu", "log_var")
+        )
         return Posterior(torch.cat(mu), torch.cat(log_var))
 
     def reconstruct(self, images: Tensor | np.ndarray) -> Tensor:
@@ -131,8 +133,8 @@ class SavedModel:
         split, machine = Images(pixels, self.device, "disk"), _machine(self.device)
         batches = elbo.score(self.vae, split, machine, seed=seed, batch_size=BATCH)
         values = elbo.per_image(elbo.concatenate(batches), self.vae.dimensions)
-        found = {name: values[name] for name in ("elbo", "distortion", "rate", "bits_per_dim")}
-        return {name: torch.from_numpy(v) for name, v in found.items() if v is not None}
+        scores = {name: values[name] for name in ("elbo", "distortion", "rate", "bits_per_dim")}
+        return {name: torch.from_numpy(v) for name, v in scores.items() if v is not None}
 
     def _real(self, images: Tensor | np.ndarray) -> Tensor:
         """Images as float32 in [0, 1]; ValueError for other shapes, types or values."""
@@ -160,13 +162,13 @@ class SavedModel:
         """Write the folder; model.json comes last, so where it stands the others are whole."""
         folder, tensors = Path(folder), self.prior.tensors()
         write_bytes(folder / MODEL, tensor_bytes(self.vae.state_dict(), {}))
-        kept = {name: _smallest(value) for name, value in tensors.items()}
-        write_bytes(folder / PRIOR, tensor_bytes(kept, {}))
+        smallest = {name: _smallest(value) for name, value in tensors.items()}
+        write_bytes(folder / PRIOR, tensor_bytes(smallest, {}))
         if self.classifier is not None:
             write_bytes(folder / EXTRACTOR, self.classifier.to_bytes())
         types = {name: str(value.dtype).removeprefix("torch.") for name, value in tensors.items()}
-        about = self.prior.metadata() | {"temperature": self.temperature, "dtypes": types}
-        write_json(folder / DESCRIPTION, {**self.description, "format": FORMAT, "prior": about})
+        metadata = self.prior.metadata() | {"temperature": self.temperature, "dtypes": types}
+        write_json(folder / DESCRIPTION, {**self.description, "format": FORMAT, "prior": metadata})
 
 
 def _rounded(tensor: Tensor) -> Tensor:
@@ -222,31 +224,31 @@ def _load_saved(folder: Path, device: str) -> SavedModel:
             where=str(folder),
             remedy="install the version of the library that wrote it",
         )
-    about = description.pop("prior")
+    metadata = description.pop("prior")
     tensors, _ = read_tensors(folder / PRIOR)
-    types = about.pop("dtypes")
+    types = metadata.pop("dtypes")
     tensors = {name: value.to(getattr(torch, types[name])) for name, value in tensors.items()}
     weights, _ = read_tensors(folder / MODEL)
     return SavedModel(
         description=description,
         vae=restored_model(weights, description, device, str(folder)),
-        temperature=about.pop("temperature"),
-        prior=priors.from_tensors(tensors, about, _machine(device)),
+        temperature=metadata.pop("temperature"),
+        prior=priors.from_tensors(tensors, metadata, _machine(device)),
         classifier=_classifier(folder / EXTRACTOR),
     )
 
 
 def _load_run(artifacts: Path, device: str) -> SavedModel:
-    weights, about = read_tensors(artifacts / RUN_MODEL)
-    prior, temperature = _prior_of_run(artifacts, about["key"], device)
+    weights, metadata = read_tensors(artifacts / RUN_MODEL)
+    prior, temperature = _prior_of_run(artifacts, metadata["key"], device)
     data, classifier = artifacts / RUN_DATA, _classifier(artifacts / RUN_CLASSIFIER)
-    kept = {name: about[name] for name in ("data_set", "key", "image", "levels", "model")}
+    description = {name: metadata[name] for name in ("data_set", "key", "image", "levels", "model")}
     spec = read_json(data) if data.is_file() else {}
-    kept |= {"classes": spec.get("classes", []), "licence": spec.get("licence")}
+    description |= {"classes": spec.get("classes", []), "licence": spec.get("licence")}
     own = classifier and {"name": "in_domain", "digest": classifier.digest()}
     return SavedModel(
-        description=kept | {"extractor": own},
-        vae=restored_model(weights, about, device, str(artifacts / RUN_MODEL)),
+        description=description | {"extractor": own},
+        vae=restored_model(weights, metadata, device, str(artifacts / RUN_MODEL)),
         temperature=temperature,
         prior=prior,
         classifier=classifier,
@@ -256,16 +258,16 @@ def _load_run(artifacts: Path, device: str) -> SavedModel:
 def _prior_of_run(artifacts: Path, key: str, device: str) -> tuple[Prior, float]:
     """The chosen prior of the run's model, and its temperature."""
     index = artifacts / RUN_PRIORS
-    about: dict[str, Any] = read_json(index) if index.is_file() else {"model": None}
-    if about["model"] != key:
+    metadata: dict[str, Any] = read_json(index) if index.is_file() else {"model": None}
+    if metadata["model"] != key:
         raise UserError(
             f"no prior of the trained model, {key}",
             where=str(index.parent),
             remedy="run `dvc repro prior` there",
         )
-    tensors, described = read_tensors(index.with_name(f"{about['selected']}.safetensors"))
+    tensors, described = read_tensors(index.with_name(f"{metadata['selected']}.safetensors"))
     prior = priors.from_tensors(tensors, described, _machine(device))
-    return prior, float(about["temperature"])
+    return prior, float(metadata["temperature"])
 
 
 def _classifier(path: Path) -> "Classifier | None":

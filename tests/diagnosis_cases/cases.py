@@ -56,7 +56,10 @@ def sigma(value: float) -> str:
 
 
 NO_STABILISERS = ("train.ema_decay=null", CONSTANT_LR, *NO_CLIPPING)
-NO_LEARNING_FINDINGS = "worse_than_constant decoder_ignores_z low_sample_diversity class_imbalance constant_reconstruction"
+NO_LEARNING_FINDINGS = (
+    "worse_than_constant decoder_ignores_z low_sample_diversity class_imbalance "
+    "constant_reconstruction"
+)
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,8 @@ FAILURE_CASES = {
     "spikes": failure_case(
         Case(DIGITS_DATA, (SILU_CONV, sigma(0.1), "train.optimiser.lr=0.1", *NO_STABILISERS)),
         "kl_instability",
-        f"{NO_LEARNING_FINDINGS} learning_rate_too_high fluctuation saturated_log_variance partial_collapse"
+        f"{NO_LEARNING_FINDINGS} learning_rate_too_high fluctuation "
+        "saturated_log_variance partial_collapse"
         " over_regularised",
     ),
     "prior too narrow": failure_case(

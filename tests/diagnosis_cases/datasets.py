@@ -1,7 +1,7 @@
 """Data of the cases: subsets of real data sets, prepared by the prepare stage, and an extractor.
 
-A subset is drawn from (seed, "split") and (seed, "cohort"). Its feature extractor is the in-domain
-classifier of its training images; samples are compared in its feature space.
+A subset is drawn from (seed, "split") and (seed, "cohort SPLIT"). Its feature extractor is the
+in-domain classifier of its training images; samples are compared in its feature space.
 """
 
 from collections.abc import Iterator

@@ -104,9 +104,7 @@ def summarise_results(results: Mapping[str, CaseResult]) -> dict[str, Any]:
             "control_found": _list_findings(control_result, failure_case),
         }
     is_detected = [set(entry["expected"]) <= set(entry["found"]) for entry in by_failure.values()]
-    false_alarms = {
-        name: results[case_key(case)]["alarms"] for name, case in HEALTHY_CASES.items()
-    }
+    false_alarms = {name: results[case_key(case)]["alarms"] for name, case in HEALTHY_CASES.items()}
     return {
         "code": code_digest(SCRIPT),
         "failures": by_failure,

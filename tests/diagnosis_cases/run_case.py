@@ -133,7 +133,7 @@ def _build_training(case_params: Params, run: dict[str, Any]) -> tuple[State, Pl
 def _train(
     state: State, plan: Plan, images: dict[str, Images], warnings: TrainingWarnings, chosen_by: str
 ) -> int:
-    """Train to the end; returns the best epoch, whose calibrated running mean the state then has."""
+    """Train to the end; returns the best epoch; the state then has its calibrated average."""
     best, best_value, weights, model = 0, math.inf, {}, state.ema.model
     for report in fit(state, plan, images["train"], images["valid"], cpu_machine()):
         if isinstance(report, EpochReport):
@@ -249,7 +249,5 @@ def _sample_codes(
     )
     mixture.fit(flat)
     sampled, _ = mixture.sample(count)
-    shuffled = numpy_generator(seed, "samples").permutation(
-        sampled
-    )  # they are sorted by component
+    shuffled = numpy_generator(seed, "samples").permutation(sampled)  # they are sorted by component
     return shuffled.reshape(count, *latent)

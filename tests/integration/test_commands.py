@@ -113,26 +113,29 @@ def test_an_unknown_checkpoint_lists_those_that_are_kept(trained: Checkout) -> N
 
 def test_foreign_checkpoints_are_refused(trained: Checkout, tmp_path: Path) -> None:
     best = trained.folder / "artifacts" / "model" / "best.safetensors"
-    tensors, about = read_tensors(best)
+    tensors, metadata = read_tensors(best)
     foreign = tmp_path / "foreign.safetensors"
 
-    def judge() -> str:
+    def evaluate_error() -> str:
         return refused(trained, "python", "evaluate.py", "--checkpoint", str(foreign))
 
     foreign.write_bytes(b"no safetensors at all")
-    assert "not a whole safetensors file" in judge()
+    assert "not a whole safetensors file" in evaluate_error()
     foreign.write_bytes(tensor_bytes({"weight": torch.zeros(2)}, {}))
-    assert "names no model" in judge()
+    assert "names no model" in evaluate_error()
     del tensors["decoder.stem.bias"]
-    foreign.write_bytes(tensor_bytes(tensors, about))
-    assert "`decoder.stem.bias` is absent there" in judge()
+    foreign.write_bytes(tensor_bytes(tensors, metadata))
+    assert "`decoder.stem.bias` is absent there" in evaluate_error()
 
 
 def test_a_model_of_other_images_is_refused(trained: Checkout, tmp_path: Path) -> None:
-    tensors, about = read_tensors(trained.folder / "artifacts" / "model" / "best.safetensors")
+    tensors, metadata = read_tensors(trained.folder / "artifacts" / "model" / "best.safetensors")
     foreign = tmp_path / "larger.safetensors"
-    larger = {**about, "image": [1, 9, 9]}
-    larger["model"] = {**about["model"], "network": {**about["model"]["network"], "head": "pool"}}
+    larger = {**metadata, "image": [1, 9, 9]}
+    larger["model"] = {
+        **metadata["model"],
+        "network": {**metadata["model"]["network"], "head": "pool"},
+    }
     tensors["encoder.head.1.weight"] = tensors["encoder.head.1.weight"][:, :8]
     stem = torch.zeros(8 * 9, 4)
     tensors |= {"decoder.stem.weight": stem, "decoder.stem.bias": torch.zeros(8 * 9)}
@@ -211,15 +214,15 @@ def test_clean_says_what_it_frees_and_keeps_the_last_resume_state(
 ) -> None:
     checkout = copy(trained, tmp_path / "project")
     selected = read_json(checkout.folder / "artifacts" / "model" / "run.json")["key"]
-    kept = checkout.folder / "artifacts" / "resume" / selected
-    other = kept.with_name("0123456789abcdef")
+    resume_folder = checkout.folder / "artifacts" / "resume" / selected
+    other = resume_folder.with_name("0123456789abcdef")
     other.mkdir()
     (other / "state").write_bytes(b"x" * 2_500_000)
     before = checkout.hash_files("artifacts/model", "artifacts/data", "reports")
     output = checkout.run("python", "-m", "pipeline", "clean")
     assert re.search(r"2\.5 MB +artifacts/resume/0123456789abcdef", output)
     assert "freed" in output.splitlines()[-1]
-    assert kept.exists()
+    assert resume_folder.exists()
     assert not other.exists()
     assert checkout.hash_files("artifacts/model", "artifacts/data", "reports") == before
 

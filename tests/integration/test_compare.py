@@ -30,7 +30,7 @@ def _no_other_store(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A chain with beta 1, then a training with beta 0.5; each a commit."""
     checkout = Checkout(tmp_path_factory.mktemp("compared") / "project", "data.seed=3")
     checkout.run(*GIT, "init", "-q")
@@ -67,8 +67,8 @@ def numbers(checkout: Checkout) -> dict[tuple[str, str], float]:
     return {(r["metric"], r["run"]): r["value"] for r in rows if r["value"] is not None}
 
 
-def test_without_arguments_the_newest_finished_runs_are_compared(made: Checkout) -> None:
-    output = compare(made)
+def test_without_arguments_the_newest_finished_runs_are_compared(finished: Checkout) -> None:
+    output = compare(finished)
     assert "comparing the newest 2 of 2 finished runs of `image-vae`" in output
     assert re.search(r"^objective\.beta +0\.5 +1\.0$", output, re.MULTILINE)
     assert "train.seed" not in output, "equal params are not shown"
@@ -78,52 +78,54 @@ def test_without_arguments_the_newest_finished_runs_are_compared(made: Checkout)
     assert "A has" not in output
     assert "A minimised" not in output
     assert "B has another objective than A: its value is not assessed." in output
-    folder = made.folder / "reports" / "comparison"
+    folder = finished.folder / "reports" / "comparison"
     assert {"index.html", "comparison.md", "plotly.min.js"} <= {p.name for p in folder.iterdir()}
-    judged = read_json(made.folder / "reports" / "evaluate.json")["metrics"]
-    assert numbers(made)["test_psnr", "B"] == judged["test_psnr"]
-    gallery = made.folder / "reports" / "gallery" / "reconstructions.png"
+    metrics = read_json(finished.folder / "reports" / "evaluate.json")["metrics"]
+    assert numbers(finished)["test_psnr", "B"] == metrics["test_psnr"]
+    gallery = finished.folder / "reports" / "gallery" / "reconstructions.png"
     assert (folder / "B-reconstructions.png").read_bytes() == gallery.read_bytes()
     assert "A-reconstructions.png" not in {path.name for path in folder.iterdir()}
 
 
-def test_the_page_of_the_same_runs_is_the_same(made: Checkout) -> None:
-    words = ["--runs", *[key[:10] for key in keys(made)]]
-    compare(made, *words)
-    before = made.hash_files("reports/comparison")
-    compare(made, *words)
-    assert made.hash_files("reports/comparison") == before
-    page = (made.folder / "reports" / "comparison" / "index.html").read_text()
-    assert str(made.folder) not in page
+def test_the_page_of_the_same_runs_is_the_same(finished: Checkout) -> None:
+    words = ["--runs", *[key[:10] for key in keys(finished)]]
+    compare(finished, *words)
+    before = finished.hash_files("reports/comparison")
+    compare(finished, *words)
+    assert finished.hash_files("reports/comparison") == before
+    page = (finished.folder / "reports" / "comparison" / "index.html").read_text()
+    assert str(finished.folder) not in page
     assert 'id="curves-1-chart"' in page
 
 
-def test_a_run_is_named_by_its_key_or_by_mlflows_id(made: Checkout) -> None:
-    first, second = keys(made)
+def test_a_run_is_named_by_its_key_or_by_mlflows_id(finished: Checkout) -> None:
+    first, second = keys(finished)
     query = "SELECT run_uuid FROM tags WHERE key = 'key' AND value = ?"
-    ((number,),) = made.query_store(query, second)
-    output = compare(made, "--runs", first[:9], number[:12])
+    ((number,),) = finished.query_store(query, second)
+    output = compare(finished, "--runs", first[:9], number[:12])
     rows = [line.split() for line in output.splitlines() if line[:1] in "AB" and "conv" in line]
     assert [row[5] for row in rows] == [first, second]
 
 
-def test_a_revision_has_the_numbers_of_its_files_and_the_trackers_curves(made: Checkout) -> None:
-    output = compare(made, "--git", "HEAD~1", "HEAD")
+def test_a_revision_has_the_numbers_of_its_files_and_the_trackers_curves(
+    finished: Checkout,
+) -> None:
+    output = compare(finished, "--git", "HEAD~1", "HEAD")
     assert re.search(r"^objective\.beta +1\.0 +0\.5$", output, re.MULTILINE)
     assert not re.search(r"^A lacks:.*curves", output, re.MULTILINE)
     assert "git HEAD~1" in output
-    revised = numbers(made)
-    compare(made, "--runs", *keys(made))
-    tracked = numbers(made)
-    assert revised.keys() == tracked.keys()
-    assert revised["test_elbo", "A"] == tracked["test_elbo", "A"]
+    revised = numbers(finished)
+    compare(finished, "--runs", *keys(finished))
+    of_mlflow = numbers(finished)
+    assert revised.keys() == of_mlflow.keys()
+    assert revised["test_elbo", "A"] == of_mlflow["test_elbo", "A"]
 
 
-def test_a_revision_without_a_store_says_what_is_missing(made: Checkout) -> None:
-    home, away = made.folder / "mlflow.db", made.folder / "away.db"
+def test_a_revision_without_a_store_says_what_is_missing(finished: Checkout) -> None:
+    home, away = finished.folder / "mlflow.db", finished.folder / "away.db"
     home.rename(away)
     try:
-        output = compare(made, "--git", "HEAD~1", "HEAD")
+        output = compare(finished, "--git", "HEAD~1", "HEAD")
         assert not home.exists(), "looking makes no store"
     finally:
         away.rename(home)
@@ -146,9 +148,9 @@ def test_a_revision_without_a_store_says_what_is_missing(made: Checkout) -> None
     ],
 )
 def test_what_is_not_there_is_one_line_that_names_what_is(
-    made: Checkout, words: tuple[str, str], said: str
+    finished: Checkout, words: tuple[str, str], said: str
 ) -> None:
-    output = made.run("python", "-m", "pipeline", "compare", *words, expected_code=2)
+    output = finished.run("python", "-m", "pipeline", "compare", *words, expected_code=2)
     assert re.search(said, output)
     assert output.startswith("error: ")
     assert output.count("\n") == 1

@@ -109,12 +109,12 @@ def test_killed_at_any_rank_all_end_and_the_same_command_goes_on(
 
 def ranks_of(torchrun: "subprocess.Popen[str]") -> list[int]:
     """Process ids of torchrun's children by rank."""
-    found = {}
+    results = {}
     for child in Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split():
         environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
         rank = next(item for item in environment if item.startswith(b"RANK="))
-        found[int(rank.removeprefix(b"RANK="))] = int(child)
-    return [found[rank] for rank in sorted(found)]
+        results[int(rank.removeprefix(b"RANK="))] = int(child)
+    return [results[rank] for rank in sorted(results)]
 
 
 def test_batch_normalisation_is_refused_in_one_line(prepared: Checkout) -> None:
@@ -125,9 +125,7 @@ def test_batch_normalisation_is_refused_in_one_line(prepared: Checkout) -> None:
     assert not (prepared.folder / "artifacts/resume").exists()
 
 
-def test_another_number_of_processes_is_refused_on_resume(
-    by_two: Checkout, tmp_path: Path
-) -> None:
+def test_another_number_of_processes_is_refused_on_resume(by_two: Checkout, tmp_path: Path) -> None:
     checkout = copy(by_two, tmp_path / "project")
     output = checkout.run("python", "train.py", expected_code=2)
     (error,) = [line for line in output.splitlines() if line.startswith("error: ")]

@@ -55,8 +55,8 @@ class Block:
 
 
 def read_blocks(path: Path) -> list[Block]:
-    found = BLOCK.findall(path.read_text(encoding="utf-8"))
-    return [Block(*groups) for groups in found if groups[1] in ("sh", "python", "yaml")]
+    blocks = BLOCK.findall(path.read_text(encoding="utf-8"))
+    return [Block(*groups) for groups in blocks if groups[1] in ("sh", "python", "yaml")]
 
 
 def examples(path: Path) -> list[Block]:
@@ -97,14 +97,14 @@ def test_commands_that_do_not_run_here_name_a_file_that_runs_them(path: Path) ->
 
 @pytest.mark.parametrize("path", PAGES, ids=names(PAGES))
 def test_commands_in_sentences_are_commands_of_a_block_or_name_a_file(path: Path) -> None:
-    known = {c for page in PAGES for block in read_blocks(page) for c in block.commands}
+    listed = {c for page in PAGES for block in read_blocks(page) for c in block.commands}
     targets = re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    known |= {f"make {target}" for target in targets}
+    listed |= {f"make {target}" for target in targets}
     text = BLOCK.sub("", path.read_text(encoding="utf-8"))
     unknown = []
     for how, paragraph in PARAGRAPH.findall(text):
         commands = INLINE.findall(paragraph)
-        new = [c for c in commands if not any(line.startswith(c) for line in known)]
+        new = [c for c in commands if not any(line.startswith(c) for line in listed)]
         unknown += unproven(new, how)
     assert unknown == []
 

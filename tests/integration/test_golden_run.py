@@ -45,9 +45,7 @@ def prepare(folder: Path, *overrides: str) -> Path:
 
 
 def prepare_fashion_mnist(folder: Path, root: Path) -> Path:
-    section = (
-        f"{{name: fashion_mnist, root: {root}, binarize: none, valid_fraction: 0.1, seed: 0}}"
-    )
+    section = f"{{name: fashion_mnist, root: {root}, binarize: none, valid_fraction: 0.1, seed: 0}}"
     return prepare(folder, f"data={section}")
 
 
@@ -59,9 +57,7 @@ def last_epoch(preset: str, data: Path, *changes: str) -> dict[str, float]:
     training = set_up_training(chosen, ImageSpec(tuple(spec["shape"]), spec["levels"]))
     state, plan, machine = training.state, training.plan, training.machine
     splits = (Images.open(data / f"{split}.npy", machine.device) for split in ("train", "valid"))
-    reports = [
-        item for item in fit(state, plan, *splits, machine) if isinstance(item, EpochReport)
-    ]
+    reports = [item for item in fit(state, plan, *splits, machine) if isinstance(item, EpochReport)]
     return {column: float(reports[-1].metrics[column]) for column in COLUMNS}
 
 
@@ -87,9 +83,7 @@ def test_a_planted_change_exceeds_the_tolerance(change: str, digits: Path) -> No
 
 
 @pytest.mark.real_data("fashion_mnist")
-def test_the_fashion_mnist_run_has_the_pinned_numbers(
-    real_data_root: Path, tmp_path: Path
-) -> None:
+def test_the_fashion_mnist_run_has_the_pinned_numbers(real_data_root: Path, tmp_path: Path) -> None:
     data = prepare_fashion_mnist(tmp_path, real_data_root)
     assert largest_difference("fashion_mnist", last_epoch("fashion_mnist", data)) < 1e-3
 

@@ -30,17 +30,19 @@ def database() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def tracked(database: str) -> str:
+def tracking_database(database: str) -> str:
     """MLflow's own database: Optuna and MLflow both want a table `alembic_version`."""
     return create_database(database, "tracking")
 
 
 @pytest.fixture(scope="module")
-def server(tracked: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    made = MlflowServer(tracked, tmp_path_factory.mktemp("server"))
-    made.start()
-    yield made
-    made.stop()
+def server(
+    tracking_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[MlflowServer]:
+    started = MlflowServer(tracking_database, tmp_path_factory.mktemp("server"))
+    started.start()
+    yield started
+    started.stop()
 
 
 @pytest.fixture(scope="module")
@@ -72,34 +74,34 @@ def processes(database: str) -> list[int]:
         "WHERE a.key = 'process' AND t.state = 'RUNNING'"
     )
     try:
-        found = ask(database, query)
+        result = ask(database, query)
     except psycopg.errors.UndefinedTable:
         return []
-    return [int(json.loads(value).split()[-2]) for (value,) in found]
+    return [int(json.loads(value).split()[-2]) for (value,) in result]
 
 
 def wait_for(
     condition: Any, what: str, process: "subprocess.Popen[str]", seconds: float = 240
 ) -> Any:
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (result := condition()):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.2)
-    return found
+    return result
 
 
 def folder(checkout: Checkout) -> Path:
-    (found,) = (checkout.folder / "artifacts" / "sweeps").glob("digits-*/")
-    return found
+    (result,) = (checkout.folder / "artifacts" / "sweeps").glob("digits-*/")
+    return result
 
 
 def test_four_workers_one_killed_and_the_tracker_away(
-    prepared: Checkout, database: str, tracked: str, server: MlflowServer
+    prepared: Checkout, database: str, tracking_database: str, server: MlflowServer
 ) -> None:
     """Every trial is accounted for, and the store has each point of each history once."""
     process = prepared.start("python", "-m", "pipeline", "sweep", "run", "--workers", "4")
-    running = wait_for(lambda: len(found := processes(database)) >= 3 and found, "three", process)
+    running = wait_for(lambda: len(result := processes(database)) >= 3 and result, "three", process)
     server.stop()
     os.kill(running[0], signal.SIGKILL)
     ended = lambda: len(list(folder(prepared).glob("trials/*/trial.json")))  # noqa: E731
@@ -108,19 +110,17 @@ def test_four_workers_one_killed_and_the_tracker_away(
     output, _ = process.communicate(timeout=500)
     assert process.returncode == 0, output
     assert "enqueued again" in output
-    prepared.run(
-        "python", "-m", "pipeline", "sweep", "run"
-    )  # the server may have come up too late
+    prepared.run("python", "-m", "pipeline", "sweep", "run")  # the server may have come up too late
     rows = read_csv(folder(prepared) / "report" / "trials.csv")
     assert Counter(row["state"] for row in rows) == {"complete": TRIALS}, rows
     for path in folder(prepared).glob("trials/*"):
         if (path / "trial.json").exists():
-            compare_with_store(tracked, path)
+            compare_with_store(tracking_database, path)
     doubled = "SELECT count(*) FROM metrics GROUP BY run_uuid, key, step HAVING count(*) > 1"
-    assert ask(tracked, doubled) == []
-    assert ask(tracked, "SELECT count(*) FROM tags WHERE key='stage' AND value='trial'") == [
-        (len(list(folder(prepared).glob("trials/*/trial.json"))),)
-    ]
+    assert ask(tracking_database, doubled) == []
+    assert ask(
+        tracking_database, "SELECT count(*) FROM tags WHERE key='stage' AND value='trial'"
+    ) == [(len(list(folder(prepared).glob("trials/*/trial.json"))),)]
 
 
 def compare_with_store(database: str, path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_password_is_never_shown(prepared: Checkout, database: str) -> None:
 
 
 def test_a_chain_whose_server_was_away_is_sent_by_the_next_stage(
-    prepared: Checkout, tracked: str, server: MlflowServer
+    prepared: Checkout, tracking_database: str, server: MlflowServer
 ) -> None:
     server.stop()
     output = prepared.run("python", "train.py")
@@ -173,12 +173,14 @@ def test_a_chain_whose_server_was_away_is_sent_by_the_next_stage(
     run = read_json(prepared.folder / "artifacts" / "model" / "run.json")
     count = "SELECT count(*) FROM metrics JOIN tags USING (run_uuid) WHERE tags.key = 'key' "
     count += "AND tags.value = %s"
-    assert ask(tracked, count, run["key"]) == [(0,)]
+    assert ask(tracking_database, count, run["key"]) == [(0,)]
     server.start()
     prepared.run("python", "-m", "pipeline.stages.prior")
     history = read_csv(prepared.folder / "artifacts" / "model" / "history.csv")
-    (number,) = ask(tracked, count, run["key"])[0]
+    (number,) = ask(tracking_database, count, run["key"])[0]
     assert number >= sum(value is not None for row in history for value in row.values()) - len(
         history
     )
-    assert ask(tracked, count.replace("count(*)", "max(step)"), run["key"]) == [(len(history),)]
+    assert ask(tracking_database, count.replace("count(*)", "max(step)"), run["key"]) == [
+        (len(history),)
+    ]

@@ -18,15 +18,13 @@ from pathlib import Path
 import pipeline, vae.errors
 Path("mark.txt").write_text(f"{vae.errors.MARK} {vae.errors.__file__}")
 """
-STAGE = (
-    "stages: {mark: {cmd: python write_mark.py, deps: [src], outs: [mark.txt: {cache: false}]}}"
-)
+STAGE = "stages: {mark: {cmd: python write_mark.py, deps: [src], outs: [mark.txt: {cache: false}]}}"
 
 
 def set_mark(folder: Path, value: str) -> None:
     path = folder / MODULE
-    kept = [line for line in path.read_text().splitlines() if not line.startswith("MARK")]
-    write_text(path, "\n".join([*kept, f"MARK = {value!r}", ""]))
+    other_lines = [line for line in path.read_text().splitlines() if not line.startswith("MARK")]
+    write_text(path, "\n".join([*other_lines, f"MARK = {value!r}", ""]))
 
 
 @pytest.fixture(scope="module")

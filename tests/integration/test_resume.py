@@ -67,13 +67,13 @@ def points_of(checkout: Checkout) -> dict[str, list[int]]:
     ((run, status),) = checkout.query_store(ROW, "train")
     assert status == "FINISHED"
     steps = "SELECT step FROM metrics WHERE run_uuid = ? AND key = ? ORDER BY step"
-    found = {
+    result = {
         name: [step for (step,) in checkout.query_store(steps, run, name)]
         for name in ("train/objective", "valid/rate", "train/lr")
     }
     folder = checkout.folder / "mlruns" / "image-vae" / run / "artifacts" / "images"
     images = [int(path.name.split("+")[2]) for path in folder.glob("*.png")]
-    return found | {"images": images}
+    return result | {"images": images}
 
 
 ROW = """
@@ -127,11 +127,11 @@ def kill_at_random_moments(checkout: Checkout, kills: int, seed: int, longest: f
 
 def trainings_of(checkout: Checkout) -> list[int]:
     """Processes whose command is `train.py` in this checkout."""
-    found = subprocess.run(
+    result = subprocess.run(
         ["pgrep", "-f", "train.py"], capture_output=True, text=True, check=False
     )
     numbers = []
-    for number in map(int, found.stdout.split()):
+    for number in map(int, result.stdout.split()):
         try:
             if os.readlink(f"/proc/{number}/cwd") == str(checkout.folder):
                 numbers.append(number)

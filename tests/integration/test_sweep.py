@@ -33,7 +33,7 @@ RUN = ("python", "-m", "pipeline", "sweep", "run")
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """Digits with a judge, and no model."""
+    """Digits with a feature extractor, and no model."""
     checkout = Checkout(tmp_path_factory.mktemp("sweep"), *SWEEP)
     checkout.run_stages("extractor")
     return checkout
@@ -92,9 +92,9 @@ def test_a_study_leaves_a_table_files_pages_and_rows(searched: Checkout) -> None
     curve = "SELECT count(*) FROM metrics WHERE key = 'valid/rate' AND run_uuid <> ?"
     assert searched.query_store(curve, above[0][0]) == [(8,)]
     logged = "SELECT metrics.value FROM metrics WHERE key = 'valid/sample_fd' ORDER BY 1"
-    found = sorted(value for (value,) in searched.query_store(logged))
+    result = sorted(value for (value,) in searched.query_store(logged))
     best = min(row["valid_sample_fd"] for row in rows)
-    assert found == pytest.approx(sorted([*(row["valid_sample_fd"] for row in rows), best]))
+    assert result == pytest.approx(sorted([*(row["valid_sample_fd"] for row in rows), best]))
 
 
 def test_status_needs_no_torch(searched: Checkout) -> None:
@@ -126,9 +126,9 @@ def test_a_promoted_trial_is_what_the_chain_makes(searched: Checkout) -> None:
     history = read_csv(searched.folder / "artifacts" / "model" / "history.csv")
     trial = study(searched) / "trials" / f"{best['trial']:05d}"
     assert history == read_csv(trial / "history.csv")
-    judged = read_json(searched.folder / "reports" / "sample_metrics.json")["in_domain"]["splits"]
+    splits = read_json(searched.folder / "reports" / "sample_metrics.json")["in_domain"]["splits"]
     numbers = read_json(trial / "trial.json")["numbers"]
-    chain = judged["valid"]
+    chain = splits["valid"]
     assert chain["samples"]["gmm"]["fd"] == pytest.approx(numbers["valid_sample_fd"])
     assert chain["reconstructions"]["fd"] == pytest.approx(numbers["valid_reconstruction_fd"])
     path.write_text(before)
@@ -188,8 +188,8 @@ def test_a_killed_worker_loses_no_trial(fresh: Checkout) -> None:
         time.sleep(0.2)
         journals = list(fresh.folder.glob("artifacts/sweeps/*/journal.log"))
         text = journals[0].read_text() if journals else ""
-        found = re.findall(r'"process": ?"\S+ (\d+) \d+"', text.replace("\\", ""))
-        victim = int(found[-1]) if found else None
+        result = re.findall(r'"process": ?"\S+ (\d+) \d+"', text.replace("\\", ""))
+        victim = int(result[-1]) if result else None
     os.kill(victim, signal.SIGKILL)
     output, _ = process.communicate(timeout=400)
     assert process.returncode == 0, output
@@ -216,7 +216,10 @@ def test_an_interrupted_trial_is_begun_again(fresh: Checkout) -> None:
 
 
 def test_two_goals_make_a_front(fresh: Checkout) -> None:
-    goals = "[{metric: valid_rate, direction: minimize}, {metric: valid_distortion, direction: minimize}]"
+    goals = (
+        "[{metric: valid_rate, direction: minimize}, "
+        "{metric: valid_distortion, direction: minimize}]"
+    )
     fresh.run(*RUN, "-S", f"sweep.goals={goals}", "-S", "sweep.pruner={name: none}")
     report = study(fresh) / "report"
     assert (report / "pareto_front.png").stat().st_size > 5000
@@ -252,7 +255,7 @@ def test_trials_that_lag_are_cut_short_and_say_so(fresh: Checkout, pruner: str) 
         f"sweep.space={wide}",
         f"sweep.pruner={pruner}",
     )
-    output = fresh.run(*RUN, *(part for text in more for part in ("-S", text)))
+    output = fresh.run(*RUN, *(word for text in more for word in ("-S", text)))
     rows = trials(fresh)
     cut = [row for row in rows if row["state"] == "pruned"]
     assert len(cut) >= 1, rows
@@ -287,14 +290,14 @@ def test_optunas_dashboard_opens_the_journal(fresh: Checkout) -> None:
     process = fresh.start("optuna-dashboard", str(journal), "--port", str(port))
     address = f"http://127.0.0.1:{port}/api/studies"
     try:
-        answer = wait_for(lambda: asked(address), process)
+        answer = wait_for(lambda: status_text(address), process)
     finally:
         process.kill()
         process.communicate()
     assert study(fresh).name in answer
 
 
-def asked(address: str) -> str:
+def status_text(address: str) -> str:
     try:
         with urllib.request.urlopen(address, timeout=5) as answer:
             return str(answer.read().decode())
@@ -304,11 +307,11 @@ def asked(address: str) -> str:
 
 def wait_for(condition: Any, process: Any, seconds: float = 120) -> Any:
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (result := condition()):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    return found
+    return result
 
 
 def test_what_is_missing_is_one_line(fresh: Checkout) -> None:
@@ -321,7 +324,5 @@ def test_what_is_missing_is_one_line(fresh: Checkout) -> None:
     assert "lies outside" in refused(
         "run", "-S", "sweep.space={objective.beta: {name: uniform, low: 2.0, high: 3.0}}"
     )
-    assert "no database" in refused(
-        "run", "-S", "sweep.storage=postgresql+psycopg://127.0.0.1:1/x"
-    )
+    assert "no database" in refused("run", "-S", "sweep.storage=postgresql+psycopg://127.0.0.1:1/x")
     assert not list(fresh.folder.glob("artifacts/sweeps/*/trials"))

@@ -360,8 +360,8 @@ def test_rows_of_the_living_are_left_alone(root: Path, capsys: pytest.CaptureFix
                 (tag, name),
             )
     connect(None, True, root=root).sync(replace(trained(1), key="b", name="other"))
-    found = dict(statuses(root))
-    assert [name for name in found if found[name] == "KILLED"] == ["dead", "number used again"]
+    result = dict(statuses(root))
+    assert [name for name in result if result[name] == "KILLED"] == ["dead", "number used again"]
     assert capsys.readouterr().err.count("marked KILLED") == 2
 
 

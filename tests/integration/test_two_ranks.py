@@ -25,7 +25,7 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def rank_results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """Results of both ranks, by case."""
     folder = tmp_path_factory.mktemp("pair")
     command = [*TORCHRUN, "tests.support.two_ranks", str(folder)]
@@ -35,8 +35,8 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("case", two_ranks.CASES)
-def test_two_ranks_train_as_one_process(ranks: list[dict[str, Any]], case: str) -> None:
-    alone, shared = two_ranks.train_case(case, SINGLE_PROCESS), ranks[0][case]
+def test_two_ranks_train_as_one_process(rank_results: list[dict[str, Any]], case: str) -> None:
+    alone, shared = two_ranks.train_case(case, SINGLE_PROCESS), rank_results[0][case]
     difference = (alone["gradient"] - shared["gradient"]).norm()
     assert difference < GRADIENT * alone["gradient"].norm()
     assert len(alone["history"]) == len(shared["history"]) >= 4
@@ -62,23 +62,23 @@ def test_the_cases_clip_skip_and_cut() -> None:
 
 
 @pytest.mark.parametrize("case", two_ranks.CASES)
-def test_ranks_end_with_the_same_bits(ranks: list[dict[str, Any]], case: str) -> None:
-    first, second = (rank[case] for rank in ranks)
+def test_ranks_end_with_the_same_bits(rank_results: list[dict[str, Any]], case: str) -> None:
+    first, second = (rank[case] for rank in rank_results)
     assert first["history"] == second["history"]
     for name, value in first["weights"].items():
         assert torch.equal(value, second["weights"][name]), name
 
 
-def test_the_first_rank_is_heard(ranks: list[dict[str, Any]]) -> None:
-    assert [rank["told"] for rank in ranks] == ["by 0", "by 0"]
+def test_the_first_rank_is_heard(rank_results: list[dict[str, Any]]) -> None:
+    assert [rank["told"] for rank in rank_results] == ["by 0", "by 0"]
 
 
 @pytest.mark.parametrize("count", [2, 3, 15, 64])
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_rows_are_divided_equally_within_one(count: int, size: int) -> None:
-    shares = [list(range(count))[World(rank, size).rows(count)] for rank in range(size)]
-    assert [row for share in shares for row in share] == list(range(count))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    all_rows = [list(range(count))[World(rank, size).rows(count)] for rank in range(size)]
+    assert [row for rank_rows in all_rows for row in rank_rows] == list(range(count))
+    assert max(map(len, all_rows)) - min(map(len, all_rows)) <= 1
 
 
 def test_batch_normalisation_is_refused_on_a_cpu_and_left_alone_by_one_process() -> None:

@@ -1,4 +1,4 @@
-"""Debian's Chromium, headless, driven by Playwright; tests are skipped where it is not installed."""
+"""Debian's Chromium, headless, driven by Playwright; tests are skipped without it."""
 
 import shutil
 from collections.abc import Iterator

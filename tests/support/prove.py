@@ -60,18 +60,18 @@ def prove_diagnosis() -> dict[str, Any]:
     return result
 
 
-def run_proofs(*parts: str) -> None:
+def run_proofs(*names: str) -> None:
     """Run the named parts, or all; the file keeps the other parts."""
     proof = read_json(PROOF_FILE) if PROOF_FILE.exists() else {}
-    for part in parts or PARTS:
-        if part not in PARTS:
-            raise UserError(f"no proof `{part}`", remedy=f"choose {' or '.join(PARTS)}")
-        if part == "kills":
+    for name in names or PARTS:
+        if name not in PARTS:
+            raise UserError(f"no proof `{name}`", remedy=f"choose {' or '.join(PARTS)}")
+        if name == "kills":
             proof |= {"code": code_digest("train.py"), "random_kills": prove_kills()}
         else:
             proof |= {"diagnosis": prove_diagnosis()}
         write_json(PROOF_FILE, proof)
-        info(f"wrote {part} into {PROOF_FILE.relative_to(paths.ROOT)}")
+        info(f"wrote {name} into {PROOF_FILE.relative_to(paths.ROOT)}")
 
 
 PARTS = ("kills", "diagnosis")
@@ -92,7 +92,7 @@ def check_proofs() -> None:
         )
     current = {"kills": code_digest("train.py"), "diagnosis": code_digest(run_all.SCRIPT)}
     proved_digests = {"kills": proof["code"], "diagnosis": proof["diagnosis"]["code"]}
-    outdated = [part for part in PARTS if proved_digests[part] != current[part]]
+    outdated = [name for name in PARTS if proved_digests[name] != current[name]]
     if outdated:
         warn(f"reports/prove.json ({', '.join(outdated)}) is of older code; run `make prove`")
 

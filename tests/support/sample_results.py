@@ -18,9 +18,7 @@ METRICS: dict[str, Any] = {
 }
 
 
-def write_result(
-    root: Path, name: str, *, seed: int = 0, lr: float = 1e-3, **metrics: Any
-) -> Path:
+def write_result(root: Path, name: str, *, seed: int = 0, lr: float = 1e-3, **metrics: Any) -> Path:
     """An archived run of that name; another seed than 0 is stored below it."""
     folder = root / name / "seeds" / str(seed) if seed else root / name
     params = {

@@ -65,8 +65,8 @@ def take_gallery(chromium: Browser, folder: Path) -> None:
 
 def take_mlflow(chromium: Browser, folder: Path) -> None:
     """The charts of the newest training, in the view for trained models."""
-    with closing(sqlite3.connect(folder / "mlflow.db")) as store:
-        experiment, run = store.execute(NEWEST_TRAINING).fetchone()
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        experiment, run = database.execute(NEWEST_TRAINING).fetchone()
     with mlflow_ui(folder) as address:
         page = chromium.new_page(viewport=SIZE)
         page.goto(address)

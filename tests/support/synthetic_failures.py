@@ -1,4 +1,4 @@
-"""Each failure mode as an edit of a healthy run, its expected and allowed findings, and its control."""
+"""Each failure mode: an edit of a healthy run, expected and allowed findings, a control."""
 
 import dataclasses
 import math
@@ -182,9 +182,7 @@ SYNTHETIC_FAILURES = {
         far_above_constant, {"worse_than_constant"}, control=keep_training_fields
     ),
     "unread": SyntheticFailure(ignoring_decoder, {"constant_reconstruction", "decoder_ignores_z"}),
-    "shuffled": SyntheticFailure(
-        with_fields(shuffled_psnr=18.0, psnr=18.2), {"decoder_ignores_z"}
-    ),
+    "shuffled": SyntheticFailure(with_fields(shuffled_psnr=18.0, psnr=18.2), {"decoder_ignores_z"}),
     "overweight": SyntheticFailure(overweight, {"effective_beta"}, {"unused_latents"}),
     "blurred": SyntheticFailure(blurred, {"over_regularised"}, {"unused_latents"}),
     "prior gap": SyntheticFailure(

@@ -149,12 +149,12 @@ def test_every_preset_is_valid_and_takes_a_real_step(
     shape = SHAPES.get(chosen.data.name, (3, size, size))
     pixels = numpy_generator(0, "preset").integers(0, 256, (8, *shape), dtype=np.uint8)
     small = params.parse(params.override(params.to_tree(chosen), ["train.batch_size=8"]))
-    place = device.resolve("cpu", "auto", 1)
+    machine = device.resolve("cpu", "auto", 1)
     levels = 256 if small.data.binarize == "none" else 2
     spec = ImageSpec(shape, levels, binarize=small.data.binarize == "dynamic")
-    training = set_up_training(small, spec, place)
+    training = set_up_training(small, spec, machine)
     images = Images(pixels, "cpu")
-    reports = fit(training.state, training.plan, images, images, place)
+    reports = fit(training.state, training.plan, images, images, machine)
     report = next(item for item in reports if isinstance(item, EpochReport))
     assert np.isfinite(report.metrics["train_objective"])
     assert report.metrics["step"] == 1

@@ -15,13 +15,13 @@ import pytest
 from pipeline.runtime.paths import ROOT
 
 METAPHORS = re.compile(
-    r"\b(judge[sd]?|judging|judge?ments?|courts?|convene[sd]?|convicts?|verdicts?|verdict_cards|"
+    r"(?<![A-Za-z])(judge[sd]?|judging|judge?ments?|courts?|convene[sd]?|convicts?|verdicts?|verdict_cards|"
     r"studio|exhibits?|DOORS|closure|shipped|conductor|ruler|bends|lessons?|cures?|nursery|"
     r"deserters?|deadly|patients|casebook|cohorts?|clinic|symptoms?|weigh(?:ed|s|ing)?|keeping|"
     r"runlog|promised|two_sample|sample_distance|kernel_distance|unstamped|doors?|"
     r"(?:nats|bits|rows?|images|steps|epochs|draws|codes) an? "
     r"(?:image|trial|second|step|run|batch|epoch|pixel|code|minute)|"
-    r"is no (?:number|finite number|database))\b",
+    r"is no (?:number|finite number|database))(?![A-Za-z])",
     re.IGNORECASE,
 )
 """Words that no text has, names of things of this project alone, and units with `a` for `per`."""
@@ -61,6 +61,21 @@ NAMES = frozenset(
         "planted",
         "proofs",
         "behind",
+        "tracked",
+        "tracking",
+        "row",
+        "files",
+        "cases",
+        "description",
+        "identity",
+        "shipped",
+        "pricing",
+        "symptoms",
+        "weighed",
+        "cures",
+        "nursery",
+        "deserter",
+        "deadly",
     ]
 )
 """Ordinary words that say nothing as a name in code."""
@@ -70,15 +85,26 @@ UNSEARCHED = ("reports/results/", "dvc.lock", "requirements.txt", "tests/unit/te
 
 EXCEPTIONS = {
     "bends": "in the names of random streams: another text would change every random number",
+    "judged": "in the name of a random stream, as above",
+    "cohort": "in the names of random streams, as above",
+    "row": "one line of a table or of a history, its usual name",
+    "files": "the raw files of a data set, as paths by name",
+    "cases": "of diagnosis_cases, parameters of a test",
+    "description": "the content of model.json, a text that describes",
+    "tracking": "the section of params.yaml and the package for MLflow",
+    "benchmarks/equivalence_names.yaml": "maps names of an older commit to today's names",
+    "pipeline/config/renamed.yaml": "old names of params, which messages translate",
+    "tests/unit/benchmarks/test_equivalence.py": "tests the map of old names to new ones",
 }
-"""Word: why it may stay."""
+"""Word or file: why it may stay."""
 
 
 @cache
 def tracked_files() -> list[Path]:
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    paths = [name for name in listed.splitlines() if not name.startswith(UNSEARCHED)]
+    names = [name for name in listed.splitlines() if not name.startswith(UNSEARCHED)]
+    paths = [name for name in names if name not in EXCEPTIONS]
     return [ROOT / name for name in paths if Path(name).suffix in TEXT_FILES or "." not in name]
 
 
@@ -112,7 +138,9 @@ def _defined_names(node: ast.AST) -> list[str]:
 def all_places() -> list[str]:
     places = [place for path in tracked_files() if path.is_file() for place in metaphors(path)]
     code = [path for path in tracked_files() if path.suffix == ".py" and path.is_file()]
-    modules = [str(path.relative_to(ROOT)) for path in code if path.stem in NAMES]
+    modules = [
+        str(path.relative_to(ROOT)) for path in code if path.stem in NAMES - EXCEPTIONS.keys()
+    ]
     return [*places, *(place for path in code for place in vague_names(path)), *modules]
 
 
@@ -121,13 +149,11 @@ def test_text_and_names_use_plain_words() -> None:
 
 
 def test_exceptions_are_few_used_and_have_reasons() -> None:
-    text = "\n".join(
-        path.read_text(errors="replace") for path in tracked_files() if path.is_file()
-    )
+    text = "\n".join(path.read_text(errors="replace") for path in tracked_files() if path.is_file())
     assert len(EXCEPTIONS) <= 20
     for word, reason in EXCEPTIONS.items():
         assert len(reason.split()) >= 4, word
-        assert re.search(rf"\b{word}\b", text, re.IGNORECASE), word
+        assert (ROOT / word).is_file() or re.search(rf"\b{word}\b", text), word
 
 
 @pytest.mark.parametrize("line", ["A run convicts itself", "0.3 nats an image", "the verdict"])

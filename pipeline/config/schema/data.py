@@ -14,7 +14,7 @@ class _DataSource(Section):
     root: str
     """folder of the raw data, relative to the project; the variable VAE_DATA_ROOT overrides it"""
     binarize: Literal["none", "static", "dynamic"]
-    """none | static = draw each pixel once, 1 with probability k/255 | dynamic = draw at every step"""
+    """none | static = draw each pixel once, 1 with probability k/255 | dynamic = at every step"""
 
     def request_digest(self) -> str:
         """Digest of the requested data; the folder of the raw files is not part of it."""

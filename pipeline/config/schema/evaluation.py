@@ -58,7 +58,7 @@ class Evaluate(Section):
     repeats: PositiveInt
     """sets of samples of the chosen prior; their standard deviation is reported"""
     feature_extractors: Annotated[tuple[ExtractorName, ...], as_tuple, Field(min_length=1)]
-    """auto = in_domain, or efficientnet_lite2 for data without labels; the first gives the headline"""
+    """auto = in_domain, or efficientnet_lite2 without labels; the first gives the headline"""
     failures: Annotated[int, Field(ge=10, le=20)]
     """images shown as worst, median and best reconstructions and as worst samples"""
     inception_weights: str | None

@@ -20,7 +20,8 @@ MeanChoice = Literal["linear", "sigmoid"]
 NETWORKS = "conv | residual | se_bottleneck (squeeze-and-excitation)"
 LIKELIHOODS = (
     "gaussian | laplace | continuous_bernoulli = densities; discretized_gaussian | "
-    "discretized_logistic | logistic_mixture = probabilities of 8-bit pixels; bernoulli = of binary pixels"
+    "discretized_logistic | logistic_mixture = probabilities of 8-bit pixels; "
+    "bernoulli = of binary pixels"
 )
 
 

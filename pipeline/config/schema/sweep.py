@@ -68,9 +68,7 @@ class Goal(Section):
     @classmethod
     def _is_goal(cls, name: str) -> str:
         if name not in (names := goals()):
-            raise ValueError(
-                f"`sweep.goals`: no metric `{name}`; choose one of {', '.join(names)}"
-            )
+            raise ValueError(f"`sweep.goals`: no metric `{name}`; choose one of {', '.join(names)}")
         return name
 
 

@@ -170,11 +170,11 @@ class Train(Section):
     augment: Augment
     """random changes of the training images"""
     data_location: Literal["auto", "device", "disk"]
-    """device = all images in device memory | disk = memory-mapped file | auto = device if they fit"""
+    """device = all images in device memory | disk = memory-mapped file | auto = what fits"""
     device: DeviceName
     """auto = CUDA if available | cpu | cuda"""
     precision: Literal["auto", "fp32", "bf16"]
-    """fp32 | bf16, for convolutions and matrix products | auto = bf16 if the hardware supports it"""
+    """fp32 | bf16, for convolutions and matrix products | auto = bf16 if hardware supports it"""
     threads: PositiveInt | None
     """CPU threads per process; null = all cores, divided among the processes; changes rounding"""
     compile: bool

@@ -53,7 +53,8 @@ def temperature_panel(renderer: GalleryRenderer, name: str, prior: Prior) -> Pic
     images = [renderer.decode_all(prior.sample(SHEET_COLUMNS, seed, t)) for t in values]
     image = sheet(
         np.concatenate(images),
-        title=f"{renderer.data_set}: samples by temperature t, z ~ {_prior_title(name)}, seed {seed}",
+        title=f"{renderer.data_set}: samples by temperature t, z ~ "
+        f"{_prior_title(name)}, seed {seed}",
         columns=SHEET_COLUMNS,
         row_labels=[f"t = {temperature:g}" for temperature in values],
     )

@@ -27,7 +27,7 @@ BATCH_SIZE = 250  # codes that are decoded together
 
 @dataclass(frozen=True)
 class GalleryRenderer:
-    """`mu` are encodings (N, *latent) of the test images, `decoded` uint8 images (N, C, H, W) of them."""
+    """Encodings `mu` (N, *latent) of the test images; their `decoded` uint8 images (N, C, H, W)."""
 
     model: VAE
     device: str

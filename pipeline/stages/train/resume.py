@@ -68,7 +68,8 @@ def restore_latest(folder: Path, state: State, machine: Machine, world: World) -
             if saved.get(name) != value
         ]
         raise UserError(
-            f"this training began with {', '.join(changes)}; it would not end with the same weights",
+            f"this training began with {', '.join(changes)}; it would not end "
+            "with the same weights",
             where="train",
             remedy="set train.device, .precision, .threads and .compile as they were and start as "
             f"many processes, or delete artifacts/resume/{folder.name} to start again",

@@ -93,9 +93,7 @@ class Recipe:
         if self.size is not None:
             image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
         pixels = np.asarray(image)
-        return np.ascontiguousarray(
-            pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-        )
+        return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
 
     def describe(self) -> dict[str, Any]:
         resize = None if self.size is None else f"{self.size}x{self.size}, bilinear, antialiased"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """One data set. `find(root, path)` raises MissingDataError; `decode(files)` raises UserError."""
+    """A data set. `find(root, path)` raises MissingDataError; `decode(files)` raises UserError."""
 
     title: str
     licence: str

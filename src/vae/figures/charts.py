@@ -241,11 +241,11 @@ def rate_spectrum(rates: Sequence[float] | np.ndarray) -> Chart:
     values = np.sort(np.asarray(rates, float).ravel())[::-1]
     if not values.size or not np.isfinite(values).all():
         raise ValueError("a rate spectrum needs finite rates, at least one")
-    ranks = list(range(1, values.size + 1))
+    positions = list(range(1, values.size + 1))
     cumulative_percent = 100 * values.cumsum() / (values.sum() or 1.0)
     rank = "latent dimension, by rank"
-    bars = Series("KL", ranks, values.tolist(), kind="bar")
-    line = Series("fraction", ranks, cumulative_percent.tolist())
+    bars = Series("KL", positions, values.tolist(), kind="bar")
+    line = Series("fraction", positions, cumulative_percent.tolist())
     return Chart(
         f"Rate per latent dimension: {values.sum():.2f} nats per image in {values.size}",
         [

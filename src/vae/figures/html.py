@@ -126,9 +126,7 @@ def _integer_ticks(panel: Panel) -> dict[str, Any]:
     return {"dtick": 1} if max(x) - min(x) <= 8 else {"tickformat": "d"}
 
 
-def _style_panel(
-    figure: Any, panel: Panel, index: int, cell: tuple[int, int], legend: str
-) -> None:
+def _style_panel(figure: Any, panel: Panel, index: int, cell: tuple[int, int], legend: str) -> None:
     """The title above the axes on the left; the legend on the right, above them or inside."""
     subplot = figure.get_subplot(*cell)
     (left, right), (bottom, top) = subplot.xaxis.domain, subplot.yaxis.domain

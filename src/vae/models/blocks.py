@@ -1,7 +1,8 @@
 """Building blocks of the networks, with normalisation and activation by name.
 
-Convolutions before a normalisation have no bias, because the normalisation has one. Group sizes divide the channels: the largest number
-of groups up to 32 that leaves at least 4 channels per group (Wu & He 2018).
+Convolutions before a normalisation have no bias, because the normalisation has one. Group sizes
+divide the channels: the largest number of groups up to 32 that leaves at least 4 channels per
+group (Wu & He 2018).
 
 residual block        x + conv(act(norm(conv(act(norm(x))))))
 squeeze, excitation   x * sigmoid(W2 act(W1 mean(x))): a gate per channel from all positions
@@ -45,9 +46,7 @@ class ConvNormAct(nn.Sequential):
         super().__init__(layer, norm, ACTIVATIONS[activation]())
 
 
-def conv_norm_act(
-    in_channels: int, out_channels: int, kernel: int, stride: int = 1
-) -> ConvNormAct:
+def conv_norm_act(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> ConvNormAct:
     """Convolution without bias, group normalisation, SiLU; stride 1 keeps the size."""
     layer = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
     return ConvNormAct(layer, out_channels, "group", "silu")
@@ -61,9 +60,7 @@ def downsample(in_channels: int, out_channels: int) -> nn.Module:
 
 def upsample(in_channels: int, out_channels: int) -> nn.Module:
     """Twice the size: a 3x3 convolution plus a 1x1 one, both after bilinear interpolation."""
-    both = Sum(
-        conv_norm_act(in_channels, out_channels, 3), nn.Conv2d(in_channels, out_channels, 1)
-    )
+    both = Sum(conv_norm_act(in_channels, out_channels, 3), nn.Conv2d(in_channels, out_channels, 1))
     return nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), both)
 
 

@@ -1,8 +1,8 @@
 """Encoder and decoder networks by name, for images of any size of at least 8 pixels.
 
-A network has a backbone of L levels (`backbones`); each halves (doubles) height and width. Images whose
-size is not a multiple of 2^L are padded with black to the next multiple, and the decoder's output
-is cropped to the image's size: nothing is resized. The encoder's input is 2x - 1.
+A network has a backbone of L levels (`backbones`); each halves (doubles) height and width. Images
+whose size is not a multiple of 2^L are padded with black to the next multiple, and the decoder's
+output is cropped to the image's size: nothing is resized. The encoder's input is 2x - 1.
 
     encoder:  x (B, C, H, W) -> padded -> features (B, w_L, h, w) -> head -> mu, log_var
     decoder:  z (B, *latent) -> stem -> features (B, w_L, h, w) -> cropped -> decoded (B, C', H, W)

@@ -51,9 +51,9 @@ class Encodings:
 
 def concatenate(batches: Iterable[Encodings]) -> Encodings:
     """All batches as one."""
-    parts = list(batches)
+    batches = list(batches)
     mu, log_var, codes = (
-        np.concatenate([getattr(part, name) for part in parts])
+        np.concatenate([getattr(batch, name) for batch in batches])
         for name in ("mu", "log_var", "codes")
     )
     return Encodings(mu, log_var, codes)

@@ -113,8 +113,7 @@ def fit_gmm(
         yield FitReport(number, len(counts), count, -densities[str(count)])
     best, scores = select_prior(fitted, held_out, seed)
     candidates = {
-        label: {"mmd2": score.mmd2, "log_prob": densities[label]}
-        for label, score in scores.items()
+        label: {"mmd2": score.mmd2, "log_prob": densities[label]} for label, score in scores.items()
     }
     reasons = {str(count): reason for count, reason in infeasible.items()}
     fit_info = {"components": int(best), "candidates": candidates, "infeasible": reasons}

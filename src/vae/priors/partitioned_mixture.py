@@ -41,9 +41,7 @@ def fit_components(
         counts = allocate([len(group) for group in members], count)
         with ThreadPoolExecutor(threads) as workers:
             mixtures = list(
-                workers.map(
-                    lambda group, own: fit_unpartitioned(group, own, seed), members, counts
-                )
+                workers.map(lambda group, own: fit_unpartitioned(group, own, seed), members, counts)
             )
     sizes = [len(group) / len(codes) for group in members]
     weights = [size * own.weights for size, own in zip(sizes, mixtures, strict=True)]

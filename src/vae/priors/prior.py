@@ -12,8 +12,9 @@ a flow starts from t times the noise. This does not temper its distribution: dra
 (t < 1) or farther from the centre by an unknown amount.
 
 Draws are a function of (seed, "prior <name>"); on a CPU equal bit for bit for the same machine
-(threads, precision). The first draws do not depend on the number of draws, up to rounding. `from_tensors` makes
-exactly the same prior from `tensors` and `metadata`, so draws are a function of the file:
+(threads, precision). The first draws do not depend on the number of draws, up to rounding.
+`from_tensors` makes exactly the same prior from `tensors` and `metadata`, so draws are a function
+of the file:
 
 standard        nothing
 gaussian, gmm   weights (K,), float64; means (K, n), float64; packed_roots (K, n (n + 1) / 2),
@@ -53,7 +54,7 @@ class Prior(Protocol):
         ...
 
     def log_prob(self, z: np.ndarray) -> np.ndarray | None:
-        """Log density of codes (N, *latent) at temperature 1, (N,), nats; None without a density."""
+        """Log density (N,) of codes (N, *latent) at temperature 1, nats; None without a density."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
@@ -72,9 +73,7 @@ class StandardNormalPrior:
 
     def sample(self, count: int, seed: int, temperature: float = 1.0) -> np.ndarray:
         _check_sample_arguments(count, temperature)
-        noise = numpy_generator(seed, "prior standard").standard_normal(
-            (count, *self.latent_shape)
-        )
+        noise = numpy_generator(seed, "prior standard").standard_normal((count, *self.latent_shape))
         return _unflatten(temperature * noise, self.latent_shape)
 
     def log_prob(self, z: np.ndarray) -> np.ndarray:

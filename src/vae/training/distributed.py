@@ -128,7 +128,8 @@ def _collective() -> Iterator[None]:
         raise RankError(
             f"another process of this training is gone or silent ({reason})",
             where="train",
-            remedy="see its error message; run the same command again: it resumes after the last epoch",
+            remedy="see its error message; run the same command again: it resumes after the last "
+            "epoch",
         ) from error
 
 

@@ -1,8 +1,8 @@
 """The update: Adam or AdamW, gradient-norm clipping, and a moving average of the weights.
 
 clip    a gradient whose norm g exceeds c is scaled by c / g; its direction stays (Pascanu et al.
-        2013). Adam divides by the gradient's size, which cancels a constant scaling; clipping changes
-        the weight of single steps.
+        2013). Adam divides by the gradient's size, which cancels a constant scaling; clipping
+        changes the weight of single steps.
 skip    an update whose gradient norm exceeds a limit or is not finite is omitted: one exploded
         batch would stay in Adam's squared average for a thousand steps (Child 2021).
 EMA     avg <- avg + (1 - d_t) (weights - avg),  d_t = min(d, (1 + t) / (10 + t))

@@ -61,7 +61,7 @@ def calibrate(
     limit: int | None = None,
     world: World = SINGLE_PROCESS,
 ) -> None:
-    """Set the likelihood's scale from the first `limit` images (None: all) of the training split."""
+    """Set the likelihood's scale from the first `limit` training images (None: all)."""
     if not model.likelihood.needs_calibration:
         return
     total, count = 0.0, 0.0

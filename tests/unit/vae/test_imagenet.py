@@ -129,9 +129,9 @@ def test_they_know_real_objects(real_data_root: Path, name: str) -> None:
         )
         with torch.no_grad():
             guesses = network(2 * x - 1).topk(5).indices
-        share = {key: _share(guesses, numbers) for key, numbers in MEANT.items()}
-        assert share[label] >= least  # by chance: below 0.04
-        assert share[label] == max(share.values())
+        fractions = {key: _share(guesses, numbers) for key, numbers in MEANT.items()}
+        assert fractions[label] >= least  # by chance: below 0.04
+        assert fractions[label] == max(fractions.values())
 
 
 def _share(guesses: Tensor, numbers: tuple[int, ...]) -> float:

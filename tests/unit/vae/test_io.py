@@ -64,9 +64,9 @@ def test_tables_survive_a_trip(tmp_path_factory: pytest.TempPathFactory, rows: l
 
 def test_tensors_survive_a_trip_with_equal_bytes_and_ordered_description(tmp_path: Path) -> None:
     tensors = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor(3)}
-    about = {"z": 1, "a": {"k": [1, 2]}}
-    content = io.tensor_bytes(tensors, about)
-    assert content == io.tensor_bytes(dict(reversed(tensors.items())), about)
+    metadata = {"z": 1, "a": {"k": [1, 2]}}
+    content = io.tensor_bytes(tensors, metadata)
+    assert content == io.tensor_bytes(dict(reversed(tensors.items())), metadata)
     io.write_bytes(tmp_path / "t", content)
     read, description = io.read_tensors(tmp_path / "t")
     assert list(description) == ["z", "a"]

@@ -55,7 +55,7 @@ def test_capacity_pulls_the_rate_to_a_rising_target(
     assert capacity(RATES, 9.0, nats=10.0, epochs=4.0).item() == pytest.approx(3.4)
 
 
-def test_the_objective_weighs_the_penalty_and_the_difference() -> None:
+def test_the_objective_multiplies_the_penalty_and_the_difference() -> None:
     means = Means(torch.tensor(100.0), torch.tensor([1.0, 2.0]), torch.tensor(0.5))
 
     def difference(x: Tensor, mean: Tensor) -> Tensor:

@@ -112,15 +112,15 @@ def test_the_gradient_is_that_of_finite_differences(perceptual: PerceptualLoss) 
     direction = torch.randn(mean.shape, generator=torch_generator(0, "direction")).double()
     try:
         perceptual.double()
-        perceptual.features.float32_on_cpu, kept = False, perceptual.features.float32_on_cpu
+        perceptual.features.float32_on_cpu, previous = False, perceptual.features.float32_on_cpu
         (gradient,) = torch.autograd.grad(perceptual(x, mean).sum(), mean)
         with torch.no_grad():
             step = 1e-6
-            ahead, behind = (perceptual(x, mean + s * step * direction) for s in (1, -1))
-        slope = ((ahead - behind) / (2 * step)).sum().item()
+            above, below = (perceptual(x, mean + s * step * direction) for s in (1, -1))
+        slope = ((above - below) / (2 * step)).sum().item()
         assert (gradient * direction).sum().item() == pytest.approx(slope, rel=1e-3)
     finally:
-        perceptual.features.float32_on_cpu = kept
+        perceptual.features.float32_on_cpu = previous
         perceptual.float()
 
 
@@ -181,7 +181,7 @@ def test_images_and_means_have_one_shape(perceptual: PerceptualLoss) -> None:
         perceptual(x, x[:1])
 
 
-def test_a_judge_is_no_loss() -> None:
+def test_a_network_is_no_loss() -> None:
     with pytest.raises(ValueError, match="not a network for a loss"):
         PerceptualLoss("efficientnet_lite2")
 

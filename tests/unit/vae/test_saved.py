@@ -131,8 +131,8 @@ def test_codes_and_images_belong_together(model: SavedModel) -> None:
     torch.testing.assert_close(model.encode(x), posterior.mu)
     torch.testing.assert_close(model.reconstruct(PIXELS), decoded)
     draws = torch.stack([model.encode(PIXELS[:50], seed) for seed in range(40)])
-    found = (draws - posterior.mu[:50]) / torch.exp(posterior.log_var[:50] / 2)
-    assert float(found.std()) == pytest.approx(1, abs=0.03)
+    values = (draws - posterior.mu[:50]) / torch.exp(posterior.log_var[:50] / 2)
+    assert float(values.std()) == pytest.approx(1, abs=0.03)
 
 
 def test_scores_are_those_of_the_evaluation(model: SavedModel) -> None:
@@ -140,9 +140,9 @@ def test_scores_are_those_of_the_evaluation(model: SavedModel) -> None:
     scores = elbo.concatenate(elbo.score(model.vae, split, MACHINE, seed=2, batch_size=256))
     expected = elbo.summarise(scores, model.vae.dimensions)
     for images in (PIXELS, torch.from_numpy(PIXELS).float() / 255):
-        found = model.score(images, seed=2)
-        assert found.keys() == {"elbo", "distortion", "rate", "bits_per_dim"}
-        for name, values in found.items():
+        scores = model.score(images, seed=2)
+        assert scores.keys() == {"elbo", "distortion", "rate", "bits_per_dim"}
+        for name, values in scores.items():
             assert values.shape == (300,)
             assert values.mean().item() == pytest.approx(expected[name], rel=1e-9)
 
@@ -174,9 +174,9 @@ def test_binary_models_score_binary_images_alone() -> None:
 def test_the_classifier_is_kept_to_the_byte(model: SavedModel, tmp_path: Path) -> None:
     classifier = Classifier(ClassifierShape(*IMAGE, features=16, classes=2), folded=True)
     own = {"name": "in_domain", "digest": classifier.digest()}
-    replace(
-        model, description={**model.description, "extractor": own}, classifier=classifier
-    ).save(tmp_path)
+    replace(model, description={**model.description, "extractor": own}, classifier=classifier).save(
+        tmp_path
+    )
     again = saved.load(tmp_path)
     assert again.classifier is not None
     assert again.classifier.digest() == again.description["extractor"]["digest"]
@@ -224,12 +224,20 @@ def test_a_model_of_another_format_is_refused(library: Path) -> None:
 
 def write_run(artifacts: Path, model: SavedModel) -> None:
     """The files of a run whose chain has reached the prior."""
-    about = {name: DESCRIPTION[name] for name in ("key", "model", "image", "levels", "data_set")}
-    weights = tensor_bytes(model.vae.state_dict(), about | {"epoch": 3})
+    description = {
+        name: DESCRIPTION[name] for name in ("key", "model", "image", "levels", "data_set")
+    }
+    weights = tensor_bytes(model.vae.state_dict(), description | {"epoch": 3})
     write_bytes(artifacts / saved.RUN_MODEL, weights)
-    index = {"model": about["key"], "fitted": [model.prior.name], "selected": model.prior.name}
+    index = {
+        "model": description["key"],
+        "fitted": [model.prior.name],
+        "selected": model.prior.name,
+    }
     write_json(artifacts / saved.RUN_PRIORS, index | {"density": None, "temperature": 0.8})
-    prior = tensor_bytes(model.prior.tensors(), {"model": about["key"], **model.prior.metadata()})
+    prior = tensor_bytes(
+        model.prior.tensors(), {"model": description["key"], **model.prior.metadata()}
+    )
     write_bytes(artifacts / "prior" / f"{model.prior.name}.safetensors", prior)
     spec = {name: DESCRIPTION[name] for name in ("classes", "licence")}
     write_json(artifacts / saved.RUN_DATA, spec)

@@ -4,7 +4,8 @@ k = 0..255 is a sub-pixel, x = k / 255; grey is the mean over channels. Measured
 
 brightness      mean of x; 0 black, 1 white
 contrast        standard deviation of x over all sub-pixels of the image
-edge_density    fraction of pixels where the grey's gradient |(x(i,j+1) - x(i,j), x(i+1,j) - x(i,j))|
+edge_density    fraction of pixels where the grey's gradient
+                |(x(i,j+1) - x(i,j), x(i+1,j) - x(i,j))|
                 exceeds EDGE_THRESHOLD, in x per pixel; one-sided, so that lines one pixel apart
                 count
 high_frequency  fraction of the grey's power, mean excluded, above HIGH_FREQUENCY_THRESHOLD cycles
@@ -76,8 +77,7 @@ def _measure(pixels: np.ndarray) -> dict[str, np.ndarray]:
     grey = pixels.mean(1, dtype=np.float32) / np.float32(255)
     varies = grey.max((1, 2)) > grey.min((1, 2))
     structure = {
-        name: np.where(varies, attribute(grey), 0.0)
-        for name, attribute in _GREY_ATTRIBUTES.items()
+        name: np.where(varies, attribute(grey), 0.0) for name, attribute in _GREY_ATTRIBUTES.items()
     }
     # Computed from integers, so that a constant image has contrast 0 exactly.
     std = np.sqrt(size * second - first**2) / (size * 255)

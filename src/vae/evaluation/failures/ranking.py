@@ -132,7 +132,7 @@ def _reason(name: str, percentile_rank: float) -> str:
 def sample_criteria(
     features: np.ndarray, training: np.ndarray, probabilities: np.ndarray | None
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Criteria (N,), larger = worse, of features (N, F), and rows (N,) of the nearest training image.
+    """Criteria (N,), larger = worse, of features (N, F); rows (N,) of the nearest training image.
 
     `probabilities` are (N, classes). Raises ValueError unless training has more than 5 rows.
     """

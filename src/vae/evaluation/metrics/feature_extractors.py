@@ -23,7 +23,7 @@ Along each fault the distance must rise strictly, and end above the floor; a wea
 below it. n is the number of images left at the strongest drop and the same everywhere, because the
 bias of the distance grows as n falls and would look like a fault.
 
-Not guaranteed: that an extractor that passes detects other faults, or weighs these as people do.
+Not guaranteed: that an extractor that passes detects other faults or ranks these as people do.
 Features of in_domain and of torch-fidelity's networks are computed in float32, those of
 efficientnet_lite2 in the machine's precision; two machines may round differently.
 """

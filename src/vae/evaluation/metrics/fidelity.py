@@ -77,9 +77,7 @@ class Statistics:
 
 def statistics(features: np.ndarray) -> Statistics:
     """Statistics of features (N, F), with the unbiased covariance."""
-    moments = torch_fidelity_module("metric_fid").fid_features_to_statistics(
-        as_tensor(features, 2)
-    )
+    moments = torch_fidelity_module("metric_fid").fid_features_to_statistics(as_tensor(features, 2))
     return Statistics(moments["mu"], moments["sigma"])
 
 
@@ -95,7 +93,7 @@ def frechet_distance(one: Statistics, other: Statistics) -> float:
 # Other distances of torch-fidelity
 
 
-def kernel_distance(real: np.ndarray, fake: np.ndarray, seed: int) -> tuple[float, float]:
+def polynomial_mmd2(real: np.ndarray, fake: np.ndarray, seed: int) -> tuple[float, float]:
     """Mean and deviation over 100 subsets of 1,000, or of half of fewer than 2,000 features.
 
     Half, because subsets of nearly all features hardly differ and hide the deviation.
@@ -223,7 +221,7 @@ def compare(
     fake_subset = fake[: real.max_neighbour_images]
     precision, recall = precision_recall(real_subset, fake_subset, real.k)
     density, coverage = density_coverage(real_subset, fake_subset, real.k, real.radii)
-    kd, kd_std = kernel_distance(real.features, fake, seed)
+    kd, kd_std = polynomial_mmd2(real.features, fake, seed)
     score, score_std = (None, None) if logits is None else classifier_score(logits, seed)
     return Fidelity(
         extractor=real.extractor,

@@ -30,7 +30,7 @@ from vae.rng import normal
 
 @dataclass(frozen=True)
 class Bounds:
-    """Per image (N,), nats: IWAE-K, mean log weight of the same draws, IWAE-K of the 8-bit image."""
+    """Per image (N,), nats: IWAE-K, mean log weight of its draws, IWAE-K of the 8-bit image."""
 
     iwae: np.ndarray
     elbo: np.ndarray

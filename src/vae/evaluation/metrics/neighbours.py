@@ -109,10 +109,10 @@ def density_coverage(
 
 def diversity(samples: np.ndarray, real: np.ndarray, seed: int) -> float:
     """Of features (N, F) and (M, F), each image paired with another by (seed, "pairs")."""
-    sample_distance, real_distance = (
+    generated_distance, real_distance = (
         _mean_distance(as_tensor(side, 2), seed) for side in (samples, real)
     )
-    return sample_distance / real_distance if real_distance else float("inf")
+    return generated_distance / real_distance if real_distance else float("inf")
 
 
 def _mean_distance(features: Tensor, seed: int) -> float:
@@ -128,12 +128,9 @@ def local_density(queries: np.ndarray, references: np.ndarray, k: int = NEIGHBOU
     centre = x.mean(0)
     x, y = x - centre, y - centre
     # The same margin as in `density_coverage`.
-    thresholds = (
-        torch.from_numpy(squared_radii(references, k)) + ROUNDING * x.square().sum(1).max()
-    )
+    thresholds = torch.from_numpy(squared_radii(references, k)) + ROUNDING * x.square().sum(1).max()
     return (
-        torch.cat([(rows <= thresholds).sum(1) for _, rows in _squared_distances(y, x)]).numpy()
-        / k
+        torch.cat([(rows <= thresholds).sum(1) for _, rows in _squared_distances(y, x)]).numpy() / k
     )
 
 

@@ -7,10 +7,11 @@ continuous_bernoulli  log p(x) = l x - log((e^l - 1) / l) on [0, 1], l the decod
                       (Loaiza-Ganem & Cunningham 2019). Its mean is
                       1 / (1 - e^{-l}) - 1 / l.
 
-The scale (sigma or b) is a number, a learned parameter, or the maximiser of the density, sigma^2 = E[(x - m)^2] (Rybkin et al. 2021) or b = E|x - m|. In training the optimum is
-that of the batch; `calibrate` fixes it for evaluation, so that the bound is a bound and images do
-not depend on each other. A fitted scale is at least that of the rounding error of 8-bit pixels.
-A Gaussian may also have a decoded variance for every sub-pixel.
+The scale (sigma or b) is a number, a learned parameter, or the maximiser of the density, sigma^2 =
+E[(x - m)^2] (Rybkin et al. 2021) or b = E|x - m|. In training the optimum is that of the batch;
+`calibrate` fixes it for evaluation, so that the bound is a bound and images do not depend on each
+other. A fitted scale is at least that of the rounding error of 8-bit pixels. A Gaussian may also
+have a decoded variance for every sub-pixel.
 
 discrete_log_prob is that of the 8-bit pixel: for gaussian and laplace of its bin (bins.py), for
 continuous_bernoulli of [k/256, (k + 1)/256]. The density at a bin's centre is not a probability:
@@ -110,9 +111,7 @@ class SharedScale(Likelihood):
 class Gaussian(SharedScale):
     """N(x; m, sigma^2) with one sigma for all."""
 
-    def __init__(
-        self, sigma: float | Literal["learned", "optimal"], mean: Mean = "linear"
-    ) -> None:
+    def __init__(self, sigma: float | Literal["learned", "optimal"], mean: Mean = "linear") -> None:
         super().__init__(Scale(sigma, minimum=MIN_SIGMA, power=2), mean)
 
     def log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:
@@ -181,9 +180,7 @@ class PixelGaussian(Likelihood):
 class Laplace(SharedScale):
     """Laplace(x; m, b) with one b for all."""
 
-    def __init__(
-        self, scale: float | Literal["learned", "optimal"], mean: Mean = "linear"
-    ) -> None:
+    def __init__(self, scale: float | Literal["learned", "optimal"], mean: Mean = "linear") -> None:
         super().__init__(Scale(scale, minimum=MIN_LAPLACE_SCALE), mean)
 
     def log_prob(self, decoded: Tensor, x: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ def test_the_command_prints_findings_changes_and_what_was_not_assessed(
     (tmp_path / "study.txt").write_text(PUBLISHED)
     out = printed(monkeypatch, capsys, str(tmp_path / "study.txt"), "--dimensions", "3072")
     assert out.count("FAULT: Posterior collapse") == 2
-    assert out.count("weighs 3,072 times") == 2
+    assert out.count("factor of 3,072") == 2
     assert "study.txt, Latent dim 512" in out
     assert "epochs 2-24, 26-49 are not in the log" in out
     assert "try model.likelihood={name: gaussian, sigma: optimal, mean: linear}" in out

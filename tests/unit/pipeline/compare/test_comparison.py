@@ -224,7 +224,8 @@ def test_no_run_or_too_many_are_refused() -> None:
 
 FILES = {
     "train.json": b'{"key": "k1", "data_set": "digits", "best_epoch": 2, "beta": 1.0}',
-    "evaluate.json": b'{"model": "k1", "metrics": {"test_mse": 0.5, "feature_extractor": "x"}, "params":'
+    "evaluate.json": b'{"model": "k1", "metrics": {"test_mse": 0.5, "feature_extractor": "x"},'
+    b' "params":'
     b' {"evaluate": {"samples": 9}}}',
     "prior.json": b'{"model": "k1", "metrics": {"selected": "gmm", "gmm": {"mmd2": 0.25}},'
     b' "params": {"prior": {"seed": 0}}}',

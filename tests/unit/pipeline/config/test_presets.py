@@ -12,8 +12,8 @@ from vae.errors import UserError
 ENTRIES = preset.read_presets()
 PARAMS = {name: preset.load_preset(name) for name in ENTRIES}
 OURS = (
-    "digits fashion_mnist fashion_mnist/sweep fashion_mnist/textbook fashion_mnist/binarised cifar10 "
-    "cifar10/likelihood celeba celeba/textbook"
+    "digits fashion_mnist fashion_mnist/sweep fashion_mnist/textbook fashion_mnist/binarised "
+    "cifar10 cifar10/likelihood celeba celeba/textbook"
 )
 TWINS = [f"cifar10/latent_study/{size}_repaired" for size in (64, 128, 256, 512)]
 REPRODUCED = [name for name in ENTRIES if ENTRIES[name]["source"].startswith("system ")]
@@ -57,9 +57,7 @@ def test_every_line_of_an_entry_changes_its_base(name: str) -> None:
     for path in entry["params"]:
         without = {key: value for key, value in entry["params"].items() if key != path}
         entries = {**ENTRIES, name: {**entry, "params": without}}
-        assert preset._preset_tree(name, entries) != params.to_tree(PARAMS[name]), (
-            f"{path} is idle"
-        )
+        assert preset._preset_tree(name, entries) != params.to_tree(PARAMS[name]), f"{path} is idle"
 
 
 @pytest.mark.parametrize("name", REPRODUCED)

@@ -79,7 +79,10 @@ def test_sigterm_waits_until_an_error_is_printed(
 
 
 def test_a_closed_pipe_is_no_error() -> None:
-    code = "from pipeline.runtime.console import run_command; run_command(lambda: print('x' * 100_000))"
+    code = (
+        "from pipeline.runtime.console import run_command; "
+        "run_command(lambda: print('x' * 100_000))"
+    )
     done = subprocess.run(
         ["bash", "-c", f'set -o pipefail; {sys.executable} -c "{code}" | head -c 1'],
         cwd=ROOT,

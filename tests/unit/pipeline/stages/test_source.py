@@ -140,9 +140,7 @@ def test_an_existing_fingerprint_prevents_the_download(
     fingerprint_raw_data(data)
 
 
-def test_the_environment_overrides_the_root(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_overrides_the_root(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = fashion_mnist(Path("data/raw"))
     assert raw_data.raw_data_root(data) == paths.ROOT / "data" / "raw"
     for root in ("elsewhere", "/absolute"):

@@ -151,11 +151,11 @@ def make_files(folder: Path, count: int) -> Split:
 
 
 def write(
-    folder: Path, part: Split, max_broken: int, recipe: Recipe | None = None
+    folder: Path, split: Split, max_broken: int, recipe: Recipe | None = None
 ) -> BrokenImages:
     tolerance = BrokenImages(max_broken)
-    images = decode_images(part, recipe or Recipe(1), workers=3)
-    write_split(folder, "train", part, images, tolerance)
+    images = decode_images(split, recipe or Recipe(1), workers=3)
+    write_split(folder, "train", split, images, tolerance)
     return tolerance
 
 
@@ -174,11 +174,11 @@ def test_a_dropped_reader_leaves_no_thread(tmp_path: Path) -> None:
 
 
 def test_broken_images_are_skipped_named_and_counted(tmp_path: Path) -> None:
-    part = make_files(tmp_path / "raw", 10)
+    split = make_files(tmp_path / "raw", 10)
     (tmp_path / "raw" / "03.png").write_bytes(b"no image")
     whole = (tmp_path / "raw" / "07.png").read_bytes()
     (tmp_path / "raw" / "07.png").write_bytes(whole[: len(whole) // 2])
-    tolerance = write(tmp_path, part, 2)
+    tolerance = write(tmp_path, split, 2)
     assert set(tolerance.reasons) == {"03.png", "07.png"}
     assert not any(str(tmp_path) in reason for reason in tolerance.reasons.values())
     left = [0, 1, 2, 4, 5, 6, 8, 9]
@@ -187,10 +187,10 @@ def test_broken_images_are_skipped_named_and_counted(tmp_path: Path) -> None:
 
 
 def test_one_broken_image_too_many_is_an_error(tmp_path: Path) -> None:
-    part = make_files(tmp_path / "raw", 10)
+    split = make_files(tmp_path / "raw", 10)
     (tmp_path / "raw" / "03.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"1 unreadable images: 03\.png") as caught:
-        write(tmp_path, part, 0)
+        write(tmp_path, split, 0)
     assert "data.max_broken" in str(caught.value)
     assert not (tmp_path / "train.npy").exists()
 
@@ -206,19 +206,19 @@ def test_a_truncated_jpeg_is_broken(tmp_path: Path) -> None:
 
 
 def test_different_sizes_need_a_size(tmp_path: Path) -> None:
-    part = make_files(tmp_path / "raw", 5)
+    split = make_files(tmp_path / "raw", 5)
     Image.new("L", (6, 4)).save(tmp_path / "raw" / "02.png")
     with pytest.raises(UserError, match=r"02\.png is 6x4 pixels, the first image is 4x4"):
-        write(tmp_path, part, 0)
-    write(tmp_path, part, 0, Recipe(1, size=4))
+        write(tmp_path, split, 0)
+    write(tmp_path, split, 0, Recipe(1, size=4))
     assert len(np.load(tmp_path / "train.npy")) == 5
 
 
 def test_a_split_needs_one_readable_image(tmp_path: Path) -> None:
-    part = make_files(tmp_path / "raw", 1)
+    split = make_files(tmp_path / "raw", 1)
     (tmp_path / "raw" / "00.png").write_bytes(b"")
     with pytest.raises(UserError, match="no readable image"):
-        write(tmp_path, part, 5)
+        write(tmp_path, split, 5)
 
 
 @pytest.mark.parametrize("count", [0, 1, 9, 1000])
@@ -254,34 +254,32 @@ def numbered(count: int) -> Split:
     return Split(pixels, np.arange(count) % 3)
 
 
-def numbers(part: Split) -> list[int]:
-    assert isinstance(part.images, np.ndarray)
-    return part.images.reshape(-1).tolist()
+def numbers(split: Split) -> list[int]:
+    assert isinstance(split.images, np.ndarray)
+    return split.images.reshape(-1).tolist()
 
 
 def test_splits_are_disjoint_whole_and_sized() -> None:
-    parts = split_dataset(RawDataset({"all": numbered(200)}), 0.1, 0.25, seed=0)
-    assert [len(part) for part in parts.values()] == [135, 15, 50]
-    everything = [number for part in parts.values() for number in numbers(part)]
+    splits = split_dataset(RawDataset({"all": numbered(200)}), 0.1, 0.25, seed=0)
+    assert [len(split) for split in splits.values()] == [135, 15, 50]
+    everything = [number for split in splits.values() for number in numbers(split)]
     assert sorted(everything) == list(range(200))
-    for part in parts.values():
-        assert numbers(part) == sorted(numbers(part))
-        np.testing.assert_array_equal(part.labels, np.array(numbers(part)) % 3)
+    for split in splits.values():
+        assert numbers(split) == sorted(numbers(split))
+        np.testing.assert_array_equal(split.labels, np.array(numbers(split)) % 3)
 
 
 def test_a_split_is_a_function_of_its_seed() -> None:
     collection = RawDataset({"all": numbered(200)})
-    first, same, other = (
-        split_dataset(collection, 0.1, 0.25, seed)["valid"] for seed in (0, 0, 1)
-    )
+    first, same, other = (split_dataset(collection, 0.1, 0.25, seed)["valid"] for seed in (0, 0, 1))
     assert numbers(first) == numbers(same) != numbers(other)
 
 
 def test_official_splits_are_passed_on() -> None:
     train, valid, test = numbered(90), numbered(30), numbered(60)
-    parts = split_dataset(RawDataset({"train": train, "test": test}), 0.1, 0.5, seed=0)
-    assert parts["test"] is test
-    assert sorted(numbers(parts["train"]) + numbers(parts["valid"])) == list(range(90))
+    splits = split_dataset(RawDataset({"train": train, "test": test}), 0.1, 0.5, seed=0)
+    assert splits["test"] is test
+    assert sorted(numbers(splits["train"]) + numbers(splits["valid"])) == list(range(90))
     official = {"train": train, "valid": valid, "test": test}
     assert split_dataset(RawDataset(official), 0.1, 0.5, seed=0) == official
 
@@ -292,8 +290,8 @@ def test_two_images_are_too_few() -> None:
 
 
 def test_the_spec_says_what_the_files_are(tmp_path: Path) -> None:
-    part = make_files(tmp_path / "raw", 6)
-    write(tmp_path, part, 0)
+    split = make_files(tmp_path / "raw", 6)
+    write(tmp_path, split, 0)
     images = np.load(tmp_path / "train.npy")
     spec = build_spec(tmp_path, {"train": images}, {"name": "folder"}, ["a"], 6, {})
     assert spec["shape"] == [1, 4, 4]
@@ -373,9 +371,9 @@ def test_the_random_spectrum_is_close_from_below(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.real_data("cifar10")
 def test_the_spectrum_of_cifar10_is_the_known_one(real_data_root: Path) -> None:
-    part = sources.decode("cifar10", sources.find("cifar10", real_data_root)).splits["train"]
-    assert isinstance(part.images, np.ndarray)
-    values = spectrum.principal_spectrum(part.images, 3072)
+    split = sources.decode("cifar10", sources.find("cifar10", real_data_root)).splits["train"]
+    assert isinstance(split.images, np.ndarray)
+    values = spectrum.principal_spectrum(split.images, 3072)
     counts = [int((values > level).sum()) for level in (1, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01)]
     assert counts == [22, 36, 66, 129, 206, 356, 512]
     assert values.sum() == pytest.approx(190.4, abs=0.05)
@@ -384,10 +382,10 @@ def test_the_spectrum_of_cifar10_is_the_known_one(real_data_root: Path) -> None:
 @pytest.mark.real_data("celeba")
 def test_real_faces_decode_alike_with_any_number_of_threads(real_data_root: Path) -> None:
     files = sources.find("celeba", real_data_root)
-    part = Split(sources.decode("celeba", files).splits["test"].images[:64])
+    split = Split(sources.decode("celeba", files).splits["test"].images[:64])
 
     def decode(workers: int) -> list[np.ndarray | str]:
-        return [image for _, image in decode_images(part, Recipe(3, "offset_128", 64), workers)]
+        return [image for _, image in decode_images(split, Recipe(3, "offset_128", 64), workers)]
 
     np.testing.assert_array_equal(decode(1), decode(4))
     assert np.array(decode(1)).shape == (64, 3, 64, 64)

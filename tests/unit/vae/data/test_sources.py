@@ -117,13 +117,13 @@ def test_official_sums_name_the_files_that_are_looked_for() -> None:
 def test_digits_are_those_of_scikit_learn(tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
 
-    oracle, part = load_digits(), read("digits", tmp_path).splits["all"]
-    assert isinstance(part.images, np.ndarray)
-    assert part.images.shape == (1797, 1, 8, 8)
-    assert part.images.dtype == np.uint8
+    oracle, content = load_digits(), read("digits", tmp_path).splits["all"]
+    assert isinstance(content.images, np.ndarray)
+    assert content.images.shape == (1797, 1, 8, 8)
+    assert content.images.dtype == np.uint8
     expected = np.array([round(level * 255 / 16) for level in range(17)])
-    np.testing.assert_array_equal(part.images[:, 0], expected[oracle.images.astype(int)])
-    np.testing.assert_array_equal(part.labels, oracle.target)
+    np.testing.assert_array_equal(content.images[:, 0], expected[oracle.images.astype(int)])
+    np.testing.assert_array_equal(content.labels, oracle.target)
 
 
 # Fashion-MNIST
@@ -140,9 +140,9 @@ def test_fashion_decodes_extracted_and_compressed(tmp_path: Path, compressed: bo
     assert list(collection.splits) == ["train", "test"]
     assert len(collection.classes) == 10
     for split, stem in (("train", "train"), ("test", "t10k")):
-        part = collection.splits[split]
-        np.testing.assert_array_equal(part.images[:, 0], arrays[f"{stem}-images-idx3-ubyte"])
-        np.testing.assert_array_equal(part.labels, arrays[f"{stem}-labels-idx1-ubyte"])
+        content = collection.splits[split]
+        np.testing.assert_array_equal(content.images[:, 0], arrays[f"{stem}-images-idx3-ubyte"])
+        np.testing.assert_array_equal(content.labels, arrays[f"{stem}-labels-idx1-ubyte"])
 
 
 def test_compressed_or_not_the_fingerprint_is_the_same(tmp_path: Path) -> None:
@@ -257,8 +257,8 @@ def test_a_failed_download_says_how_to_go_on(
     replace_torchvision(monkeypatch, fail)
     line = complaint(lambda: sources.fetch(name, tmp_path / "data"))
     missing = {"fashion_mnist": "train-images-idx3-ubyte", "cifar10": "data_batch_1"}[name]
-    for part in (missing, "no route to host", str(tmp_path / "data"), "VAE_DATA_ROOT", "put the"):
-        assert part in line
+    for word in (missing, "no route to host", str(tmp_path / "data"), "VAE_DATA_ROOT", "put the"):
+        assert word in line
 
 
 def test_a_download_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,8 +290,8 @@ def test_celeba_counts_what_is_present_and_listed(tmp_path: Path) -> None:
     make_image(base / "img_align_celeba" / "000099.jpg")  # present, but not listed
     collection = read("celeba", tmp_path)
     numbers = {
-        split: [int(path.stem) for _, path in part.images]
-        for split, part in collection.splits.items()
+        split: [int(path.stem) for _, path in content.images]
+        for split, content in collection.splits.items()
     }
     assert numbers == {"train": [1, 2, 3], "valid": [4, 5, 6], "test": [7, 8, 9]}
 
@@ -301,8 +301,8 @@ def test_celeba_without_a_split_or_at_all_says_how_to_get_it(tmp_path: Path) -> 
     assert "no image of the split `valid`" in complaint(lambda: sources.find("celeba", tmp_path))
     (base / "list_eval_partition.txt").unlink()
     line = complaint(lambda: sources.fetch("celeba", tmp_path))
-    for part in ("list_eval_partition.txt", "by hand", "https://", str(base)):
-        assert part in line
+    for word in ("list_eval_partition.txt", "by hand", "https://", str(base)):
+        assert word in line
 
 
 def test_a_broken_partition_is_named_by_line(tmp_path: Path) -> None:
@@ -319,11 +319,11 @@ def test_sub_folders_are_classes_and_hidden_names_are_ignored(tmp_path: Path) ->
         make_image(tmp_path / "own" / name)
     (tmp_path / "own" / "dogs" / "notes.txt").write_text("not an image")
     collection = read("folder", tmp_path, "own")
-    part = collection.splits["all"]
-    assert [name for name, _ in part.images] == ["cats/b.png", "cats/deep/a.JPG", "dogs/c.webp"]
+    content = collection.splits["all"]
+    assert [name for name, _ in content.images] == ["cats/b.png", "cats/deep/a.JPG", "dogs/c.webp"]
     assert collection.classes == ("cats", "dogs")
-    assert part.labels is not None
-    assert part.labels.tolist() == [0, 0, 1]
+    assert content.labels is not None
+    assert content.labels.tolist() == [0, 0, 1]
 
 
 def test_a_flat_folder_has_no_classes(tmp_path: Path) -> None:
@@ -383,9 +383,9 @@ def test_real_fashion_agrees_with_torchvision(real_data_root: Path) -> None:
     collection = read("fashion_mnist", real_data_root)
     for split in ("train", "test"):
         oracle = FashionMNIST(real_data_root, train=split == "train", download=False)
-        part = collection.splits[split]
-        np.testing.assert_array_equal(part.images[:, 0], oracle.data.numpy())
-        np.testing.assert_array_equal(part.labels, oracle.targets.numpy())
+        content = collection.splits[split]
+        np.testing.assert_array_equal(content.images[:, 0], oracle.data.numpy())
+        np.testing.assert_array_equal(content.labels, oracle.targets.numpy())
         assert list(collection.classes) == oracle.classes
 
 
@@ -396,9 +396,9 @@ def test_real_cifar_agrees_with_torchvision(real_data_root: Path) -> None:
     collection = read("cifar10", real_data_root)
     for split in ("train", "test"):
         oracle = CIFAR10(real_data_root, train=split == "train", download=False)
-        part = collection.splits[split]
-        np.testing.assert_array_equal(np.moveaxis(part.images, 1, 3), oracle.data)
-        np.testing.assert_array_equal(part.labels, oracle.targets)
+        content = collection.splits[split]
+        np.testing.assert_array_equal(np.moveaxis(content.images, 1, 3), oracle.data)
+        np.testing.assert_array_equal(content.labels, oracle.targets)
         assert list(collection.classes) == oracle.classes
 
 
@@ -413,6 +413,8 @@ def test_real_cifar_passes_the_official_sums(real_data_root: Path) -> None:
 @pytest.mark.real_data("celeba")
 def test_real_celeba_has_all_three_splits(real_data_root: Path) -> None:
     collection = read("celeba", real_data_root)
-    numbers = [{int(path.stem) for _, path in part.images} for part in collection.splits.values()]
+    numbers = [
+        {int(path.stem) for _, path in content.images} for content in collection.splits.values()
+    ]
     assert max(numbers[0]) <= 162770 < min(numbers[1])
     assert max(numbers[1]) <= 182637 < min(numbers[2])

@@ -24,9 +24,7 @@ from vae.figures.widgets import (
     Table,
 )
 
-CHART = Chart(
-    "Objective", [Panel("Objective", "epoch", "nats", [Series("train", [1, 2], [3, 2])])]
-)
+CHART = Chart("Objective", [Panel("Objective", "epoch", "nats", [Series("train", [1, 2], [3, 2])])])
 
 
 class Reader(HTMLParser):

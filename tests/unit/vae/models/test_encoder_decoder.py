@@ -24,9 +24,7 @@ WIDTHS = [8, 12, 16]
 KINDS = [*(("vector", head) for head in HEADS), ("spatial", "linear")]
 
 
-def make(
-    name: str, image: tuple[int, int, int], head: str = "linear", kind: str = "vector"
-) -> VAE:
+def make(name: str, image: tuple[int, int, int], head: str = "linear", kind: str = "vector") -> VAE:
     latent = (5,) if kind == "vector" else spatial_shape(image, len(WIDTHS), 2, 8)
     with initialisation(0):
         encoder, decoder = build_encoder_decoder(
@@ -55,9 +53,7 @@ def test_the_options_of_this_test_cover_the_registry() -> None:
 @pytest.mark.parametrize("image", SIZES, ids=str)
 @pytest.mark.parametrize(("kind", "head"), KINDS)
 @pytest.mark.parametrize("name", BACKBONES)
-def test_shapes_and_gradients(
-    name: str, kind: str, head: str, image: tuple[int, int, int]
-) -> None:
+def test_shapes_and_gradients(name: str, kind: str, head: str, image: tuple[int, int, int]) -> None:
     model = make(name, image, head, kind)
     x = torch.rand(4, *image)
     terms = model.terms(x, normal((4, *model.latent_shape), 0, "noise"))
@@ -76,10 +72,10 @@ def test_shapes_and_gradients(
 def test_images_of_a_batch_do_not_meet(name: str, kind: str) -> None:
     model = make(name, (1, 28, 28), kind=kind).double().eval()
     x, noise = torch.rand(3, 1, 28, 28), normal((3, *model.latent_shape), 1, "noise")
-    together = model.terms(x.double(), noise.double())
+    whole_batch = model.terms(x.double(), noise.double())
     alone = model.terms(x[1:2].double(), noise[1:2].double())
-    torch.testing.assert_close(together.distortion[1:2], alone.distortion)
-    torch.testing.assert_close(together.rate[1:2], alone.rate)
+    torch.testing.assert_close(whole_batch.distortion[1:2], alone.distortion)
+    torch.testing.assert_close(whole_batch.rate[1:2], alone.rate)
 
 
 @pytest.mark.parametrize("name", BACKBONES)

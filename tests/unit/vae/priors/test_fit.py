@@ -27,20 +27,20 @@ def test_the_gaussian_is_ledoit_and_wolfs() -> None:
 
     codes = sample_gaussian(30, 0, latent=(20,))[0]
     model = LedoitWolf().fit(codes.astype(np.float64))
-    found = gaussian_mixture.fit_gaussian(codes)
-    np.testing.assert_allclose(found.means[0], model.location_, rtol=1e-6)
-    np.testing.assert_allclose(found.covariances[0], model.covariance_, rtol=2e-2, atol=1e-3)
-    assert np.linalg.eigvalsh(found.covariances[0]).min() > 0
+    mixture = gaussian_mixture.fit_gaussian(codes)
+    np.testing.assert_allclose(mixture.means[0], model.location_, rtol=1e-6)
+    np.testing.assert_allclose(mixture.covariances[0], model.covariance_, rtol=2e-2, atol=1e-3)
+    assert np.linalg.eigvalsh(mixture.covariances[0]).min() > 0
 
 
 def test_a_mixture_finds_planted_clusters_and_their_number() -> None:
     codes, held_out = sample_clusters(3000, 1), sample_clusters(1000, 2)
     prior = gmm([1, 2, 4], codes, held_out)
-    about = prior.metadata()["fit"]
-    assert about["components"] == 4
+    fit_report = prior.metadata()["fit"]
+    assert fit_report["components"] == 4
     assert isinstance(prior, MixturePrior)
     np.testing.assert_allclose(prior.mixture.weights, 0.25, atol=0.03)
-    tried = about["candidates"]
+    tried = fit_report["candidates"]
     assert tried["4"]["log_prob"] > tried["2"]["log_prob"] + 1
     assert tried["4"]["mmd2"] < tried["2"]["mmd2"]
     log_prob = prior.log_prob(held_out)
@@ -49,10 +49,10 @@ def test_a_mixture_finds_planted_clusters_and_their_number() -> None:
 
 
 def test_components_are_limited_by_codes_dimensions_and_time() -> None:
-    kept, reasons = partitioned_mixture.feasible_counts(
+    feasible, reasons = partitioned_mixture.feasible_counts(
         [30, 10, 10, 1, 200], 1000, 10, partitions=1
     )
-    assert kept == [1, 10]
+    assert feasible == [1, 10]
     assert reasons.keys() == {30, 200}
     assert "want 1,200 codes" in reasons[30]
     assert partitioned_mixture.feasible_counts([30], 100, 10, partitions=1)[0] == [1]
@@ -96,10 +96,10 @@ def test_parts_share_the_components_by_their_sizes() -> None:
 
 
 def test_parts_take_four_times_the_components_and_no_more() -> None:
-    kept, reasons = partitioned_mixture.feasible_counts(
+    feasible, reasons = partitioned_mixture.feasible_counts(
         [1, 30, 100, 101], codes=1000, size=10, partitions=5
     )
-    assert kept == [1, 30, 100]
+    assert feasible == [1, 30, 100]
     assert "want 1,010 codes (one a dimension each); there are 1,000" in reasons[101]
     assert "too long" in str(partitioned_mixture.infeasible_reason(1_000_000, 200, 500, 2))
     prior = fit_prior(
@@ -110,23 +110,23 @@ def test_parts_take_four_times_the_components_and_no_more() -> None:
 
 def test_a_part_too_small_for_a_covariance_joins_another() -> None:
     codes = np.concatenate([sample_clusters(800, 1), np.full((1, 6), 90.0, np.float32)])
-    found = partitioned_mixture.fit_components(codes, 12, 3, 0, 1)
-    assert found.weights.sum() == pytest.approx(1.0)
-    assert np.isfinite(found.scale_tril).all()
+    mixture = partitioned_mixture.fit_components(codes, 12, 3, 0, 1)
+    assert mixture.weights.sum() == pytest.approx(1.0)
+    assert np.isfinite(mixture.scale_tril).all()
     few = partitioned_mixture.fit_components(sample_clusters(12, 1), 2, 2, 0, 1)
     assert len(few.weights) == 2
 
 
 def test_shrinkage_helps_where_components_are_small() -> None:
     codes, held_out = sample_clusters(400, 1, size=12), sample_clusters(2000, 2, size=12)
-    found = gaussian_mixture.fit_components(codes, 6, 0)
+    mixture = gaussian_mixture.fit_components(codes, 6, 0)
     whole = gaussian_mixture._shrink
     try:
         gaussian_mixture._shrink = lambda weights, covariances, codes: covariances  # type: ignore[assignment]
         bare = gaussian_mixture.fit_components(codes, 6, 0)
     finally:
         gaussian_mixture._shrink = whole
-    assert found.log_prob(held_out).mean() > bare.log_prob(held_out).mean()
+    assert mixture.log_prob(held_out).mean() > bare.log_prob(held_out).mean()
 
 
 def test_a_flow_learns_a_ring_and_a_gaussian_does_not() -> None:

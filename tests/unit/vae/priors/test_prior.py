@@ -129,22 +129,22 @@ def wide_mixture(count: int, size: int = 98) -> tuple[Mixture, distributions.Dis
 
 def test_rounding_the_roots_moves_no_density() -> None:
     """6e-5 nats here; covariances in float32, not their roots, would move 1.4e-2."""
-    kept, exact = wide_mixture(3)
+    mixture, exact = wide_mixture(3)
     torch.manual_seed(0)
     z = exact.sample((500,))
-    moved = np.abs(kept.log_prob(z.numpy()) - exact.log_prob(z).numpy())
+    moved = np.abs(mixture.log_prob(z.numpy()) - exact.log_prob(z).numpy())
     assert 0 < moved.max() < 1e-4
 
 
 def test_a_file_holds_triangles_in_four_bytes_and_draws_what_was_fitted() -> None:
     count, size = 20, 98
-    kept, _ = wide_mixture(count, size)
-    prior = MixturePrior("gmm", (2, 7, 7), kept, {})
+    mixture, _ = wide_mixture(count, size)
+    prior = MixturePrior("gmm", (2, 7, 7), mixture, {})
     content = tensor_bytes(prior.tensors(), prior.metadata())
     triangles, rest = 4 * count * size * (size + 1) // 2, 8 * count * (size + 1)
     assert triangles + rest < len(content) < triangles + rest + 1000
-    again = Mixture.from_packed(kept.weights, kept.means, kept.pack())
-    np.testing.assert_array_equal(again.scale_tril, kept.scale_tril)
+    again = Mixture.from_packed(mixture.weights, mixture.means, mixture.pack())
+    np.testing.assert_array_equal(again.scale_tril, mixture.scale_tril)
     assert not np.triu(again.scale_tril, 1).any()
 
 

@@ -44,10 +44,10 @@ def test_the_statistic_is_unbiased_and_its_noise_is_of_the_right_size() -> None:
         ]
         for seed in range(60)
     ]
-    found = np.array([[table[name].mmd2 for name in "ab"] for table in tables])
-    assert np.abs(found.mean(0)).max() < 3 * found.std() / np.sqrt(60)
+    estimates = np.array([[table[name].mmd2 for name in "ab"] for table in tables])
+    assert np.abs(estimates.mean(0)).max() < 3 * estimates.std() / np.sqrt(60)
     noise = np.mean([max(table[name].relative_score_se for name in "ab") for table in tables])
-    spread = np.std(found[:, 0] - found[:, 1])
+    spread = np.std(estimates[:, 0] - estimates[:, 1])
     assert spread < noise < 2.5 * spread  # never too little, and about the root of two too much
     chosen = [table["a"].relative_score <= table["a"].relative_score_se for table in tables]
     assert np.mean(chosen) > 0.85
@@ -131,9 +131,7 @@ def test_a_selected_prior_without_density_is_stood_for_by_the_best_that_has_one(
     wrong = sample_clusters(500, 3) + 5
     assert (
         select_density(fits, wrong, 0, "flow")
-        == select_prior({name: fits[name] for name in ("standard", "gaussian", "gmm")}, wrong, 0)[
-            0
-        ]
+        == select_prior({name: fits[name] for name in ("standard", "gaussian", "gmm")}, wrong, 0)[0]
     )
     assert select_density(fits, held_out, 0, "gaussian") == "gaussian"
     assert select_density({"flow": fits["flow"]}, held_out, 0, "flow") is None

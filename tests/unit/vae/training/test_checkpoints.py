@@ -69,9 +69,7 @@ def test_the_last_two_every_nth_and_the_best_remain(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["truncate", "flip"])
-def test_a_broken_checkpoint_is_named_and_the_one_before_is_used(
-    tmp_path: Path, harm: str
-) -> None:
+def test_a_broken_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path, harm: str) -> None:
     train_and_save(tmp_path, 3)
     last = checkpoints.list_checkpoints(tmp_path)[-1].path
     content = bytearray(last.read_bytes())
@@ -128,8 +126,8 @@ def test_damaged_best_weights_are_never_published(tmp_path: Path) -> None:
 
 def test_published_weights_are_the_moving_average(tmp_path: Path) -> None:
     state = train_and_save(tmp_path, 2)
-    tensors, about = checkpoints.read_weights(checkpoints.list_checkpoints(tmp_path)[-1])
-    assert about["epoch"] == 2
+    tensors, metadata = checkpoints.read_weights(checkpoints.list_checkpoints(tmp_path)[-1])
+    assert metadata["epoch"] == 2
     average = state.ema.model.state_dict()
     assert tensors.keys() == average.keys()
     assert all(torch.equal(tensors[name], average[name]) for name in average)

@@ -73,8 +73,10 @@ def test_bits_per_dim_is_the_mean_over_one_step_in_thirty_two(
 
 
 def test_resident_and_streamed_training_are_equal() -> None:
-    places: list[DataLocation] = ["device", "disk"]
-    assert_equal(*(train(build_state(), build_plan(), data_location=place) for place in places))
+    locations: list[DataLocation] = ["device", "disk"]
+    assert_equal(
+        *(train(build_state(), build_plan(), data_location=location) for location in locations)
+    )
 
 
 def test_the_row_says_what_was_measured() -> None:

@@ -33,9 +33,7 @@ from vae.evaluation.diagnosis.rules.collapse import (
 # Fraction of the predicted rate. A network may need less than PCA, but not less than half of it
 # together with a lower ELBO.
 MIN_RATE_FRACTION = 0.5
-MAX_EFFECTIVE_BETA = (
-    200  # sums with sigma 1 have 28-110 on the presets, a mean and a sum thousands
-)
+MAX_EFFECTIVE_BETA = 200  # sums with sigma 1 have 28-110 on the presets, a mean and a sum thousands
 MAX_VARIANCE_RATIO = 10  # sigma^2 over the squared error: 28-110 for sigma 1, 1 for a fitted sigma
 UNUSED_FRACTION = 0.25  # of the latent dimensions
 LOG_VAR_MARGIN = 0.5  # nats from an end of the range, for the mean of all log-variances
@@ -52,14 +50,14 @@ def effective_beta(inputs: DiagnosisInputs) -> RuleResult | None:
     if not inputs.nats:
         return _mean_against_sum(inputs)
     if inputs.penalty == "capacity":
-        raise MissingInput("a beta that weighs the rate: here it holds the rate at a target")
+        raise MissingInput("a beta that multiplies the rate: here it holds the rate at a target")
     beta = require(quantities.final_beta(inputs), "beta")
     ratio = _sigma_weight(inputs)
     if beta * ratio < MAX_EFFECTIVE_BETA:
         return None
     return RuleResult(
         {"beta": beta, "effective_beta": beta * ratio},
-        f"the rate weighs {beta * ratio:.4g} times as much as with a fitted sigma and beta 1, as "
+        f"the rate has {beta * ratio:.4g} times the weight of a fitted sigma and beta 1, as "
         "when a mean over sub-pixels is added to a sum over latents",
         [PLAIN_BETA, OPTIMAL_SIGMA],
     )
@@ -83,20 +81,19 @@ def _mean_against_sum(inputs: DiagnosisInputs) -> RuleResult | None:
     """For a log of unknown units: a warning, from a collapse together with a tiny loss."""
     if not (is_collapsed(inputs) and quantities.reconstruction_is_mean(inputs)):
         return None
-    logged = quantities.last_value(
-        inputs, "train_distortion", "train_objective", "valid_objective"
-    )
+    logged = quantities.last_value(inputs, "train_distortion", "train_objective", "valid_objective")
     cost, d = require(logged, "a loss"), inputs.dimensions
     factor = (
-        f"{d:,} times (cross-entropy; squared error: half of that over its mean)"
+        f"{d:,} (cross-entropy; squared error: half of that over its mean)"
         if d
-        else "as many times as an image has sub-pixels"
+        else "the number of sub-pixels of an image"
     )
     return RuleResult(
         {"reconstruction": cost} | ({"effective_beta": d} if d else {}),
         f"a reconstruction cost of {cost:.4g} is a mean over sub-pixels; if the KL is a sum over "
-        f"latents, the rate weighs {factor} too much and coding any detail costs more than it "
-        "gains. Sum both over their dimensions and average over images only",
+        f"latents, the weight of the rate is too large by a factor of {factor}, and coding any "
+        "detail costs more than it gains. Sum both over their dimensions and average over images "
+        "only",
         [PLAIN_BETA, OPTIMAL_SIGMA],
         "warning",
     )

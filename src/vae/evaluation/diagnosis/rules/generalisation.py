@@ -261,9 +261,7 @@ def inconsistent_totals(inputs: DiagnosisInputs) -> RuleResult | None:
     if np.isnan(beta).any():  # then the best beta for all epochs
         beta = np.full_like(rate, max(0.0, (total - distortion) @ rate / max(rate @ rate, TINY)))
     size = np.maximum(np.abs(total), np.abs(distortion))
-    difference = float(
-        np.median(np.abs(total - distortion - beta * rate) / np.maximum(size, TINY))
-    )
+    difference = float(np.median(np.abs(total - distortion - beta * rate) / np.maximum(size, TINY)))
     if difference < SUM_TOLERANCE:
         return None
     return RuleResult(

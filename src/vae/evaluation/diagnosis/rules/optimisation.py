@@ -217,9 +217,7 @@ def _after_warm_up(inputs: DiagnosisInputs, losses: Curve) -> Curve:
     return warmed if len(warmed) > MIN_EPOCHS else losses
 
 
-@failure_mode(
-    "under-trained: still falling", "warning", f"{CURVES}: objective in the last quarter"
-)
+@failure_mode("under-trained: still falling", "warning", f"{CURVES}: objective in the last quarter")
 def under_trained(inputs: DiagnosisInputs) -> RuleResult | None:
     defer_to(learning_rate_too_low, inputs)
     split, losses = quantities.first_objective(inputs, *SPLITS)
@@ -297,9 +295,7 @@ def clipping_saturated(inputs: DiagnosisInputs) -> RuleResult | None:
     )
 
 
-@failure_mode(
-    "clipping never acts", "note", "history.csv: train_clipped_fraction, train_grad_norm"
-)
+@failure_mode("clipping never acts", "note", "history.csv: train_clipped_fraction, train_grad_norm")
 def clipping_inert(inputs: DiagnosisInputs) -> RuleResult | None:
     limit = require(inputs.clip_norm, "a clip norm")
     fractions = _clipped_fractions(inputs)

@@ -132,9 +132,7 @@ def test_a_card_shows_an_image_and_its_reconstruction_or_nearest_image(
         np.testing.assert_array_equal(pair(deck, row), [drawn[index], train[nearest]])
 
 
-def test_the_page_has_the_texts(
-    renderer: GalleryRenderer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_page_has_the_texts(renderer: GalleryRenderer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vae.figures.page.plotly_script", lambda: "")
     tab = Tab("Failures", failure_cards.failure_items(renderer))
     page = write_page(paths.GALLERY, title="t", facts=[], tabs=[tab]).read_text()

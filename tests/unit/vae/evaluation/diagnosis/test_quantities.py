@@ -76,9 +76,7 @@ def test_the_final_objective_is_computed_from_any_columns_of_a_log() -> None:
     ]
     assert own is not None
     for history in (without_final, without_totals):
-        rebuilt = quantities.final_objective(
-            DiagnosisInputs(history=history, beta=e.beta), "valid"
-        )
+        rebuilt = quantities.final_objective(DiagnosisInputs(history=history, beta=e.beta), "valid")
         assert rebuilt is not None
         np.testing.assert_allclose(rebuilt.values, own.values, rtol=1e-12)
 

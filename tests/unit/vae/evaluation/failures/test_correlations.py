@@ -24,7 +24,7 @@ from vae.rng import numpy_generator
 NAMES = ("contrast", "edge_density", "high_frequency", "periodicity", "brightness", "latent_norm")
 
 
-def planted(stream: str, count: int = 600, sign: int = 1) -> Measurements:
+def related_measurements(stream: str, count: int = 600, sign: int = 1) -> Measurements:
     """One error depends on contrast and noise only; the other error is noise."""
     generator = numpy_generator(0, stream)
     result = {name: generator.gamma(2, size=count) for name in NAMES}
@@ -107,7 +107,7 @@ def test_dividing_by_the_variance_removes_contrast() -> None:
 
 
 def test_only_the_planted_correlation_is_confirmed() -> None:
-    relations = correlations_by_pair(planted("valid"), planted("test"))
+    relations = correlations_by_pair(related_measurements("valid"), related_measurements("test"))
     assert len(relations) == 2 * len(NAMES)
     assert {key for key, r in relations.items() if r.outcome == "confirmed"} == {
         ("contrast", "distortion")
@@ -119,17 +119,17 @@ def test_only_the_planted_correlation_is_confirmed() -> None:
 
 
 def test_a_direction_that_changes_is_reversed() -> None:
-    relation = correlations_by_pair(planted("valid"), planted("test", sign=-1))[
-        "contrast", "distortion"
-    ]
+    relation = correlations_by_pair(
+        related_measurements("valid"), related_measurements("test", sign=-1)
+    )["contrast", "distortion"]
     assert (relation.direction, relation.outcome) == ("+", "reversed")
     assert relation.rho < 0 < relation.rho_valid
     assert relation.p_holm == 1
 
 
 def test_a_correlation_absent_on_validation_is_not_confirmed() -> None:
-    valid = shuffled(planted("valid"), "shuffle")
-    relation = correlations_by_pair(valid, planted("test"))["contrast", "distortion"]
+    valid = shuffled(related_measurements("valid"), "shuffle")
+    relation = correlations_by_pair(valid, related_measurements("test"))["contrast", "distortion"]
     assert relation.rho > 0.3
     assert relation.outcome == "not confirmed"
 
@@ -139,25 +139,26 @@ def test_false_alarms_are_at_most_five_percent() -> None:
     alarms = 0
     for trial in range(100):
         valid, test = (
-            shuffled(planted(side, 60), f"{side} {trial}") for side in ("valid", "test")
+            shuffled(related_measurements(side, 60), f"{side} {trial}")
+            for side in ("valid", "test")
         )
         alarms += any(r.outcome == "confirmed" for r in correlate(valid, test))
     assert alarms <= 5
 
 
 def test_constant_attributes_and_tiny_splits_are_excluded() -> None:
-    valid, test = planted("valid"), planted("test")
+    valid, test = related_measurements("valid"), related_measurements("test")
     even = replace(test, attributes={**test.attributes, "brightness": np.ones(len(test))})
     assert {r.attribute for r in correlate(valid, even)} == set(NAMES) - {"brightness"}
     assert regress(valid, even, 0)[0].coefficients.keys() == set(NAMES) - {"brightness"}
-    few = planted("few", 5)
+    few = related_measurements("few", 5)
     assert correlate(valid, few) == []
     assert regress(few, test, 0) == []
     assert "Nothing was tested" in summarise([], [])
 
 
 def test_splits_with_different_attributes_are_refused() -> None:
-    valid, test = planted("valid"), planted("test")
+    valid, test = related_measurements("valid"), related_measurements("test")
     other = replace(test, attributes={"brightness": test.attributes["brightness"]})
     with pytest.raises(ValueError, match="different attributes"):
         correlate(valid, other)
@@ -167,20 +168,24 @@ def test_splits_with_different_attributes_are_refused() -> None:
 
 
 def test_regression_recovers_the_planted_fraction_and_none_after_shuffling() -> None:
-    plain, unrelated = regress(planted("valid"), planted("test"), 0)
+    plain, unrelated = regress(related_measurements("valid"), related_measurements("test"), 0)
     expected = stats.spearmanr(
-        planted("test").attributes["contrast"], planted("test").errors["distortion"]
+        related_measurements("test").attributes["contrast"],
+        related_measurements("test").errors["distortion"],
     ).statistic
     assert plain.r_squared == pytest.approx(expected**2, abs=0.03)
     assert max(plain.coefficients, key=plain.coefficients.__getitem__) == "contrast"
     assert plain.n == 600
     for null in (plain.r_squared_shuffled, unrelated.r_squared):
         assert -0.05 < null < 0.03
-    assert regress(planted("valid"), planted("test"), 0) == [plain, unrelated]
+    assert regress(related_measurements("valid"), related_measurements("test"), 0) == [
+        plain,
+        unrelated,
+    ]
 
 
 def test_regression_is_least_squares_on_ranks() -> None:
-    side = planted("valid")
+    side = related_measurements("valid")
     design = np.stack([standardised_ranks(values) for values in side.attributes.values()], 1)
     target = standardised_ranks(side.errors["distortion"])
     direct = np.linalg.solve(design.T @ design, design.T @ target)
@@ -197,7 +202,7 @@ def text_of(valid: Measurements, test: Measurements) -> str:
 
 
 def test_the_summary_names_confirmed_correlations_and_the_regression() -> None:
-    valid, test = planted("valid"), planted("test")
+    valid, test = related_measurements("valid"), related_measurements("test")
     text = text_of(valid, test)
     relation = correlations_by_pair(valid, test)["contrast", "distortion"]
     assert f"The distortion rises with contrast {relation.rho:+.2f}" in text
@@ -208,7 +213,10 @@ def test_the_summary_names_confirmed_correlations_and_the_regression() -> None:
 
 
 def test_with_shuffled_errors_the_summary_says_that_nothing_is_confirmed() -> None:
-    valid, test = shuffled(planted("valid"), "a"), shuffled(planted("test"), "b")
+    valid, test = (
+        shuffled(related_measurements("valid"), "a"),
+        shuffled(related_measurements("test"), "b"),
+    )
     text = text_of(valid, test)
     assert "Nothing is confirmed" in text
     assert "rises" not in text

@@ -95,9 +95,7 @@ def test_a_sample_is_explained_by_its_extreme_percentiles() -> None:
     assert "between two classes (c 52%, a 45%)" in explain_sample(
         percentile_ranks(), np.array([0.45, 0.03, 0.52]), ["a", "b", "c"]
     )
-    assert (
-        explain_sample(percentile_ranks(), np.array([0.34, 0.33, 0.33]), "abc") == NO_EXPLANATION
-    )
+    assert explain_sample(percentile_ranks(), np.array([0.34, 0.33, 0.33]), "abc") == NO_EXPLANATION
     assert "training encodings are few" in explain_sample(
         percentile_ranks(latent_hole=0.97), None, ()
     )

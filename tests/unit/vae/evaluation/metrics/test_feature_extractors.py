@@ -255,9 +255,7 @@ def test_dropped_classes_are_nested() -> None:
     assert [len(classes) for classes in left] == [9, 7, 5]
     assert left[0] > left[1] > left[2]
     assert list(
-        feature_extractors._subsets_without_modes(
-            noise(4, 1, 8, 8), np.array([0, 1, 0, 1]), seed=0
-        )
+        feature_extractors._subsets_without_modes(noise(4, 1, 8, 8), np.array([0, 1, 0, 1]), seed=0)
     ) == [0.5]
 
 
@@ -370,9 +368,9 @@ def test_inception_uses_grey_images_as_three_equal_channels(
     with monkeypatch.context() as patched:  # random weights; no test downloads
         patched.setattr(network, "load_state_dict", lambda *_: None)
         patched.setattr(torch, "load", lambda *_, **__: None)
-        made = network("x", ["2048"], feature_extractor_weights_path="")
+        built = network("x", ["2048"], feature_extractor_weights_path="")
     path = tmp_path / "inception.pth"
-    torch.save(made.state_dict(), path)
+    torch.save(built.state_dict(), path)
     digest = sha256_file(path)
     monkeypatch.setattr(feature_extractors, "INCEPTION_SHA256", digest)
     extractor = feature_extractors.inception_extractor(path, CPU)
@@ -384,7 +382,7 @@ def test_inception_uses_grey_images_as_three_equal_channels(
         2048,
     )
     torch.testing.assert_close(features, extractor(grey.expand(-1, 3, -1, -1)))
-    torch.testing.assert_close(features, made(grey.expand(-1, 3, -1, -1))[0])
+    torch.testing.assert_close(features, built(grey.expand(-1, 3, -1, -1))[0])
     logits = extractor.logits(features)
     assert logits is not None
     assert logits.shape == (2, 1008)

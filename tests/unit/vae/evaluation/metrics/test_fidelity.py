@@ -14,7 +14,7 @@ from vae.evaluation.metrics.fidelity import (
     classifier_score,
     compare,
     frechet_distance,
-    kernel_distance,
+    polynomial_mmd2,
     precision_recall,
     statistics,
 )
@@ -70,7 +70,7 @@ def test_frechet_distance_equals_the_formula_with_scipys_matrix_root() -> None:
 # Kernel distance
 
 
-def test_kernel_distance_of_whole_sets_equals_the_formula() -> None:
+def test_polynomial_mmd2_of_whole_sets_equals_the_formula() -> None:
     x, y = cloud(24), cloud(24, shift=0.5, stream="fake")
     a, b = x.astype(float), y.astype(float)
     within = [((z @ z.T / 6 + 1) ** 3)[~np.eye(24, dtype=bool)].mean() for z in (a, b)]
@@ -81,14 +81,14 @@ def test_kernel_distance_of_whole_sets_equals_the_formula() -> None:
     assert result[module.KEY_METRIC_KID_MEAN] == pytest.approx(direct, rel=1e-9)
 
 
-def test_kernel_distance_is_unbiased_and_repeats() -> None:
+def test_polynomial_mmd2_is_unbiased_and_repeats() -> None:
     x, y, far_away = cloud(400), cloud(400, stream="fake"), cloud(400, 6, 1.0, "fake")
-    mean, std = kernel_distance(x, y, seed=0)
+    mean, std = polynomial_mmd2(x, y, seed=0)
     assert std > 0
     assert abs(mean) < 3 * std
-    assert kernel_distance(x, far_away, seed=0)[0] > 5 * std
-    assert kernel_distance(x, y, seed=0) == (mean, std)
-    assert kernel_distance(x, y, seed=1) != (mean, std)
+    assert polynomial_mmd2(x, far_away, seed=0)[0] > 5 * std
+    assert polynomial_mmd2(x, y, seed=0) == (mean, std)
+    assert polynomial_mmd2(x, y, seed=1) != (mean, std)
 
 
 # Neighbours

@@ -42,14 +42,14 @@ def test_scales_are_the_standard_deviations_along_the_axes() -> None:
 @pytest.mark.parametrize("latent", [(12,), (3, 2, 2)], ids=str)
 def test_a_planted_direction_is_recovered_in_any_latent_shape(latent: tuple[int, ...]) -> None:
     generator = numpy_generator(0, "planted")
-    planted = generator.normal(size=latent)
-    planted /= np.linalg.norm(planted)
+    direction = generator.normal(size=latent)
+    direction /= np.linalg.norm(direction)
     noise = 0.01 * generator.normal(size=(300, *latent))
-    mu = np.multiply.outer(5 * generator.normal(size=300), planted) + noise + 1
+    mu = np.multiply.outer(5 * generator.normal(size=300), direction) + noise + 1
     mean, axes, scale = principal_axes(mu.astype(np.float32), 2)
     assert mean.shape == latent
     assert axes.shape == (2, *latent)
-    assert abs((axes[0] * planted).sum()) == pytest.approx(1, abs=1e-4)
+    assert abs((axes[0] * direction).sum()) == pytest.approx(1, abs=1e-4)
     assert scale[0] == pytest.approx(5, rel=0.15)
     assert scale[1] < 0.03
 

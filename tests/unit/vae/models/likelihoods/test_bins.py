@@ -71,8 +71,8 @@ def test_the_256_masses_sum_to_one(
     log_mass: LogMass, scale: float, dtype: torch.dtype, tolerance: float
 ) -> None:
     means = torch.tensor(MEANS, dtype=dtype)[:, None]
-    mass = log_mass(GREYS.to(dtype), means, torch.tensor(math.log(scale), dtype=dtype))
-    assert (mass.exp().sum(1) - 1).abs().max() < tolerance
+    log_probs = log_mass(GREYS.to(dtype), means, torch.tensor(math.log(scale), dtype=dtype))
+    assert (log_probs.exp().sum(1) - 1).abs().max() < tolerance
 
 
 @pytest.mark.parametrize("log_mass", MASSES)

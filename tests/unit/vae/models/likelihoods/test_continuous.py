@@ -79,8 +79,8 @@ def test_mass_and_density_agree_while_the_scale_is_wide() -> None:
     decoded = x + 0.05
     for likelihood in (Gaussian(0.1).double(), Laplace(0.1).double()):
         density = likelihood.log_prob(decoded, x) - 36 * math.log(255)
-        mass = likelihood.discrete_log_prob(decoded, x)
-        torch.testing.assert_close(mass, density, rtol=0, atol=36 * 1e-3)
+        probabilities = likelihood.discrete_log_prob(decoded, x)
+        torch.testing.assert_close(probabilities, density, rtol=0, atol=36 * 1e-3)
 
 
 @pytest.mark.parametrize(("kind", "power", "least"), OPTIMAL)
@@ -118,11 +118,11 @@ def test_calibration_freezes_an_optimum_so_that_images_are_independent(
     expected = (x - decoded).abs().pow(power).mean().item() ** (1 / power)
     assert likelihood.scale.item() == pytest.approx(expected)
     in_training = likelihood.train().discrete_log_prob(decoded, x)
-    together = likelihood.eval().discrete_log_prob(decoded, x)
-    torch.testing.assert_close(together, in_training)
+    whole_batch = likelihood.eval().discrete_log_prob(decoded, x)
+    torch.testing.assert_close(whole_batch, in_training)
     pairs = zip(decoded, x, strict=True)
     alone = torch.cat([likelihood.discrete_log_prob(d[None], i[None]) for d, i in pairs])
-    torch.testing.assert_close(together, alone)
+    torch.testing.assert_close(whole_batch, alone)
 
 
 @pytest.mark.parametrize(("kind", "power", "least"), OPTIMAL)
@@ -213,24 +213,26 @@ def test_continuous_bernoullis_mass_and_mean_are_integrals_of_the_density(logit:
     x = (torch.arange(parts, dtype=torch.float64) + 0.5)[:, None, None, None] / parts
     likelihood = ContinuousBernoulli()
     density = likelihood.log_prob(torch.full_like(x, logit), x).exp() / parts
-    mass = likelihood.discrete_log_prob(torch.full_like(GREYS, logit), GREYS).exp()
-    torch.testing.assert_close(mass, density.view(256, 32).sum(1), rtol=1e-4, atol=0)
+    probabilities = likelihood.discrete_log_prob(torch.full_like(GREYS, logit), GREYS).exp()
+    torch.testing.assert_close(probabilities, density.view(256, 32).sum(1), rtol=1e-4, atol=0)
     mean = likelihood.mean(torch.full((1, 1, 1, 1), logit, dtype=torch.float64)).item()
     assert mean == pytest.approx((density * x.flatten()).sum().item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("logit", LOGITS)
 def test_continuous_bernoullis_256_masses_sum_to_one(logit: float) -> None:
-    mass = ContinuousBernoulli().discrete_log_prob(torch.full_like(GREYS, logit), GREYS)
-    assert mass.exp().sum().item() == pytest.approx(1, abs=1e-8)
+    probabilities = ContinuousBernoulli().discrete_log_prob(torch.full_like(GREYS, logit), GREYS)
+    assert probabilities.exp().sum().item() == pytest.approx(1, abs=1e-8)
 
 
 @pytest.mark.parametrize("logit", [-1e4, -300.0, 300.0, 1e4])
 def test_a_steep_continuous_bernoulli_falls_by_one_rate_from_bin_to_bin(logit: float) -> None:
-    mass = ContinuousBernoulli().discrete_log_prob(torch.full_like(GREYS, logit), GREYS)
-    torch.testing.assert_close(mass.diff(), torch.full_like(mass[1:], logit / 256))
+    probabilities = ContinuousBernoulli().discrete_log_prob(torch.full_like(GREYS, logit), GREYS)
+    torch.testing.assert_close(
+        probabilities.diff(), torch.full_like(probabilities[1:], logit / 256)
+    )
     expected = math.log(-math.expm1(-abs(logit) / 256))
-    assert mass.max().item() == pytest.approx(expected, abs=1e-12)
+    assert probabilities.max().item() == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("logit", LOGITS)

@@ -175,7 +175,7 @@ def test_mixture_is_that_of_the_formula(channels: int, components: int) -> None:
     torch.testing.assert_close(likelihood.discrete_log_prob(decoded, x), ours)
 
 
-def part(decoded: Tensor, components: int, channels: int, first: int) -> Tensor:
+def select_channels(decoded: Tensor, components: int, channels: int, first: int) -> Tensor:
     """The decoded values of the mixture's first channels alone."""
     table = decoded.view(components, -1)
     slopes = table[:, 1 + 2 * channels :][:, : first * (first - 1) // 2]
@@ -198,7 +198,7 @@ def test_the_masses_of_all_three_channels_together_sum_to_one(log_scale: float) 
     """sum over (g, b) of p(r, g, b) = p(r) for some r, and sum over r of p(r) = 1."""
     decoded = random(2, 10)
     decoded[:, 4:7] = log_scale
-    reds = log_masses(2, part(decoded, 2, 3, 1), GREYS[:, :, 0, 0]).exp()
+    reds = log_masses(2, select_channels(decoded, 2, 3, 1), GREYS[:, :, 0, 0]).exp()
     assert reds.sum().item() == pytest.approx(1, abs=1e-9)
     for red in (0, 90, 255):
         pixels = torch.cat([GREYS[red].view(1, 1).expand(len(PAIRS), 1), PAIRS], dim=1)

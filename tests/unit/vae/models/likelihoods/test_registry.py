@@ -61,16 +61,14 @@ def test_the_256_masses_of_a_pixel_sum_to_one(name: str, options: dict[str, Any]
 
 def test_the_two_masses_of_a_binary_pixel_sum_to_one() -> None:
     likelihood = built("bernoulli", {"binary": True})
-    mass = likelihood.discrete_log_prob(
+    log_probs = likelihood.discrete_log_prob(
         torch.full((2, 1, 1, 1), -0.7), torch.tensor([0.0, 1.0])[:, None, None, None]
     )
-    assert mass.exp().sum().item() == pytest.approx(1)
+    assert log_probs.exp().sum().item() == pytest.approx(1)
 
 
 @of_every
-def test_gradients_are_finite_at_the_edges_and_far_away(
-    name: str, options: dict[str, Any]
-) -> None:
+def test_gradients_are_finite_at_the_edges_and_far_away(name: str, options: dict[str, Any]) -> None:
     """In float32, of log_prob and log_mass, by every decoded channel and learned scale."""
     likelihood = built(name, options)
     values = torch.tensor([-1e4, -5.0, -0.5, 0.0, 0.5, 5.0, 1e4]).repeat_interleave(3)
@@ -94,11 +92,11 @@ def test_images_are_independent_and_have_the_images_shape(
     likelihood = built(name, options).eval()
     decoded, x = decoded_for(likelihood, 4, channels), bytes_for(4, channels)
     for log_of in (likelihood.log_prob, likelihood.discrete_log_prob):
-        together = log_of(decoded, x)
-        if together is None:
+        whole_batch = log_of(decoded, x)
+        if whole_batch is None:
             continue
-        assert together.shape == (4,)
-        torch.testing.assert_close(log_of(decoded[2:3], x[2:3]), together[2:3])
+        assert whole_batch.shape == (4,)
+        torch.testing.assert_close(log_of(decoded[2:3], x[2:3]), whole_batch[2:3])
     assert likelihood.mean(decoded).shape == x.shape
     torch.testing.assert_close(likelihood.mean(decoded[2:3]), likelihood.mean(decoded)[2:3])
 
