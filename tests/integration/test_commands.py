@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(600)
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A tiny finished training on digits, without a tracker."""
     checkout = Checkout(tmp_path_factory.mktemp("trained") / "project", "tracking.enabled=false")
-    checkout.run_stages("train")
+    checkout.run_stages("source", "prepare", "train")
     return checkout
 
 

@@ -35,7 +35,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     checkout = Checkout(tmp_path_factory.mktemp("compared") / "project", "data.seed=3")
     checkout.run(*GIT, "init", "-q")
     checkout.run(*GIT, "commit", "-q", "--allow-empty", "-m", "none")
-    checkout.run_stages("gallery")
+    checkout.run_stages()
     commit(checkout)
     checkout.write_params("objective.beta=0.5")
     checkout.run("python", "train.py")

@@ -31,7 +31,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """Data ready, nothing trained; 1,374 images in batches of 63."""
     folder = tmp_path_factory.mktemp("prepared") / "project"
     checkout = Checkout(folder, *OPTIONS, "train.batch_size=63")
-    checkout.run_stages("prepare")
+    checkout.run_stages("source", "prepare")
     return checkout
 
 

@@ -140,7 +140,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     checkout.run("git", "init", "--quiet")
     for key, value in (("user.name", "tester"), ("user.email", "tester@localhost")):
         checkout.run("git", "config", key, value)
-    checkout.run_stages("gallery")
+    checkout.run_stages()
     checkout.run("dvc", "commit", "--force", "--quiet")
     for seed in (1, 2):
         checkout.write_params(f"gallery.seed={seed}")

@@ -40,7 +40,7 @@ COLUMNS = (
 def prepare(folder: Path, *overrides: str) -> Path:
     """The prepared arrays of a project with these params."""
     checkout = Checkout(folder / "project", *overrides)
-    checkout.run_stages("prepare")
+    checkout.run_stages("source", "prepare")
     return checkout.folder / "artifacts" / "data"
 
 

@@ -58,7 +58,7 @@ def prepared(
         f"sweep.trials={TRIALS}",
         "sweep.trial_epochs=30",
     )
-    checkout.run_stages("extractor")
+    checkout.run_stages("source", "prepare", "extractor")
     return checkout
 
 

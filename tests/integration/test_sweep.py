@@ -35,7 +35,7 @@ RUN = ("python", "-m", "pipeline", "sweep", "run")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """Digits with a feature extractor, and no model."""
     checkout = Checkout(tmp_path_factory.mktemp("sweep"), *SWEEP)
-    checkout.run_stages("extractor")
+    checkout.run_stages("source", "prepare", "extractor")
     return checkout
 
 
@@ -122,7 +122,7 @@ def test_a_promoted_trial_is_what_the_chain_makes(searched: Checkout) -> None:
     assert {key for key in old if key not in new and not key.startswith("prior.fit.")} == set()
     comments = [{line.partition("#")[2] for line in text.splitlines()} for text in (before, after)]
     assert comments[1] <= comments[0]
-    searched.run_stages("evaluate")
+    searched.run_stages("train", "prior", "evaluate")
     history = read_csv(searched.folder / "artifacts" / "model" / "history.csv")
     trial = study(searched) / "trials" / f"{best['trial']:05d}"
     assert history == read_csv(trial / "history.csv")

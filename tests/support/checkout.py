@@ -123,9 +123,9 @@ class Checkout:
             return database.execute(query, values).fetchall()
 
     def run_stages(self, *names: str) -> str:
-        """Output of the commands of these stages, without DVC."""
+        """Output of the commands of these stages, by default all, without DVC."""
         stages = params.read(ROOT / "dvc.yaml")["stages"]
-        return "".join(self.run(*stages[name]["cmd"].split()) for name in names)
+        return "".join(self.run(*stages[name]["cmd"].split()) for name in names or stages)
 
     def repro(self, *arguments: str) -> list[str]:
         """`dvc repro`; the stages that ran."""
