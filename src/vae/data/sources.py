@@ -206,10 +206,10 @@ SOURCES = {
         channels=3,
     ),
     "folder": Source(
-        title="Images of one's own",
+        title="own images",
         licence="the owner's",
         citation="",
-        layout="PNG, JPEG or WebP images (in a sub-folder a class, if there are classes)",
+        layout="PNG, JPEG or WebP images (with one sub-folder per class if there are classes)",
         find=readers.find_folder,
         decode=readers.decode_folder,
         recipe=_folder_recipe,
