@@ -52,7 +52,9 @@ CELEBA_SIZE = (178, 218)
 def _aligned_crop(left: int, top: int, side: int) -> Box:
     def box(width: int, height: int) -> tuple[int, int, int, int]:
         if (width, height) != CELEBA_SIZE:
-            raise ValueError(f"{width}x{height} is not the size of an aligned CelebA image, 178x218")
+            raise ValueError(
+                f"{width}x{height} is not the size of an aligned CelebA image, 178x218"
+            )
         return left, top, left + side, top + side
 
     return box
