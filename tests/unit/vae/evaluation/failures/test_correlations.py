@@ -49,7 +49,7 @@ def correlations_by_pair(
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_spearman_and_its_p_value_equal_scipys(ties: bool) -> None:
+def test_spearman_and_its_p_value_equal_scipys_and_are_finite_without_variance(ties: bool) -> None:
     generator = numpy_generator(0, "pairs")
     a = generator.normal(size=80)
     b = 0.3 * a + generator.normal(size=80)
@@ -60,16 +60,10 @@ def test_spearman_and_its_p_value_equal_scipys(ties: bool) -> None:
         expected = stats.spearmanr(a, b, alternative=way)
         assert rho == pytest.approx(expected.statistic, rel=1e-12)
         assert p == pytest.approx(expected.pvalue, rel=1e-9)
-
-
-def test_constants_and_perfect_order_are_finite() -> None:
-    rising = np.arange(20.0)
-    assert spearman(rising, np.ones(20)) == 0
-    assert spearman(rising, rising**3) == 1
+    assert (spearman(a, np.ones(80)), spearman(a, a**3)) == (0, pytest.approx(1))
     assert confidence_interval(1.0, 20) == (1.0, 1.0)
     assert one_sided_p_value(1.0, 20) < 1e-12
     assert one_sided_p_value(-1.0, 20) == pytest.approx(1)
-    assert not standardised_ranks(np.ones(5)).any()
 
 
 def test_holm_in_closed_cases() -> None:
@@ -118,20 +112,24 @@ def test_only_the_planted_correlation_is_confirmed() -> None:
     assert expected.p <= expected.p_holm < 1e-9
 
 
-def test_a_direction_that_changes_is_reversed() -> None:
-    relation = correlations_by_pair(
-        related_measurements("valid"), related_measurements("test", sign=-1)
-    )["contrast", "distortion"]
-    assert (relation.direction, relation.outcome) == ("+", "reversed")
-    assert relation.rho < 0 < relation.rho_valid
-    assert relation.p_holm == 1
-
-
-def test_a_correlation_absent_on_validation_is_not_confirmed() -> None:
-    valid = shuffled(related_measurements("valid"), "shuffle")
-    relation = correlations_by_pair(valid, related_measurements("test"))["contrast", "distortion"]
-    assert relation.rho > 0.3
-    assert relation.outcome == "not confirmed"
+@pytest.mark.parametrize(
+    ("valid", "test", "outcome"),
+    [
+        (related_measurements("valid"), related_measurements("test", sign=-1), "reversed"),
+        (
+            shuffled(related_measurements("valid"), "shuffle"),
+            related_measurements("test"),
+            "not confirmed",
+        ),
+    ],
+)
+def test_a_correlation_of_one_split_only_is_not_confirmed(
+    valid: Measurements, test: Measurements, outcome: str
+) -> None:
+    relation = correlations_by_pair(valid, test)["contrast", "distortion"]
+    assert relation.outcome == outcome
+    assert abs(relation.rho) > 0.3
+    assert relation.p_holm == 1 or outcome == "not confirmed"
 
 
 def test_false_alarms_are_at_most_five_percent() -> None:
@@ -146,7 +144,7 @@ def test_false_alarms_are_at_most_five_percent() -> None:
     assert alarms <= 5
 
 
-def test_constant_attributes_and_tiny_splits_are_excluded() -> None:
+def test_constant_attributes_and_tiny_splits_are_excluded_and_other_attributes_refused() -> None:
     valid, test = related_measurements("valid"), related_measurements("test")
     even = replace(test, attributes={**test.attributes, "brightness": np.ones(len(test))})
     assert {r.attribute for r in correlate(valid, even)} == set(NAMES) - {"brightness"}
@@ -155,10 +153,6 @@ def test_constant_attributes_and_tiny_splits_are_excluded() -> None:
     assert correlate(valid, few) == []
     assert regress(few, test, 0) == []
     assert "Nothing was tested" in summarise([], [])
-
-
-def test_splits_with_different_attributes_are_refused() -> None:
-    valid, test = related_measurements("valid"), related_measurements("test")
     other = replace(test, attributes={"brightness": test.attributes["brightness"]})
     with pytest.raises(ValueError, match="different attributes"):
         correlate(valid, other)

@@ -89,29 +89,25 @@ def test_it_learns_digits_and_reports_every_epoch(trained: Trained) -> None:
 
 
 def test_it_repeats_to_the_bit_and_depends_on_the_seed() -> None:
-    short = ClassifierConfig(3, 1, 64, 3e-3, 1e-2, Augmentation(crop_padding=1))
-    first, second = (
-        run(train_classifier(*digits(), short, CPU, feature_dim=16))[1].digest() for _ in range(2)
-    )
-    other = ClassifierConfig(4, 1, 64, 3e-3, 1e-2, Augmentation(crop_padding=1))
-    assert first == second
-    assert run(train_classifier(*digits(), other, CPU, feature_dim=16))[1].digest() != first
+    def digest(seed: int) -> str:
+        config = ClassifierConfig(seed, 1, 64, 3e-3, 1e-2, Augmentation(crop_padding=1))
+        return run(train_classifier(*digits(), config, CPU, feature_dim=16))[1].digest()
+
+    first = digest(3)
+    assert digest(3) == first
+    assert digest(4) != first
 
 
-def test_a_file_gives_the_same_network_and_digest(trained: Trained, tmp_path: Path) -> None:
-    _, classifier = trained
-    save(tmp_path / "features.safetensors", classifier)
-    again = load(tmp_path / "features.safetensors")
-    assert sha256_file(tmp_path / "features.safetensors") == classifier.digest()
-    assert again.digest() == classifier.digest()
+def test_a_file_gives_the_same_network_and_digest_and_others_are_refused(
+    trained: Trained, tmp_path: Path
+) -> None:
+    path, classifier = tmp_path / "features.safetensors", trained[1]
+    save(path, classifier)
+    again = load(path)
+    assert sha256_file(path) == classifier.digest() == again.digest()
     images = torch.from_numpy(noise(5, 1, 8, 8))
     assert torch.equal(again(images), classifier(images))
     assert not any(p.requires_grad for p in again.parameters())
-
-
-def test_other_files_are_refused(trained: Trained, tmp_path: Path) -> None:
-    path = tmp_path / "features.safetensors"
-    save(path, trained[1])
     tensors, metadata = read_tensors(path)
     for other in ({}, {**metadata, "features": 32}, {**metadata, "epoch": 3}):
         write_bytes(path, tensor_bytes(tensors, other))
@@ -144,13 +140,10 @@ def test_images_of_any_size_give_features_and_all_weights_have_a_gradient(
         classifier(torch.from_numpy(noise(4, *shape[:2], shape[2] + 8)))
 
 
-def test_a_training_that_diverges_raises() -> None:
+def test_trainings_that_diverge_and_images_without_labels_raise() -> None:
     config = ClassifierConfig(0, 1, 64, 1e38, 0.0, Augmentation())
     with pytest.raises(DivergenceError, match="the classifier's loss is not finite"):
         run(train_classifier(*digits(), config, CPU, feature_dim=16))
-
-
-def test_each_image_needs_a_label() -> None:
     with pytest.raises(ValueError, match="3 labels for 4 images"):
         LabelledImages(Images(noise(4, 1, 8, 8), "cpu"), np.zeros(3, np.int64))
 
