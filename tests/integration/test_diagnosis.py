@@ -30,7 +30,7 @@ def test_a_collapsed_training_is_warned_about_once_and_reported(
     assert report["model"] == read_json(reports / "train.json")["key"]
     assert report["not_assessed"]["partial_collapse"] == "a latent space in use"
     page = (reports / "diagnosis.md").read_text()
-    assert "## fault: posterior collapse" in page
+    assert "## fault: Posterior collapse\n\nq(z|x) is the prior" in page
     assert "Nothing wrong" not in page
 
 

@@ -86,7 +86,10 @@ def finding_text(finding: Mapping[str, Any]) -> FindingText:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    """With a capital first letter, except for a symbol such as q(z|x)."""
+    word = text.partition(" ")[0]
+    is_word = word.isalpha() and (len(word) > 1 or word == "a")
+    return text[:1].upper() + text[1:] if is_word else text
 
 
 def apply_rules(inputs: DiagnosisInputs) -> Diagnosis:
