@@ -87,7 +87,7 @@ def finding_text(finding: Mapping[str, Any]) -> FindingText:
 
 def _sentence(text: str) -> str:
     """With a capital first letter, except for a symbol such as q(z|x)."""
-    word = text.partition(" ")[0]
+    word = text.partition(" ")[0].replace("-", "").rstrip(":,")
     is_word = word.isalpha() and (len(word) > 1 or word == "a")
     return text[:1].upper() + text[1:] if is_word else text
 
