@@ -1,6 +1,9 @@
 """The page: relative links to existing files only, quoted text, no network."""
 
 import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -84,26 +87,15 @@ def test_the_page_loads_only_files_of_its_folder(folder: Path) -> None:
     assert not re.search(r"@import|url\(|\bfetch\(|XMLHttpRequest", page)
 
 
-def test_pictures_have_alternative_text_and_their_size(folder: Path) -> None:
-    images = [attrs for tag, attrs in Reader(page_of(folder, tabs=tabs())).tags if tag == "img"]
+def test_pictures_facts_notes_and_tabs_are_on_the_page(folder: Path) -> None:
+    page = page_of(folder, tabs=tabs())
+    images = [attrs for tag, attrs in Reader(page).tags if tag == "img"]
     assert [image["alt"] for image in images] == ["Samples. seed 0, temperature 1", "Curves", ""]
     with Image.open(folder / "samples.png") as picture:
         assert (images[0]["width"], images[0]["height"]) == tuple(map(str, picture.size))
-
-
-def test_facts_notes_and_tabs_are_on_the_page(folder: Path) -> None:
-    page = page_of(folder, tabs=tabs())
     for words in ("Data set", "3.1 ± 0.1", "A note", 'href="#samples"', 'href="#curves-bars"'):
         assert words in page
-
-
-def test_ids_are_unique_and_every_tab_has_its_panel(folder: Path) -> None:
-    reader = Reader(page_of(folder, tabs=tabs()))
-    ids = reader.ids()
-    assert len(ids) == len(set(ids))
-    jumps = [str(attrs["href"]) for tag, attrs in reader.tags if tag == "a" and attrs["href"]]
-    assert {jump[1:] for jump in jumps if jump.startswith("#")} == {"samples", "curves-bars"}
-    assert {"samples", "curves-bars"} <= set(ids)
+    assert {"samples", "curves-bars"} <= set(Reader(page).ids())
 
 
 def test_text_is_never_markup(folder: Path) -> None:
@@ -112,28 +104,6 @@ def test_text_is_never_markup(folder: Path) -> None:
     page = write_page(folder, title=evil, facts=[(evil, evil)], tabs=[tab]).read_text()
     assert evil not in page
     assert "&lt;script&gt;alert" in page
-
-
-def test_equal_input_gives_equal_bytes(folder: Path) -> None:
-    first = page_of(folder, tabs=tabs())
-    script = (folder / PLOTLY_FILENAME).read_bytes()
-    assert page_of(folder, tabs=tabs()) == first
-    assert (folder / PLOTLY_FILENAME).read_bytes() == script
-
-
-@pytest.mark.parametrize("file", ["missing.png", "", "../samples.png", "/samples.png", "no.png"])
-def test_a_missing_picture_raises_and_nothing_is_written(folder: Path, file: str) -> None:
-    (folder / "no.png").write_text("not an image")
-    with pytest.raises(ValueError, match="picture"):
-        page_of(folder, tabs=[Tab("Samples", [Picture("a", "", file)])])
-    assert not (folder / "index.html").exists()
-
-
-def test_tabs_with_equal_addresses_raise(folder: Path) -> None:
-    with pytest.raises(ValueError, match="#a-b"):
-        page_of(folder, tabs=[Tab("a b"), Tab("A-B")])
-    with pytest.raises(ValueError, match="needs a tab"):
-        page_of(folder, tabs=[])
 
 
 # Widgets
@@ -170,7 +140,7 @@ def test_a_slider_shows_its_middle_frame_without_scripts(folder: Path) -> None:
         assert words in page
 
 
-def test_a_deck_has_every_card_with_its_frame_and_numbers(folder: Path) -> None:
+def test_a_deck_has_every_card_with_its_frame_and_numbers_and_filters(folder: Path) -> None:
     page = page_with(folder, DECK)
     images = [attrs for _, attrs in Reader(page).tags if attrs.get("src") == "deck.png"]
     positions = [re.findall(r"translate\((.*?)\)", str(image["style"]))[0] for image in images]
@@ -181,60 +151,62 @@ def test_a_deck_has_every_card_with_its_frame_and_numbers(folder: Path) -> None:
     assert 'data-name="mse" data-value="1e-09"' in page
     assert 'data-name="% contrast" data-value="0.97"' in page
     assert '<option value="% contrast">' in page
-
-
-def test_filters_are_offered_only_for_several_values(folder: Path) -> None:
-    page = page_with(folder, DECK)
     assert 'name="kind"' in page, "two kinds"
     assert 'name="group"' not in page, "one class and none"
 
 
-def test_a_table_aligns_numbers_and_marks_missing_cells(folder: Path) -> None:
+def test_tables_align_numbers_and_paragraphs_are_separate(folder: Path) -> None:
     page = page_with(folder, TABLE)
     assert '<th scope="col">what</th><th scope="col" class="value">p</th>' in page
     assert '<td class="value">0.01235</td>' in page
     assert '<td class="value">\N{EN DASH}</td>' in page
+    assert "<p>one</p>\n<p>two</p>" in page_with(folder, Prose("T", ["one", "two"]))
 
 
 def test_a_diagnosis_of_notes_has_no_fault_or_warning(folder: Path) -> None:
-    ruled_out = {
-        "ruled_out": ["over_fitting"],
-        "not_assessed": {"low_sample_diversity": "the samples"},
-    }
-    clean = page_with(folder, Findings([NOTE], **ruled_out))
-    for words in (
-        "No fault or warning was detected",
-        "over fitting",
-        "missing: the samples",
-        "clip norm",
-    ):
+    missing = {"low_sample_diversity": "the samples"}
+    clean = page_with(folder, Findings([NOTE], ruled_out=["over_fitting"], not_assessed=missing))
+    assert "No fault or warning was detected" in clean
+    for words in ("over fitting", "missing: the samples", "clip norm"):
         assert words in clean
     faulty = page_with(folder, Findings([FAULT, NOTE]))
     assert "No fault or warning was detected" not in faulty
     assert "<code>a:\n  b: 1</code>" in faulty
 
 
-def test_paragraphs_are_separate(folder: Path) -> None:
-    assert "<p>one</p>\n<p>two</p>" in page_with(folder, Prose("T", ["one", "two"]))
-
-
 def test_widgets_have_equal_bytes_and_unique_ids(folder: Path) -> None:
     items = (WALK, WALK, DECK, DECK, TABLE, Findings([FAULT, NOTE]), CHART, CHART)
-    page = page_with(folder, *items)
+    page, script = page_with(folder, *items), (folder / PLOTLY_FILENAME).read_bytes()
     assert page_with(folder, *items) == page
+    assert (folder / PLOTLY_FILENAME).read_bytes() == script
     ids = Reader(page).ids()
     assert len(ids) == len(set(ids))
 
 
-def test_frames_that_do_not_fit_the_image_raise(folder: Path) -> None:
-    with pytest.raises(ValueError, match="not a sprite of 5 x 2"):
-        page_with(folder, Slider("W", "", "frames.png", ["a", "b"], list("abcde"), "x", "y"))
-    with pytest.raises(ValueError, match="has no frame"):
-        Slider("W", "", "frames.png", [], ["a"], "x", "y")
-    with pytest.raises(ValueError, match="'#7' has no frame"):
-        CardDeck("D", "", "deck.png", 6, "", [Card("#7", 6, "worst", None, {})])
-    with pytest.raises(ValueError, match="not as long as its header"):
-        Table("T", "", ["a"], [["b", "c"]])
+def pictures(file: str) -> list[Tab]:
+    return [Tab("Samples", [Picture("a", "", file)])]
+
+
+@pytest.mark.parametrize(
+    ("tabs", "message"),
+    [
+        *((partial(pictures, file), "picture") for file in ("missing.png", "", "not_an_image.png")),
+        *((partial(pictures, file), "picture") for file in ("../samples.png", "/samples.png")),
+        (lambda: [Tab("a b"), Tab("A-B")], "#a-b"),
+        (list, "needs a tab"),
+        (lambda: [Tab("W", [replace(WALK, columns=list("abcde"))])], "not a sprite of 5 x 2"),
+        (lambda: [Tab("W", [replace(WALK, rows=[])])], "has no frame"),
+        (lambda: [Tab("D", [replace(DECK, frames=4)])], "'#8' has no frame"),
+        (lambda: [Tab("T", [Table("T", "", ["a"], [["b", "c"]])])], "not as long as its header"),
+    ],
+)
+def test_invalid_pages_raise_and_nothing_is_written(
+    folder: Path, tabs: Callable[[], list[Tab]], message: str
+) -> None:
+    (folder / "not_an_image.png").write_text("not an image")
+    with pytest.raises(ValueError, match=message):
+        page_of(folder, tabs=tabs())
+    assert not (folder / "index.html").exists()
 
 
 @pytest.mark.parametrize(

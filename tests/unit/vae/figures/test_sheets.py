@@ -1,6 +1,7 @@
 """Sheets contain the images' own pixels in reading order, never covered by text."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +50,7 @@ def test_images_are_enlarged_in_reading_order(
     assert len({y for y, _ in positions}) == 3
     assert len({x for _, x in positions}) == 3
     assert picture.mode == ("L" if channels == 1 else "RGB")
+    corners(sheets.sheet(images, title="", columns=2, scale=5), images, 5)
 
 
 @pytest.mark.parametrize(
@@ -57,12 +59,6 @@ def test_images_are_enlarged_in_reading_order(
 def test_a_tile_has_64_to_96_pixels_where_possible(side: int, factor: int) -> None:
     assert sheets.enlargement_factor(side, side) == factor
     assert sheets.enlargement_factor(1, side) == factor
-
-
-def test_a_scale_overrides_the_enlargement() -> None:
-    images = random_images(2, 1, 4, 4)
-    positions = corners(sheets.sheet(images, title="", columns=2, scale=5), images, 5)
-    assert len(positions) == 2
 
 
 def test_labels_and_long_titles_do_not_cover_tiles() -> None:
@@ -102,59 +98,47 @@ def test_a_reconstruction_is_below_its_original() -> None:
     assert next_line == 64 + sheets.GROUP_GAP
 
 
-def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
-    images = random_images(4, 3, 8, 8)
-    for name in ("a.png", "b.png"):
-        sheets.save_png(sheets.sheet(images, title="same", columns=2), tmp_path / name)
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
-
-
-def test_a_saved_sheet_has_the_same_pixels(tmp_path: Path) -> None:
-    picture = sheets.sheet(random_images(2, 1, 8, 8), title="same", columns=2)
-    sheets.save_png(picture, tmp_path / "folder" / "sheet.png")
-    with Image.open(tmp_path / "folder" / "sheet.png") as again:
+def test_saved_sheets_have_the_same_pixels_and_equal_bytes(tmp_path: Path) -> None:
+    picture, paths = None, [tmp_path / name for name in ("a.png", "folder/b.png")]
+    for path in paths:
+        picture = sheets.sheet(random_images(4, 3, 8, 8), title="same", columns=2)
+        sheets.save_png(picture, path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "folder"]
+    with Image.open(paths[1]) as again:
         assert again.format == "PNG"
         assert (np.asarray(again) == np.asarray(picture)).all()
 
 
+IMAGES = random_images(4, 1, 8, 8)
+
+
 @pytest.mark.parametrize(
-    "images",
+    ("images", "settings", "message"),
     [
-        random_images(2, 1, 8, 8).astype(np.float32),
-        random_images(2, 8, 8),
-        random_images(2, 2, 8, 8),
-        random_images(2, 8, 8, 3),
-        random_images(0, 1, 8, 8),
-        random_images(1, 1, 0, 8),
+        (IMAGES.astype(np.float32), {}, "images are"),
+        (IMAGES[:, 0], {}, "images are"),
+        (random_images(2, 2, 8, 8), {}, "images are"),
+        (random_images(2, 8, 8, 3), {}, "images are"),
+        (IMAGES[:0], {}, "images are"),
+        (IMAGES[:, :, :0], {}, "images are"),
+        (IMAGES, {"columns": 0}, "columns 0"),
+        (IMAGES, {"scale": 0}, "scale 0"),
+        (IMAGES, {"row_labels": ["a"]}, "1 row labels for 2 rows"),
+        (IMAGES, {"column_labels": list("abc")}, "3 column labels for 2 columns"),
     ],
-    ids=["float", "three axes", "two channels", "channels last", "no image", "no row"],
 )
-def test_invalid_images_raise(images: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="images are"):
-        sheets.sheet(images, title="", columns=2)
-    with pytest.raises(ValueError, match="images are"):
-        sheets.paired_sheet(images, images, title="", columns=2)
+def test_invalid_images_columns_scales_and_labels_raise(
+    images: np.ndarray, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        sheets.sheet(images, **({"title": "", "columns": 2} | settings))
 
 
-def test_invalid_columns_scales_and_labels_raise() -> None:
-    images = random_images(4, 1, 8, 8)
-    with pytest.raises(ValueError, match="columns 0"):
-        sheets.sheet(images, title="", columns=0)
-    with pytest.raises(ValueError, match="scale 0"):
-        sheets.sheet(images, title="", columns=2, scale=0)
-    with pytest.raises(ValueError, match="1 row labels for 2 rows"):
-        sheets.sheet(images, title="", columns=2, row_labels=["a"])
-    with pytest.raises(ValueError, match="3 column labels for 2 columns"):
-        sheets.sheet(images, title="", columns=2, column_labels=["a", "b", "c"])
-
-
-def test_unequal_pairs_raise() -> None:
-    images = random_images(4, 1, 8, 8)
+@pytest.mark.parametrize("decoded", [IMAGES[:3], IMAGES.astype(float)], ids=["fewer", "float"])
+def test_unequal_pairs_raise(decoded: np.ndarray) -> None:
     with pytest.raises(ValueError, match="do not pair"):
-        sheets.paired_sheet(images, images[:3], title="", columns=2)
-    with pytest.raises(ValueError, match="do not pair"):
-        sheets.paired_sheet(images, images.astype(float), title="", columns=2)
+        sheets.paired_sheet(IMAGES, decoded, title="", columns=2)
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "LA"), (3, "RGBA")])

@@ -30,24 +30,24 @@ from vae.evaluation.diagnosis.rules import collapse
 NAMES = {mode.name for mode in FAILURE_MODES}
 
 
-def diagnose(inputs: DiagnosisInputs) -> list[Finding]:
-    return list(apply_rules(inputs).findings)
-
-
 def names(findings: Iterable[Finding]) -> set[str]:
     return {finding.name for finding in findings}
 
 
-def warned(evidence: DiagnosisInputs) -> set[str]:
-    return names(finding for finding in diagnose(evidence) if finding.severity != "note")
+def raised(inputs: DiagnosisInputs) -> set[str]:
+    return names(apply_rules(inputs).findings)
+
+
+def warned(inputs: DiagnosisInputs) -> set[str]:
+    return names(item for item in apply_rules(inputs).findings if item.severity != "note")
 
 
 @pytest.mark.parametrize("name", SYNTHETIC_FAILURES)
 def test_a_failure_raises_its_findings_and_its_control_none(name: str) -> None:
     failure, base = SYNTHETIC_FAILURES[name], build_healthy_run()
-    findings = names(diagnose(failure.edit(base)))
+    findings = raised(failure.edit(base))
     assert failure.expected <= findings <= failure.expected | failure.allowed
-    assert names(diagnose(failure.control(base))) == set()
+    assert raised(failure.control(base)) == set()
 
 
 def test_every_failure_mode_has_a_synthetic_failure() -> None:
@@ -126,10 +126,7 @@ def test_no_overfitting_where_training_moves_by_chance_alone() -> None:
             | {"train_distortion": 500.0 - 0.01 * i, "valid_distortion": 400.0 + 8.0 * i}
         ),
     )
-    assert "overfitting" not in names(diagnose(at_rest))
-    assert "overfitting" in names(
-        diagnose(SYNTHETIC_FAILURES["overfitted"].edit(build_healthy_run()))
-    )
+    assert "overfitting" not in raised(at_rest)
 
 
 def test_a_kl_that_opens_by_less_than_chance_is_not_a_spike() -> None:
@@ -140,7 +137,7 @@ def test_a_kl_that_opens_by_less_than_chance_is_not_a_spike() -> None:
             both_splits("rate", 0.2 if i < 4 else 1.3) | both_splits("distortion", 300.0 + i)
         ),
     )
-    assert "kl_instability" not in names(diagnose(opening))
+    assert "kl_instability" not in raised(opening)
 
 
 def test_totals_of_epochs_in_which_beta_rose_are_not_used() -> None:
@@ -152,10 +149,7 @@ def test_totals_of_epochs_in_which_beta_rose_are_not_used() -> None:
         {**row, "train_objective": row["train_objective"] - (i < 29) * 20.0}
         for i, row in enumerate(rising.history)
     ]
-    assert "inconsistent_totals" not in names(diagnose(dataclasses.replace(rising, history=rows)))
-    assert "inconsistent_totals" in names(
-        diagnose(SYNTHETIC_FAILURES["mixed"].edit(build_healthy_run()))
-    )
+    assert "inconsistent_totals" not in raised(dataclasses.replace(rising, history=rows))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +167,7 @@ def test_class_counts_of_samples_are_compared_with_those_of_reconstructions(
 ) -> None:
     counts = {"sample_class_counts": samples, "reconstruction_class_counts": reconstructions}
     run = dataclasses.replace(build_healthy_run(), **counts)
-    assert ("class_imbalance" in names(diagnose(run))) == imbalanced
+    assert ("class_imbalance" in raised(run)) == imbalanced
 
 
 def test_annealing_that_raises_the_loss_is_not_a_failure() -> None:
@@ -191,7 +185,7 @@ def test_pruned_dimensions_are_a_note_that_suggests_a_smaller_latent() -> None:
         inputs = dataclasses.replace(
             SYNTHETIC_FAILURES["pruned"].edit(build_healthy_run()), latent_shape=shape
         )
-        (finding,) = diagnose(inputs)
+        (finding,) = apply_rules(inputs).findings
         assert finding.severity == "note"
         change = finding.suggested_changes[0]
         assert (change.key, change.value) == (key, value)
@@ -274,8 +268,8 @@ def test_the_sigma_of_a_diverged_epoch_does_not_count_for_earlier_weights() -> N
         build_healthy_run(), lambda i, row: {"sigma": row["sigma"] * 100.0 ** (i == count - 1)}
     )
     for best, findings in ((count - 1, set()), (count, {"wide_sigma"}), (None, {"wide_sigma"})):
-        raised = names(diagnose(dataclasses.replace(diverged, best_epoch=best)))
-        assert raised & {"effective_beta", "wide_sigma"} == findings
+        result = raised(dataclasses.replace(diverged, best_epoch=best))
+        assert result & {"effective_beta", "wide_sigma"} == findings
 
 
 def test_a_kl_of_too_few_digits_is_not_assessed() -> None:
